@@ -1,0 +1,100 @@
+"""Files that are either whole or absent: everything is written beside its place and renamed."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message says where, what and what was expected."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to, and rename it to ``path`` if the block succeeds.
+
+    Works for a file and for a folder. A killed process or a full disk leaves ``path`` as it was.
+
+    Args:
+        path: the file or folder to make; its parents are created.
+
+    Yields:
+        A path that does not exist yet, in the same folder, with the same suffix.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two writers of one file from sharing a half-written copy.
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    _remove(beside)
+    try:
+        yield beside
+        if beside.is_dir():
+            _remove(path)  # os.replace cannot put a folder over a full one
+        else:
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())  # else a power cut may keep the name and lose the bytes
+        os.replace(beside, path)
+    finally:
+        _remove(beside)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` as a whole."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` to ``path`` as indented JSON; NaN is refused, as JSON has none."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays to a compressed ``.npz``."""
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the named arrays of an ``.npz``; pickled objects are refused.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds a pickle.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged zip raises half a dozen unrelated kinds
+        raise InputError(f"{path}: not a readable .npz of plain arrays: {error}") from None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
