@@ -1,0 +1,170 @@
+"""Batches on the device: crop, flip and normalise, drawn from (seed, epoch, image index).
+
+The draws come from a counter-based generator, so they do not depend on the batch size, the method, the
+device, or on whether a killed training was resumed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eil.data.cache import Cached
+
+Draw = Literal["top", "left", "flip"]
+_DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2}
+_RESIDENT_SHARE = 0.5  # of the device's free memory: the network needs the rest
+
+
+def uniform(seed: int, epoch: int, index: Tensor, draw: Draw) -> Tensor:
+    """One number in [0, 1) per image, a pure function of its arguments (SplitMix64; Steele et al., 2014).
+
+    Args:
+        seed: of the run.
+        epoch: counted from 0.
+        index: position of each image in its split, (B,) int64.
+        draw: what the number is for; different draws are independent.
+
+    Returns:
+        (B,) float32, the same on every device.
+    """
+    bits = _mix(_key(seed, 4 * epoch + _DRAWS[draw]).to(index.device) + _GOLDEN * (index + 1))
+    return ((bits >> 40) & 0xFFFFFF).float() / 2**24  # 24 bits: exact in float32
+
+
+def order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order in which an epoch visits the images, (count,) int64."""
+    key = int(_key(seed, epoch)) & (2**63 - 1)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(key))
+
+
+def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Cut a window from each image and mirror it where asked.
+
+    Args:
+        images: (B, S, S, ...), channels last.
+        top: first row of each window, (B,) int64; likewise ``left``.
+        flip: whether to mirror, (B,) bool.
+        size: side of the windows.
+
+    Returns:
+        (B, size, size, ...).
+    """
+    steps = torch.arange(size, device=images.device)
+    rows = top[:, None] + steps  # (B, size)
+    columns = left[:, None] + torch.where(flip[:, None], steps.flip(0), steps)  # (B, size)
+    batch = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[batch, rows[:, :, None], columns[:, None, :]]  # (B, size, size, ...)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W), ``(x / 255 - mean) / std``; the memory stays channels last."""
+    scale = torch.tensor(std, device=images.device) * 255
+    shift = torch.tensor(mean, device=images.device) * 255
+    return ((images - shift) / scale).permute(0, 3, 1, 2)  # (B, 3, H, W)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images (B, 3, S, S), labels (B,), positions in the split (B,), object masks (B, 1, S, S) or None."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    masks: Tensor | None
+
+
+class Batches:
+    """Batches of one cached split.
+
+    Args:
+        split: what the cache holds.
+        batch_size: images a batch.
+        crop: side of the network's input.
+        mean: per-channel mean of the backbone's input, of values in [0, 1]; likewise ``std``.
+        device: where the batches are made.
+    """
+
+    def __init__(
+        self,
+        split: Cached,
+        batch_size: int,
+        crop: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        device: torch.device,
+    ) -> None:
+        self.split, self.batch_size, self.crop, self.mean, self.std = split, batch_size, crop, mean, std
+        self.device = device
+        self.labels = torch.tensor(split.labels, device=device)
+        resident = device.type == "cuda" and split.images.nbytes < _RESIDENT_SHARE * _free_memory(device)
+        self.images = torch.from_numpy(np.array(split.images)).to(device) if resident else None
+
+    def __len__(self) -> int:
+        """Batches in a training epoch."""
+        return max(len(self.labels) // self.batch_size, 1)
+
+    def training(self, seed: int, epoch: int, flip: bool) -> Iterator[Batch]:
+        """An epoch in its own order, cropped at random and mirrored half the time if ``flip``.
+
+        A last batch that is not full is left out, unless it is the only one: shapes stay static, and batch
+        norm meets no batch of one.
+        """
+        count = len(self.labels)
+        full = min(len(self) * self.batch_size, count)
+        slack = self.split.images.shape[1] - self.crop
+        for index in order(seed, epoch, count)[:full].split(self.batch_size):
+            on_device = index.to(self.device)
+            top, left = (
+                (uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left")
+            )
+            mirror = uniform(seed, epoch, on_device, "flip") < (0.5 if flip else 0.0)
+            images = crop_and_flip(self._fetch(self.images, self.split.images, index), top, left, mirror, self.crop)
+            masks = None
+            if self.split.parts is not None:
+                parts = self._fetch(None, self.split.parts, index)
+                masks = (crop_and_flip(parts, top, left, mirror, self.crop) > 0).unsqueeze(1)  # (B, 1, S, S)
+            yield Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, masks)
+
+    def in_order(self) -> Iterator[Batch]:
+        """All images as they are, the last batch as short as it falls."""
+        for index in torch.arange(len(self.labels)).split(self.batch_size):
+            yield self.at(index)
+
+    def at(self, index: Tensor) -> Batch:
+        """The images at these positions, as they are."""
+        images = self._fetch(self.images, self.split.images, index)
+        on_device = index.to(self.device)
+        return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
+
+    def _fetch(self, resident: Tensor | None, mapped: np.ndarray, index: Tensor) -> Tensor:  # type: ignore[type-arg]
+        if resident is not None:
+            return resident[index.to(self.device)]
+        return torch.from_numpy(mapped[index.numpy()]).to(self.device, non_blocking=True)
+
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
+
+
+def _key(seed: int, counter: int) -> Tensor:
+    """The generator's output number ``counter`` for a seed, () int64."""
+    return _mix(torch.tensor(seed) + _GOLDEN * torch.tensor(counter + 1))
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser on int64, whose products wrap as unsigned ones do."""
+    z = (z ^ _shift(z, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
+    z = (z ^ _shift(z, 27)) * -7723592293110705685  # 0x94D049BB133111EB
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right; torch's own is arithmetic."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _free_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0]
