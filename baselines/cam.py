@@ -1,0 +1,20 @@
+"""CAM: class activation mapping, the base of all that follow.
+
+Learning Deep Features for Discriminative Localization, Zhou et al., CVPR 2016,
+https://arxiv.org/abs/1512.04150. Train a classifier whose last convolution is pooled globally; its map of a
+class is the features weighted by the classifier's weights of that class (equation 2). No settings.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from eil.method import Method, Parts, Targets, top1
+
+
+class CAM(Method):
+    """Plain classification, maps by :func:`eil.cam.class_activation_maps`."""
+
+    def loss(self, images: Tensor, targets: Targets) -> Parts:
+        """Cross-entropy, (B, 3, H, W) -> {"total": (), "top1": ()}."""
+        logits = self.head(self.backbone(images)).float()  # (B, C)
+        return {"total": F.cross_entropy(logits, targets.labels), "top1": top1(logits, targets.labels)}

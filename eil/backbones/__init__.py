@@ -1,0 +1,137 @@
+"""Backbones: networks cut into named stages, so that a method can step in between any two.
+
+Each file adds the builders of one family to :data:`BUILDERS`. A backbone ends with its last feature map; the
+localization head (:mod:`eil.cam`) follows. Wherever a stage is asked for, its name or a prefix of it is
+meant: ``layer3`` is the last of ``layer3_0`` … ``layer3_5``.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from eil.settings import SettingError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# name -> module that builds it; imported on use, as torchvision takes a second.
+BUILDERS: dict[str, str] = {
+    "vgg_small": "eil.backbones.small",
+    "resnet_small": "eil.backbones.small",
+    "vgg16": "eil.backbones.torchvision_nets",
+    "resnet50": "eil.backbones.torchvision_nets",
+    "inception_v3": "eil.backbones.torchvision_nets",
+    "efficientnet_lite0": "eil.backbones.efficientnet_lite",
+}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a method may ask of a backbone besides its stages.
+
+    Attributes:
+        erase_at: stage after which EIL erases by default.
+        non_negative: stages (or prefixes) that end in an activation, where a channel mean is an attention map.
+        strides: the output strides that can be asked for, the default first.
+        head_width: channels of the extra 3x3 convolution before pooling (0: none).
+        mean: per-channel mean of the input, of values in [0, 1]; likewise ``std``.
+    """
+
+    erase_at: str
+    non_negative: tuple[str, ...]
+    strides: tuple[int, ...]
+    head_width: int = 0
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+class Backbone(nn.Module):
+    """A network as an ordered set of named stages.
+
+    Args:
+        name: as in :data:`BUILDERS`.
+        stages: modules in the order in which they run.
+        out_channels: channels of the last stage's output.
+        traits: see :class:`Traits`.
+        pretrained: whether the weights come from a pretraining.
+    """
+
+    def __init__(
+        self, name: str, stages: Mapping[str, nn.Module], out_channels: int, traits: Traits, pretrained: bool
+    ) -> None:
+        super().__init__()
+        self.name, self.out_channels, self.traits, self.pretrained = name, out_channels, traits, pretrained
+        self.stages = nn.ModuleDict(stages)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stages' names in order."""
+        return tuple(self.stages)
+
+    def index(self, stage: str) -> int:
+        """Position of a stage.
+
+        Raises:
+            SettingError: there is none of that name; the message lists the stages.
+        """
+        for position, name in reversed(list(enumerate(self.names))):
+            if name == stage or name.startswith(f"{stage}_"):
+                return position
+        raise SettingError("at", stage, f"must be a stage of {self.name}: {', '.join(self.names)}")
+
+    def is_non_negative(self, stage: str) -> bool:
+        """Whether a stage's features cannot be negative."""
+        name = self.names[self.index(stage)]
+        return any(name == known or name.startswith(f"{known}_") for known in self.traits.non_negative)
+
+    def run(self, x: Tensor, start: str | None = None, stop: str | None = None) -> Tensor:
+        """Run the stages after ``start`` up to and with ``stop``.
+
+        Args:
+            x: images (B, 3, H, W) if ``start`` is None, else the output of stage ``start``.
+            start: the stage that ``x`` comes from.
+            stop: the last stage to run (default: the last there is).
+
+        Returns:
+            (B, C, h, w).
+        """
+        first = 0 if start is None else self.index(start) + 1
+        last = len(self.names) if stop is None else self.index(stop) + 1
+        for name in self.names[first:last]:
+            x = self.stages[name](x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All stages: (B, 3, H, W) -> (B, C, h, w)."""
+        return self.run(x)
+
+
+def build(name: str, pretrained: bool = False, output_stride: int | None = None) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: as in :data:`BUILDERS`.
+        pretrained: load ImageNet weights.
+        output_stride: input pixels per cell of the last feature map (default: the WSOL one of its traits).
+
+    Raises:
+        SettingError: an unknown name or a stride that the backbone does not offer.
+        InputError: pretrained weights that are not at hand; the message says what to put where.
+    """
+    if name not in BUILDERS:
+        raise SettingError("backbones", name, f"must be one of {', '.join(BUILDERS)}")
+    module = importlib.import_module(BUILDERS[name])
+    strides: Sequence[int] = module.TRAITS[name].strides
+    if output_stride is not None and output_stride not in strides:
+        raise SettingError("output_stride", output_stride, f"{name} offers {', '.join(map(str, strides))}")
+    backbone: Backbone = getattr(module, name)(pretrained, output_stride or strides[0])
+    return backbone
+
+
+def build_shapes(name: str, output_stride: int | None = None) -> Backbone:
+    """A backbone without memory or weights, to check settings against."""
+    with torch.device("meta"):
+        return build(name, output_stride=output_stride)

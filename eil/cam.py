@@ -1,0 +1,63 @@
+"""The localization head, and class activation maps.
+
+Learning Deep Features for Discriminative Localization, Zhou et al., CVPR 2016,
+https://arxiv.org/abs/1512.04150: with global average pooling before the classifier, the classifier's weights
+of a class, applied at every place of the last feature map, show where the class is seen.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+    """``M_c(i, j) = sum_k w_ck f_k(i, j)`` (Zhou et al., equation 2).
+
+    Args:
+        features: last feature map, (B, K, H, W).
+        weight: of the classifier, (C, K).
+        classes: the class whose map is wanted, (B,) int64.
+
+    Returns:
+        (B, H, W) float32, not normalised; negative where the class is contradicted.
+    """
+    return torch.einsum("bkhw,bk->bhw", features.float(), weight[classes].float())
+
+
+class CamHead(nn.Module):
+    """Global average pooling and a linear classifier, after an optional 3x3 convolution.
+
+    Args:
+        in_channels: K of the backbone's last feature map.
+        num_classes: C.
+        width: channels of the convolution (EIL's conv6 on VGG16: 1024), 0 for none.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, width: int = 0) -> None:
+        super().__init__()
+        self.conv: nn.Module = nn.Identity()
+        if width:
+            convolution = nn.Conv2d(in_channels, width, 3, padding=1)
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # there is one
+            self.conv = nn.Sequential(convolution, nn.ReLU())
+        self.classifier = nn.Linear(width or in_channels, num_classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    def features(self, x: Tensor) -> Tensor:
+        """The feature map that is pooled, (B, in, H, W) -> (B, K, H, W)."""
+        features: Tensor = self.conv(x)
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Pool and classify, (B, K, H, W) -> (B, C)."""
+        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        return logits
+
+    def maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Class activation maps of ``classes``, (B, K, H, W) -> (B, H, W)."""
+        return class_activation_maps(features, self.classifier.weight, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of the backbone to logits, (B, in, H, W) -> (B, C)."""
+        return self.classify(self.features(x))

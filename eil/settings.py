@@ -1,0 +1,66 @@
+"""Settings are the keyword-only arguments of a constructor or a function, with their types as the schema."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+
+class SettingError(ValueError):
+    """A setting has a value that cannot be used.
+
+    Args:
+        setting: its name.
+        value: what was given.
+        expected: what would do, in words that follow "gamma = 1.4: ".
+    """
+
+    def __init__(self, setting: str, value: object, expected: str) -> None:
+        super().__init__(f"{setting} = {value}: {expected}")
+        self.setting, self.value, self.expected = setting, value, expected
+
+
+class Unsuitable(ValueError):
+    """A combination that is well formed but makes no sense; a grid drops it and says why."""
+
+
+def schema(factory: Callable[..., object]) -> type[BaseModel]:
+    """The keyword-only parameters of ``factory`` as a strict pydantic model (unknown keys are errors)."""
+    target = factory.__init__ if inspect.isclass(factory) else factory
+    hints = get_type_hints(target, include_extras=True)
+    fields: dict[str, Any] = {
+        parameter.name: (hints[parameter.name], ... if parameter.default is parameter.empty else parameter.default)
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model(factory.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def problems(error: ValidationError, prefix: str = "") -> list[str]:
+    """One line per problem: ``recipe.epochs = -3: Input should be greater than 0``."""
+    lines = []
+    for problem in error.errors():
+        path = prefix
+        for step in problem["loc"]:
+            path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else str(step)
+        if problem["type"] == "missing":
+            lines.append(f"{path}: missing")
+        elif problem["type"] == "extra_forbidden":
+            lines.append(f"{path}: unknown key")
+        else:
+            lines.append(f"{path} = {problem['input']!r}: {problem['msg']}")
+    return lines
+
+
+def check(factory: Callable[..., object], settings: Mapping[str, Any], prefix: str) -> list[str]:
+    """Problems of ``settings`` as arguments of ``factory``; unknown keys are answered with the known ones."""
+    model = schema(factory)
+    try:
+        model.model_validate(settings)
+    except ValidationError as error:
+        known = ", ".join(model.model_fields) or "none"
+        return [
+            f"{line} (known: {known})" if line.endswith("unknown key") else line for line in problems(error, prefix)
+        ]
+    return []
