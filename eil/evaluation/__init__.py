@@ -1,0 +1,1 @@
+"""From maps to scores. Knows nothing of networks."""

@@ -1,0 +1,93 @@
+"""From a score map to boxes at every threshold, by the conventions of the wsolevaluation benchmark.
+
+A map is resized (bicubic), then normalised to 0..255. An 8-bit map has 255 thresholds that differ, 0 to 254:
+pixels above the threshold are foreground. Every contour gives a box, borders of holes included.
+"""
+
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from eil.data import Boxes, Image
+from eil.files import InputError
+
+LEVELS: Final = 255
+Floats = npt.NDArray[np.float64]
+
+
+def to_8_bit(score_map: npt.NDArray[np.floating], side: int) -> Image:
+    """Resize a map (bicubic), then normalise it: ``floor(255 (m - min) / (max - min))``.
+
+    Args:
+        score_map: (h, w).
+        side: of the square frame that boxes are given in.
+
+    Returns:
+        (side, side) uint8; a constant map gives zeros.
+
+    Raises:
+        InputError: the map holds NaN or infinity.
+    """
+    if not np.isfinite(score_map).all():
+        raise InputError("a score map holds NaN or infinity")
+    resized = cv2.resize(score_map.astype(np.float64), (side, side), interpolation=cv2.INTER_CUBIC)
+    low, high = resized.min(), resized.max()
+    if high <= low:
+        return np.zeros((side, side), np.uint8)
+    return ((resized - low) / (high - low) * 255).astype(np.uint8)
+
+
+def boxes_at(image: Image, level: int) -> tuple[Floats, Floats]:
+    """Boxes and areas of all contours of ``image > level``.
+
+    Returns:
+        Boxes (K, 4) as x0, y0, x1, y1, where x1 = x + w is clipped to the border as the benchmark does, and
+        contour areas (K,); one box (0, 0, 0, 0) of area 0 if nothing is above the level.
+    """
+    height, width = image.shape
+    contours, _ = cv2.findContours((image > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    if not contours:
+        return np.zeros((1, 4)), np.zeros(1)
+    boxes = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.float64)  # x, y, w, h
+    boxes[:, 2:] = np.minimum(boxes[:, :2] + boxes[:, 2:], (width - 1, height - 1))
+    return boxes, np.array([cv2.contourArea(contour) for contour in contours])
+
+
+def iou(boxes: Boxes, others: Boxes) -> Floats:
+    """Intersection over union with inclusive corners, (K, 4), (L, 4) -> (K, L).
+
+    >>> iou(np.array([[0, 0, 9, 9]]), np.array([[5, 0, 14, 9]])).round(3).tolist()
+    [[0.333]]
+    """
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = np.clip(high - low + 1, 0, None).prod(axis=2)  # (K, L)
+    return np.asarray(shared / (_area(boxes)[:, None] + _area(others)[None] - shared))
+
+
+def iou_curves(image: Image, boxes: Boxes) -> tuple[Floats, Floats]:
+    """Best IoU with any true box at each threshold.
+
+    Args:
+        image: 8-bit map, (S, S).
+        boxes: true boxes in the same frame, (L, 4), L > 0.
+
+    Returns:
+        Of the best of all contours' boxes (MaxBoxAccV2) and of the box of the contour with the largest area,
+        the first of equals (MaxBoxAcc), (255,) each.
+    """
+    best_of_all, of_largest = np.empty(LEVELS), np.empty(LEVELS)
+    # Between two values that occur, the foreground stays the same: one look for each is enough.
+    values = np.unique(image)
+    for start, stop in zip([0, *values[values > 0]], [*values[values > 0], 255], strict=True):
+        candidates, areas = boxes_at(image, int(start))
+        overlaps = iou(candidates, boxes).max(axis=1)  # (K,)
+        best_of_all[start:stop] = overlaps.max()
+        of_largest[start:stop] = overlaps[areas.argmax()]
+    return best_of_all, of_largest
+
+
+def _area(boxes: Boxes) -> Floats:
+    return np.asarray((boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1))

@@ -1,0 +1,77 @@
+"""Weights to score maps: maps.npz holds, for val and test, the low-resolution maps and the logits.
+
+The map of an image is that of its true class: GT-known Loc needs no other, and where Top-1 Loc counts, the
+predicted class is the true one. Nothing is upsampled or normalised here; that is a protocol's choice.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from eil import train
+from eil.data.augment import Batches
+from eil.files import InputError, write_arrays
+from eil.method import Method
+from eil.study import Run
+
+EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
+
+
+def localize(run: Run, data: Path, folder: Path) -> None:
+    """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
+
+    Args:
+        run: a trained run.
+        data: folder of the decoded images.
+        folder: the run's folder, with weights.safetensors.
+
+    Raises:
+        InputError: no weights of this run, or a map that is not finite; its image is named.
+    """
+    fabric = Fabric(accelerator="auto", devices=1, precision=train.PRECISION[run.recipe.precision])  # type: ignore[arg-type]
+    model = train.build(run, data)
+    train.load_weights(folder / "weights.safetensors", model, run)
+    if run.recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped = fabric.setup_module(model)
+    wrapped.mark_forward_method("maps")
+    wrapped.mark_forward_method("views")
+    wrapped.eval()
+    arrays: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    with torch.inference_mode():
+        for split in ("val", "test"):
+            batches = train.batches(run, data, split, model, fabric.device)
+            maps, logits = map_split(wrapped, batches)  # type: ignore[arg-type]  # Fabric's wrapper stands for it
+            _check_finite(maps, batches.split.ids)
+            arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
+        arrays |= _views(wrapped, batches)  # type: ignore[arg-type]
+    write_arrays(folder / "maps.npz", arrays)
+
+
+def map_split(model: Method, batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps of the true classes (N, h, w) and logits (N, C) of a split, float32 on the CPU."""
+    maps, logits = [], []
+    for batch in batches.in_order():
+        scores, score_maps = model.maps(batch.images, batch.labels)
+        maps.append(score_maps.float().cpu())
+        logits.append(scores.float().cpu())
+    return torch.cat(maps), torch.cat(logits)
+
+
+def _views(model: Method, batches: Batches) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    """``examples`` (E,), the chosen test images, and ``view_{name}`` (E, h, w)."""
+    count = len(batches.split.ids)
+    examples = np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))
+    found = {"examples": examples}
+    batch = batches.at(torch.from_numpy(examples))
+    for name, view in model.views(batch.images, batch.labels).items():
+        found[f"view_{name}"] = view.float().cpu().numpy()
+    return found
+
+
+def _check_finite(maps: torch.Tensor, ids: tuple[str, ...]) -> None:
+    finite = maps.isfinite().flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        raise InputError(f"the map of image {ids[int((~finite).nonzero()[0])]} is not finite (NaN or infinite)")
