@@ -1,0 +1,29 @@
+# The table of contents: which study, which rules, which targets.
+#
+#   snakemake --cores all                                                     the demo
+#   snakemake --cores all --configfile workflow/config/tiny_imagenet.yaml     any other study
+#   snakemake --cores all partial                                             tables of what there is
+
+# A study given by --configfile replaces the demo; merging the two would mix their grids.
+if "dataset" not in config:
+
+    configfile: "workflow/config/demo.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    partial,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.output,
+        rules.figures.output,

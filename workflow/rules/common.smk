@@ -1,0 +1,62 @@
+"""The only helpers: the study, its runs, and what belongs to a run."""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from eil import study as studies
+from eil.files import InputError, write_text
+from snakemake.exceptions import WorkflowError
+
+# Freed memory is kept for the next step rather than given back: on a CPU, page faults cost a tenth of a step.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
+
+
+def resolve(content):
+    """Check the study, spread its grid, and keep it in the results, where every step reads it."""
+    source = ", ".join(map(str, workflow.configfiles)) or "workflow/config/demo.yaml"
+    content = dict(content)
+    if root := content.pop("data_root", None):
+        content["dataset"] = content["dataset"] | {"root": root}
+    try:
+        study = studies.parse(content, source)
+        runs, dropped = study.plan()
+    except InputError as error:
+        raise WorkflowError(str(error))
+    kept = Path("results", study.name, "study.yaml")
+    text = yaml.safe_dump(content, sort_keys=False)
+    if not kept.exists() or kept.read_text() != text:
+        write_text(kept, text)
+    return study, {run.name: run for run in runs}, dropped
+
+
+STUDY, RUNS, DROPPED = resolve(config)
+RESULTS = f"results/{STUDY.name}"
+EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
+
+
+wildcard_constraints:
+    run="[^/]+",
+    cache="[^/]+",
+
+
+def key(wildcards):
+    """Hash of a run's settings: when they change, its steps run again."""
+    return RUNS[wildcards.run].key
+
+
+def images(wildcards):
+    """The decoded images that a run reads."""
+    return f"results/data/{RUNS[wildcards.run].cache}/dataset.json"
+
+
+def every(name):
+    """A file of every run."""
+    return [f"{RESULTS}/runs/{run}/{name}" for run in RUNS]
+
+
+def keys(wildcards):
+    """Hashes of all runs."""
+    return [run.key for run in RUNS.values()]

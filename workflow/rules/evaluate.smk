@@ -1,0 +1,22 @@
+# Maps to boxes to scores; needs no network and no GPU.
+
+
+rule evaluate:
+    input:
+        images,
+        maps=rules.localize.output,
+        summary=rules.train.output.summary,
+    output:
+        record=f"{RESULTS}/runs/{{run}}/record.json",
+        curves=f"{RESULTS}/runs/{{run}}/curves.npz",
+        examples=f"{RESULTS}/runs/{{run}}/examples.npz",
+    log:
+        f"{RESULTS}/runs/{{run}}/evaluate.out",
+    threads: 1
+    params:
+        key=key,
+        eil=EIL,
+    message:
+        "evaluate {wildcards.run}"
+    shell:
+        "eil evaluate {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"

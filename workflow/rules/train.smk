@@ -1,0 +1,42 @@
+# Train each run; a killed one goes on from its last checkpoint.
+
+
+rule train:
+    input:
+        images,
+    output:
+        weights=f"{RESULTS}/runs/{{run}}/weights.safetensors",
+        history=f"{RESULTS}/runs/{{run}}/history.csv",
+        summary=f"{RESULTS}/runs/{{run}}/train.json",
+    log:
+        f"{RESULTS}/runs/{{run}}/train.out",
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        key=key,
+        eil=EIL,
+    message:
+        "train {wildcards.run}"
+    shell:
+        "eil train {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"
+
+
+rule localize:
+    input:
+        images,
+        weights=rules.train.output.weights,
+    output:
+        f"{RESULTS}/runs/{{run}}/maps.npz",
+    log:
+        f"{RESULTS}/runs/{{run}}/localize.out",
+    threads: 1
+    resources:
+        gpu=1,
+    params:
+        key=key,
+        eil=EIL,
+    message:
+        "localize {wildcards.run}"
+    shell:
+        "eil localize {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"
