@@ -57,6 +57,6 @@ def every(name):
     return [f"{RESULTS}/runs/{run}/{name}" for run in RUNS]
 
 
-def keys(wildcards):
+def all_keys(wildcards):
     """Hashes of all runs."""
     return [run.key for run in RUNS.values()]

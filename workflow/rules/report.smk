@@ -10,7 +10,7 @@ rule tables:
     log:
         f"{RESULTS}/tables.log",
     params:
-        keys=keys,
+        all_keys=all_keys,
         eil=EIL,
     message:
         "tables of {STUDY.name}"
@@ -27,7 +27,7 @@ rule figures:
     log:
         f"{RESULTS}/figures.log",
     params:
-        keys=keys,
+        all_keys=all_keys,
         eil=EIL,
     message:
         "figures of {STUDY.name}"
