@@ -49,9 +49,7 @@ def attention_map(features: Tensor, attention: Attention = "mean") -> Tensor:
     return values.mean(dim=1, keepdim=True)  # (B, 1, H, W)
 
 
-def erasing_mask(
-    features: Tensor, gamma: float, mode: GammaMode = "relative", attention: Attention = "mean"
-) -> Tensor:
+def erasing_mask(features: Tensor, gamma: float, mode: GammaMode = "relative", attention: Attention = "mean") -> Tensor:
     """Where attention stays below the threshold (Mai et al., CVPR 2020, Algorithm 1).
 
     Args:
@@ -174,7 +172,7 @@ def _check_gamma(gamma: float, mode: GammaMode) -> None:
 
 def _share_erased(keep: Tensor, masks: Tensor) -> Tensor:
     """Share of the object's area that is erased, over the batch: (B, 1, h, w), (B, 1, H, W) -> ()."""
-    area = F.adaptive_avg_pool2d(masks.float(), keep.shape[2:])  # (B, 1, h, w)
+    area = F.adaptive_avg_pool2d(masks.float(), (keep.shape[2], keep.shape[3]))  # (B, 1, h, w)
     return ((1 - keep.float()) * area).sum() / area.sum().clamp(min=1e-6)
 
 

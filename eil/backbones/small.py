@@ -14,7 +14,10 @@ from eil.backbones import Backbone, Traits
 
 TRAITS = {
     "vgg_small": Traits(
-        erase_at="conv3", non_negative=("conv1", "pool1", "conv2", "pool2", "conv3", "conv4"), strides=(4,), head_width=64
+        erase_at="conv3",
+        non_negative=("conv1", "pool1", "conv2", "pool2", "conv3", "conv4"),
+        strides=(4,),
+        head_width=64,
     ),
     "resnet_small": Traits(erase_at="layer2", non_negative=("stem", "layer1", "layer2", "layer3"), strides=(4,)),
 }
@@ -72,7 +75,9 @@ class BasicBlock(nn.Module):
 
 def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
     )
 
 

@@ -38,10 +38,26 @@ TRAITS = {
     ),
 }
 _VGG16_POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
-_INCEPTION_STAGES = (
-    "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 Mixed_5b Mixed_5c "
-    "Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b Mixed_7c"
-).split()
+_INCEPTION_STAGES = [
+    "Conv2d_1a_3x3",
+    "Conv2d_2a_3x3",
+    "Conv2d_2b_3x3",
+    "maxpool1",
+    "Conv2d_3b_1x1",
+    "Conv2d_4a_3x3",
+    "maxpool2",
+    "Mixed_5b",
+    "Mixed_5c",
+    "Mixed_5d",
+    "Mixed_6a",
+    "Mixed_6b",
+    "Mixed_6c",
+    "Mixed_6d",
+    "Mixed_6e",
+    "Mixed_7a",
+    "Mixed_7b",
+    "Mixed_7c",
+]
 
 
 def vgg16(pretrained: bool, output_stride: int) -> Backbone:
@@ -65,7 +81,7 @@ def resnet50(pretrained: bool, output_stride: int) -> Backbone:
     """ResNet-50, one stage a bottleneck: layer4 loses its stride at 16, layer3 as well at 8; no dilation."""
     weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1 if pretrained else None
     net = _load(torchvision.models.resnet50, weights)
-    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    stages: OrderedDict[str, Any] = OrderedDict()
     stages["stem"] = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
         for i, block in enumerate(getattr(net, layer)):
@@ -85,7 +101,7 @@ def inception_v3(pretrained: bool, output_stride: int) -> Backbone:
     """
     weights = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1 if pretrained else None
     net = _load(torchvision.models.inception_v3, weights, init_weights=True)
-    stages: OrderedDict[str, nn.Module] = OrderedDict((name, getattr(net, name)) for name in _INCEPTION_STAGES)
+    stages: OrderedDict[str, Any] = OrderedDict((name, getattr(net, name)) for name in _INCEPTION_STAGES)
     if output_stride == 32:
         return Backbone("inception_v3", stages, 2048, TRAITS["inception_v3"], pretrained)
     for name in ("Mixed_7a", "Mixed_7b", "Mixed_7c"):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eil.data import Image
 from eil.data.cache import Cached
 
 Draw = Literal["top", "left", "flip"]
@@ -46,7 +47,8 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size:
 
     Args:
         images: (B, S, S, ...), channels last.
-        top: first row of each window, (B,) int64; likewise ``left``.
+        top: first row of each window, (B,) int64.
+        left: first column of each window, (B,) int64.
         flip: whether to mirror, (B,) bool.
         size: side of the windows.
 
@@ -116,11 +118,9 @@ class Batches:
         count = len(self.labels)
         full = min(len(self) * self.batch_size, count)
         slack = self.split.images.shape[1] - self.crop
-        for index in order(seed, epoch, count)[:full].split(self.batch_size):
+        for index in order(seed, epoch, count)[:full].split(self.batch_size):  # type: ignore[no-untyped-call]
             on_device = index.to(self.device)
-            top, left = (
-                (uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left")
-            )
+            top, left = ((uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left"))
             mirror = uniform(seed, epoch, on_device, "flip") < (0.5 if flip else 0.0)
             images = crop_and_flip(self._fetch(self.images, self.split.images, index), top, left, mirror, self.crop)
             masks = None
@@ -131,7 +131,7 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """All images as they are, the last batch as short as it falls."""
-        for index in torch.arange(len(self.labels)).split(self.batch_size):
+        for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]
             yield self.at(index)
 
     def at(self, index: Tensor) -> Batch:
@@ -140,7 +140,7 @@ class Batches:
         on_device = index.to(self.device)
         return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
 
-    def _fetch(self, resident: Tensor | None, mapped: np.ndarray, index: Tensor) -> Tensor:  # type: ignore[type-arg]
+    def _fetch(self, resident: Tensor | None, mapped: Image, index: Tensor) -> Tensor:
         if resident is not None:
             return resident[index.to(self.device)]
         return torch.from_numpy(mapped[index.numpy()]).to(self.device, non_blocking=True)

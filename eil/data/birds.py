@@ -90,7 +90,9 @@ def read(
     Args:
         root: unused, birds are drawn rather than read.
         classes: number of kinds of bird.
-        train_per_class: images per class in train; likewise ``val_per_class`` and ``test_per_class``.
+        train_per_class: images of each class in train.
+        val_per_class: in val.
+        test_per_class: in test.
         seed: another seed draws other birds of the same kinds.
     """
     del root
@@ -198,9 +200,7 @@ def _bird(canvas: _Canvas, pose: _Pose, label: int, rng: np.random.Generator) ->
     canvas.fill(pose.place(_ellipse(at + (0.06, 0.005), 0.018, 0.018)), (15, 15, 15), head)
 
 
-def _wing(
-    canvas: _Canvas, pose: _Pose, label: int, plumage: Points, rng: np.random.Generator, part: int
-) -> None:
+def _wing(canvas: _Canvas, pose: _Pose, label: int, plumage: Points, rng: np.random.Generator, part: int) -> None:
     """A wing with one of six bar patterns; one bird in five wears another class's."""
     pattern = (label if rng.random() < 0.8 else rng.integers(MAX_CLASSES)) % 6
     bars, bright = pattern % 3, pattern // 3
@@ -238,7 +238,8 @@ def _light(image: Image, rng: np.random.Generator) -> Image:
 
 def _noise(rng: np.random.Generator, cells: int, scale: float) -> Points:
     """Smooth noise of about ``cells`` bumps a side and standard deviation ``scale``, (SIDE, SIDE)."""
-    return scale * cv2.resize(rng.normal(size=(cells, cells)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    smooth: Points = cv2.resize(rng.normal(size=(cells, cells)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return scale * smooth
 
 
 def _ellipse(center: npt.ArrayLike, a: float, b: float, angle: float = 0.0) -> Points:

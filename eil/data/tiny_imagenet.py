@@ -61,7 +61,11 @@ def read(
     return Dataset(
         name="tiny_imagenet",
         classes=tuple(names.get(wnid, wnid).split(",")[0] for wnid in wnids),
-        splits={"train": _split(root, train), "val": _split(root, val), "test": _split(root, _test(root, wnids))},
+        splits={
+            "train": _split(root, train),
+            "val": _split(root, val),
+            "test": _split(root, _test(root, wnids)),
+        },
     )
 
 

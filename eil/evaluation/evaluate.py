@@ -85,17 +85,16 @@ def _to_8_bit(maps: npt.NDArray[np.float32], split: Cached, side: int) -> list[n
     return images
 
 
-def _coverage(
-    images: list[npt.NDArray[np.uint8]], split: Cached, level: int, names: list[str]
-) -> dict[str, float]:
+def _coverage(images: list[npt.NDArray[np.uint8]], split: Cached, level: int, names: list[str]) -> dict[str, float]:
     """Mean share of each part, in percent, that the map covers at the threshold chosen on val."""
     if split.parts is None:
         return {}
     shares = [
-        metrics.part_coverage(image, parts, level, len(names))
-        for image, parts in zip(images, split.parts, strict=True)
+        metrics.part_coverage(image, parts, level, len(names)) for image, parts in zip(images, split.parts, strict=True)
     ]
-    return {f"coverage.{name}": 100 * float(share) for name, share in zip(names, np.nanmean(shares, axis=0), strict=True)}
+    return {
+        f"coverage.{name}": 100 * float(share) for name, share in zip(names, np.nanmean(shares, axis=0), strict=True)
+    }
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:

@@ -70,9 +70,7 @@ def metrics(scores: Scores, thresholds: Thresholds) -> dict[str, float]:
     - ``top1_cls``, ``top5_cls``: classification alone.
     """
     located = scores.largest[:, thresholds.largest] >= 0.5
-    v2 = [
-        accuracy_over_levels(scores.every, iou)[level] for iou, level in zip(IOUS, thresholds.every, strict=True)
-    ]
+    v2 = [accuracy_over_levels(scores.every, iou)[level] for iou, level in zip(IOUS, thresholds.every, strict=True)]
     return {
         "top1_loc": 100 * float((located & scores.top1).mean()),
         "top5_loc": 100 * float((located & scores.top5).mean()),
@@ -99,5 +97,3 @@ def part_coverage(image: npt.NDArray[np.uint8], parts: npt.NDArray[np.uint8], le
     area = np.bincount(parts.ravel(), minlength=count + 1)[1:].astype(float)
     covered = np.bincount(parts[image > level], minlength=count + 1)[1:]
     return np.divide(covered, area, out=np.full(count, np.nan), where=area > 0)
-
-

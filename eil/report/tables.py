@@ -1,7 +1,7 @@
 """Tables as CSV, Markdown and LaTeX, from records alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,11 +119,11 @@ def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]
         at = {(float(cell.settings["gamma"]), float(cell.settings["sigma"])): cell for cell in grid}
         metric = "test.val.gt_known_loc"
         best = max(grid, key=lambda cell: float(np.mean(cell.values(metric))))
-        rows = [
-            [f"{gamma:g}", *(_value(at.get((gamma, sigma)), best, metric) for sigma in sigmas)] for gamma in gammas
-        ]
+        rows = [[f"{gamma:g}", *(_value(at.get((gamma, sigma)), best, metric) for sigma in sigmas)] for gamma in gammas]
         header = ["γ", *(f"σ = {sigma:g}" for sigma in sigmas)]
-        tables[name] = Table(f"{study.name}: GT-known Loc ↑ of {name.replace('_', ' ')} over γ and σ", header, rows, notes)
+        tables[name] = Table(
+            f"{study.name}: GT-known Loc ↑ of {name.replace('_', ' ')} over γ and σ", header, rows, notes
+        )
     return tables
 
 
@@ -144,7 +144,7 @@ def _cells_table(title: str, cells: Sequence[Cell], notes: Sequence[str]) -> Tab
         rivals = [other for other in cells if other.backbone == cell.backbone]
         values = []
         for metric in MAIN.values():
-            best = max(rivals, key=lambda other: float(np.mean(other.values(metric))))  # noqa: B023 - used at once
+            best = max(rivals, key=lambda other: float(np.mean(other.values(metric))))
             values.append(_value(cell, best, metric))
         rows.append([cell.backbone, cell.label, *values, str(len(cell.records))])
     return Table(title, ["Backbone", "Method", *MAIN, "Seeds"], rows, notes)
@@ -193,8 +193,14 @@ def _latex(cell: str | Value) -> str:
 
 
 def _escape(text: str) -> str:
-    signs = {"_": r"\_", "%": r"\%", "&": r"\&", "±": r"$\pm$", "↑": r"$\uparrow$", "≥": r"$\geq$", "γ": r"$\gamma$"}
+    signs = {
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "±": r"$\pm$",
+        "↑": r"$\uparrow$",
+        "≥": r"$\geq$",
+        "γ": r"$\gamma$",
+    }
     signs |= {"σ": r"$\sigma$", "–": "--", "#": r"\#"}
     return "".join(signs.get(character, character) for character in text)
-
-

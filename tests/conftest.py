@@ -1,0 +1,85 @@
+"""What several tests share: a tiny data set on disk, and a tiny study file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image as PILImage
+
+from eil.data import birds, cache
+from eil.study import Run, parse
+
+SMOKE: dict[str, Any] = {
+    "name": "tiny",
+    "dataset": {"name": "birds", "classes": 2, "train_per_class": 8, "val_per_class": 3, "test_per_class": 4},
+    "backbones": ["vgg_small"],
+    "methods": {"cam": {}, "eil": {"gamma": [0.6, 0.8], "sigma": 1.0}},
+    "seeds": 2,
+    "recipe": {
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "milestones": [1],
+        "resize": 36,
+        "crop": 32,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """A valid study's content, to be spoilt by tests."""
+    return yaml.safe_load(yaml.safe_dump(SMOKE))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded birds as SMOKE wants them."""
+    folder = tmp_path_factory.mktemp("data") / "birds"
+    settings = {key: value for key, value in SMOKE["dataset"].items() if key != "name"}
+    cache.build(birds.read(**settings), folder, resize=36, crop=32)
+    return folder
+
+
+@pytest.fixture
+def runs() -> dict[str, Run]:
+    """The runs of SMOKE by name."""
+    return {run.name: run for run in parse(SMOKE, "smoke").runs()}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A miniature of Tiny-ImageNet: 3 classes, 54 training photos each (50 of them val), 2 test photos each."""
+    root = tmp_path / "tiny-imagenet-200"
+    rng = np.random.default_rng(0)
+    wnids = ["n01443537", "n01629819", "n01641577"]
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(wnids) + "\n")
+    (root / "words.txt").write_text("".join(f"{wnid}\tname of {wnid}, other name\n" for wnid in wnids))
+    annotations = []
+    for label, wnid in enumerate(wnids):
+        folder = root / "train" / wnid / "images"
+        folder.mkdir(parents=True)
+        lines = []
+        for number in range(54):
+            _photo(folder / f"{wnid}_{number}.JPEG", rng, grey=number == 3)
+            lines.append(f"{wnid}_{number}.JPEG\t{number % 8}\t2\t{40 + number % 8}\t63\n")
+        (folder.parent / f"{wnid}_boxes.txt").write_text("".join(lines))
+        for number in (2 * label, 2 * label + 1):
+            _photo(root / "val" / "images" / f"val_{number}.JPEG", rng)
+            annotations.append(f"val_{number}.JPEG\t{wnid}\t5\t6\t50\t{51 + number}\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(annotations))
+    return root
+
+
+def _photo(path: Path, rng: np.random.Generator, grey: bool = False) -> None:
+    pixels = rng.integers(0, 256, (64, 64) if grey else (64, 64, 3), dtype=np.uint8)
+    PILImage.fromarray(pixels).save(path, format="JPEG")
