@@ -18,7 +18,7 @@ Command = Callable[[argparse.Namespace], None]
 
 def check(args: argparse.Namespace) -> None:
     """Check a study and list its runs."""
-    runs, dropped = _study(args).plan()
+    runs, dropped = _study(args).plan(str(args.study))
     print("\n".join([*(run.name for run in runs), *(f"dropped: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
 
@@ -65,7 +65,7 @@ def aggregate(args: argparse.Namespace) -> None:
     from eil.report import tables
 
     study = _study(args)
-    runs, dropped = study.plan()
+    runs, dropped = study.plan(str(args.study))
     found = records.collect(runs, args.results / "runs")
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)

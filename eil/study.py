@@ -186,8 +186,11 @@ class Study(_Strict):
                 return run
         raise InputError(f"study {self.name}: has no run {name}")
 
-    def plan(self) -> tuple[list[Run], list[str]]:
+    def plan(self, source: str) -> tuple[list[Run], list[str]]:
         """The runs to do, and a line for each combination that makes no sense and was dropped.
+
+        Args:
+            source: the study's file, which opens every line of the error.
 
         Raises:
             InputError: a setting that the reader, a method or a backbone cannot use; every problem has a line.
@@ -226,7 +229,7 @@ class Study(_Strict):
                 except Unsuitable as reason:
                     dropped.append(f"{run.name}: {reason}")
         if errors:
-            raise InputError("\n".join(dict.fromkeys(errors)))
+            raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
         return runs, dropped
 
     def _dataset_problems(self) -> list[str]:

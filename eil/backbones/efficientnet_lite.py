@@ -19,7 +19,7 @@ from eil.files import InputError
 
 TRAITS = {
     "efficientnet_lite0": Traits(
-        erase_at="block11",
+        erase_at="head",
         non_negative=("stem", "head"),
         strides=(16, 32),
         mean=(127 / 255,) * 3,

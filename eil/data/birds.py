@@ -9,7 +9,7 @@ colour alone does not give the class away.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -238,7 +238,7 @@ def _light(image: Image, rng: np.random.Generator) -> Image:
 
 def _noise(rng: np.random.Generator, cells: int, scale: float) -> Points:
     """Smooth noise of about ``cells`` bumps a side and standard deviation ``scale``, (SIDE, SIDE)."""
-    smooth: Points = cv2.resize(rng.normal(size=(cells, cells)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    smooth: npt.NDArray[Any] = cv2.resize(rng.normal(size=(cells, cells)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     return scale * smooth
 
 

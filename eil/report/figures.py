@@ -110,7 +110,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
         )
         axes.legend(fontsize=6)
     figure.supxlabel(
-        f"{_caption(cells, 'line: mean; band: lowest to highest seed')}; ● chosen on val, ★ oracle (mean of the seeds')",
+        f"{_caption(cells, 'line: mean; band: lowest to highest')}; ● chosen on val, ★ oracle (mean of the seeds')",
         fontsize=6,
     )
     return figure

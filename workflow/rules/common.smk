@@ -1,13 +1,13 @@
 """The only helpers: the study, its runs, and what belongs to a run."""
 
 import os
+import sys
 from pathlib import Path
 
 import yaml
 
 from eil import study as studies
 from eil.files import InputError, write_text
-from snakemake.exceptions import WorkflowError
 
 # Freed memory is kept for the next step rather than given back: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
@@ -22,9 +22,9 @@ def resolve(content):
         content["dataset"] = content["dataset"] | {"root": root}
     try:
         study = studies.parse(content, source)
-        runs, dropped = study.plan()
+        runs, dropped = study.plan(source)
     except InputError as error:
-        raise WorkflowError(str(error))
+        sys.exit(f"{error}")  # the lines say file, key and value; a traceback would bury them
     kept = Path("results", study.name, "study.yaml")
     text = yaml.safe_dump(content, sort_keys=False)
     if not kept.exists() or kept.read_text() != text:

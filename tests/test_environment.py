@@ -1,0 +1,75 @@
+"""The three lists of what the project needs agree; what it says of itself is true."""
+
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "opencv-python-headless": "py-opencv", "snakemake": "snakemake-minimal", "torch": "pytorch", "types-PyYAML": "types-pyyaml"}  # fmt: skip
+
+
+def requirements() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"]
+    return [Requirement(text) for text in PROJECT["dependencies"] + extras["dev"] + extras["pretrained"]]
+
+
+def test_conda_says_the_same_as_pyproject() -> None:
+    content = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry for entry in content if isinstance(entry, dict))["pip"]
+    theirs = {entry for entry in [*content, *pip] if isinstance(entry, str)} - {"pip", "--no-deps --editable ."}
+    ours = {f"{CONDA_NAMES.get(r.name, r.name)}{r.specifier}" for r in requirements()}
+    assert theirs == ours | {f"python{PROJECT['requires-python']}"}
+
+
+def test_every_requirement_is_pinned_and_met() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = dict(line.lower().split("==") for line in lines)
+    for requirement in requirements():
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+        assert requirement.specifier.contains(version(requirement.name)), requirement
+
+
+def test_torch_and_torchvision_are_pinned_as_a_pair() -> None:
+    text = (ROOT / "constraints.txt").read_text()
+    assert "torch==2.12.0\n" in text
+    assert "torchvision==0.27.0\n" in text
+
+
+def test_every_package_is_shipped() -> None:
+    shipped = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for top in ("eil", "baselines") for path in (ROOT / top).rglob("__init__.py")}  # fmt: skip
+    assert shipped == found
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("eil/**/*.py"), *ROOT.glob("baselines/*.py")]), ids=lambda p: p.stem
+)
+def test_a_file_is_short_and_opens_with_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith('"""')
+    assert len(text.splitlines()) <= 310
+
+
+def test_imports_run_one_way() -> None:
+    for path in ROOT.glob("eil/**/*.py"):
+        assert not re.search(r"^\s*(from|import) baselines", path.read_text(), re.MULTILINE), path
+    for path in ROOT.glob("eil/evaluation/*.py"):
+        assert "torch" not in path.read_text(), path
+
+
+def test_nothing_branches_on_a_methods_name() -> None:
+    for path in [*ROOT.glob("eil/**/*.py"), *ROOT.glob("workflow/**/*.smk")]:
+        assert not re.search(r"(==|\bin) *[\(\[]?[\"'](cam|eil)[\"']", path.read_text()), path
+
+
+def test_the_readme_points_at_what_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []

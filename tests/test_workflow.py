@@ -1,0 +1,157 @@
+"""The workflow run for real, by Snakemake in processes of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from eil import records
+
+ROOT = Path(__file__).parent.parent
+PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    return subprocess.Popen(
+        [*command, "--cores", "2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PATH": PROGRAMS, "XDG_CACHE_HOME": str(folder / "cache")},
+        cwd=ROOT,
+        **options,
+    )
+
+
+def finished(folder: Path, *arguments: str, code: int = 0) -> str:
+    with snakemake(folder, *arguments) as process:
+        output = process.communicate(timeout=280)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def study(folder: Path, content: dict[str, Any]) -> list[str]:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ["--configfile", str(path)]
+
+
+def runs(folder: Path) -> Path:
+    return folder / "results" / "tiny" / "runs"
+
+
+def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict[str, Any]) -> None:
+    finished(tmp_path, *study(tmp_path, content))
+    results = tmp_path / "results" / "tiny"
+    frame = pd.read_parquet(results / "records.parquet")
+    assert frame["status"].tolist() == ["done"] * 6
+    assert {"main.csv", "main.md", "main.tex", "gamma_sigma_vgg_small_eil.md"} <= {
+        p.name for p in (results / "tables").iterdir()
+    }
+    assert {"thresholds.png", "training.svg", "part_coverage.png"} <= {p.name for p in (results / "figures").iterdir()}
+    assert "Nothing to be done" in finished(tmp_path, *study(tmp_path, content))
+    # A table's loss trains nothing.
+    (results / "tables" / "main.md").unlink()
+    (results / "tables").rename(results / "old")
+    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
+    # Other settings of one method train that method alone.
+    content["methods"]["eil"]["gamma"] = [0.6]
+    content["methods"]["eil"]["sigma"] = 0.5
+    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    assert re.search(r"^train +2$", plan, re.MULTILINE)
+
+
+def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[str, Any]) -> None:
+    content |= {"methods": {"eil": {}}, "seeds": 1}
+    content["recipe"] |= {"epochs": 40, "milestones": [30]}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    arguments = study(tmp_path, content)
+    finished(tmp_path / "whole", *arguments)
+    process = snakemake(tmp_path / "killed", *arguments, start_new_session=True)
+    checkpoint = runs(tmp_path / "killed") / "vgg_small-eil-seed0" / "last.ckpt"
+    for _ in range(600):
+        if checkpoint.exists():
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert checkpoint.exists()
+    assert not checkpoint.with_name("weights.safetensors").exists()
+    finished(tmp_path / "killed", "--unlock", *arguments)
+    finished(tmp_path / "killed", *arguments)
+    log = (checkpoint.parent / "train.log").read_text()
+    assert "resumed after epoch" in log
+    whole, resumed = (
+        records.read(runs(tmp_path / name) / "vgg_small-eil-seed0" / "record.json") for name in ("whole", "killed")
+    )
+    assert whole.metrics == resumed.metrics
+    assert whole.curves["history.total"] == resumed.curves["history.total"]
+
+
+def test_one_failing_run_leaves_a_hole_and_the_rest_goes_on(tmp_path: Path, content: dict[str, Any]) -> None:
+    content |= {"seeds": 1, "backbones": {"vgg_small": {}, "resnet_small": {"recipe": {"learning_rate": 1e30}}}}
+    content["methods"] = {"cam": {}}
+    arguments = study(tmp_path, content)
+    output = finished(tmp_path, *arguments, code=1)
+    assert "eil: the loss is not finite at epoch 1" in output
+    assert (runs(tmp_path) / "vgg_small-cam-seed0" / "record.json").exists()
+    assert records.read(runs(tmp_path) / "resnet_small-cam-seed0" / "failure.json").status == "failed"
+    assert "1 of 2 runs done, 1 failed" in finished(tmp_path, "partial", *arguments)
+    table = (tmp_path / "results" / "tiny" / "tables" / "main.md").read_text()
+    assert "failed: resnet_small-cam-seed0: NotFinite" in table
+    assert "| vgg_small | cam |" in table
+
+
+def test_a_bad_study_is_one_clear_error(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["methods"]["eil"]["gamma"] = [0.6, 1.4]
+    output = finished(tmp_path, "-n", *study(tmp_path, content), code=1)
+    assert "tiny.yaml: methods.eil.gamma[1] = 1.4: must be in (0, 1]" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_of_a_thousand_runs(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["methods"]["eil"] = {"gamma": [k / 100 for k in range(50, 100)], "sigma": [k / 10 for k in range(1, 11)]}
+    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    assert re.search(r"^train +1002$", plan, re.MULTILINE)
+
+
+def test_a_study_given_by_configfile_does_not_inherit_the_demo(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["methods"]["eil"]
+    finished(tmp_path, "-n", *study(tmp_path, content))
+    kept = yaml.safe_load((tmp_path / "results" / "tiny" / "study.yaml").read_text())
+    assert kept == content
+
+
+def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, Any], photos: Path) -> None:
+    content |= {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}, "methods": {"cam": {}}, "seeds": 1}
+    finished(tmp_path, *study(tmp_path, content), "--config", f"data_root={photos}")
+    record = records.read(runs(tmp_path) / "vgg_small-cam-seed0" / "record.json")
+    assert record.provenance["images"] == 6
+    assert not [key for key in record.metrics if key.startswith("coverage")]
+
+
+def test_the_program_explains_itself() -> None:
+    command = [sys.executable, "-m", "eil"]
+    text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert all(step in text for step in ("check", "prepare", "train", "localize", "evaluate", "aggregate", "figures"))
+    wrong = [*command, "train", "workflow/config/smoke.yaml", "vgg_small-eil-seed9"]
+    process = subprocess.run(wrong, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (process.returncode, process.stderr) == (1, "eil: study smoke: has no run vgg_small-eil-seed9\n")
+
+
+@pytest.mark.parametrize("name", ["Snakefile", *sorted(p.name for p in (ROOT / "workflow" / "rules").iterdir())])
+def test_no_rule_file_has_a_lambda(name: str) -> None:
+    path = ROOT / name if name == "Snakefile" else ROOT / "workflow" / "rules" / name
+    assert "lambda" not in path.read_text()
