@@ -86,6 +86,17 @@ def figures(args: argparse.Namespace) -> None:
     print(f"figures in {args.results / 'figures'}")
 
 
+def sheet(args: argparse.Namespace) -> None:
+    """Draw a contact sheet of a study's test images with their boxes and parts."""
+    from eil import data
+    from eil.report import contact_sheet
+
+    chosen = _study(args).dataset
+    dataset = data.read(chosen.name, chosen.folder(), chosen.settings)
+    contact_sheet.write(dataset, args.results / "sheet.png")
+    print(args.results / "sheet.png")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     parser = _parser()
@@ -133,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     per_run: tuple[Command, ...] = (train, localize, evaluate)
-    per_study: tuple[Command, ...] = (check, prepare, aggregate, figures)
+    per_study: tuple[Command, ...] = (check, prepare, sheet, aggregate, figures)
     for command in (*per_study, *per_run):
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)

@@ -40,7 +40,7 @@ def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
-                parameter -= 0.02 * float(parts["total"]) / norm * parameter.grad
+                parameter.sub_(0.02 * float(parts["total"]) / norm * parameter.grad)
     assert float(model.loss(images, targets)["total"]) < float(parts["total"])
 
 

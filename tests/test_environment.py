@@ -11,7 +11,13 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "opencv-python-headless": "py-opencv", "snakemake": "snakemake-minimal", "torch": "pytorch", "types-PyYAML": "types-pyyaml"}  # fmt: skip
+CONDA_NAMES = {
+    "matplotlib": "matplotlib-base",
+    "opencv-python-headless": "py-opencv",
+    "snakemake": "snakemake-minimal",
+    "torch": "pytorch",
+    "types-PyYAML": "types-pyyaml",
+}
 
 
 def requirements() -> list[Requirement]:
@@ -43,8 +49,8 @@ def test_torch_and_torchvision_are_pinned_as_a_pair() -> None:
 
 def test_every_package_is_shipped() -> None:
     shipped = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for top in ("eil", "baselines") for path in (ROOT / top).rglob("__init__.py")}  # fmt: skip
-    assert shipped == found
+    folders = [path.parent for top in ("eil", "baselines") for path in (ROOT / top).rglob("__init__.py")]
+    assert shipped == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
 
 
 @pytest.mark.parametrize(

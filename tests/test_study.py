@@ -67,7 +67,7 @@ def test_a_backbone_may_have_its_own_recipe_and_settings(content: dict[str, Any]
     own = [run for run in runs if run.backbone == "resnet_small"]
     assert {run.recipe.epochs for run in own} == {7}
     assert {run.recipe.epochs for run in runs if run.backbone == "vgg_small"} == {2}
-    assert [run.settings for run in own if run.method == "eil"][0] == {"gamma": 0.5, "sigma": 1.0, "at": "layer1"}
+    assert next(run.settings for run in own if run.method == "eil") == {"gamma": 0.5, "sigma": 1.0, "at": "layer1"}
 
 
 def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any]) -> None:

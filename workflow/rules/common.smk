@@ -24,7 +24,8 @@ def resolve(content):
         study = studies.parse(content, source)
         runs, dropped = study.plan(source)
     except InputError as error:
-        sys.exit(f"{error}")  # the lines say file, key and value; a traceback would bury them
+        # The lines say file, key and value; a traceback would bury them.
+        sys.exit(str(error))
     kept = Path("results", study.name, "study.yaml")
     text = yaml.safe_dump(content, sort_keys=False)
     if not kept.exists() or kept.read_text() != text:

@@ -1,0 +1,50 @@
+"""A contact sheet: images of a data set as they are, with their boxes, and with their parts where it has them."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.patches import Patch, Rectangle
+
+from eil.data import Dataset
+from eil.files import replacing
+
+matplotlib.use("agg")
+COLUMNS, ROWS = 8, 3
+BOX = "#ffb000"
+
+
+def write(dataset: Dataset, path: Path) -> None:
+    """Draw test images spread over the classes: rows with boxes, then a row with parts.
+
+    Args:
+        dataset: from its reader; images are decoded here.
+        path: of the PNG.
+    """
+    test = dataset.splits["test"]
+    rows = ROWS + bool(dataset.parts)
+    shown = np.linspace(0, len(test.ids) - 1, COLUMNS * ROWS).round().astype(int).reshape(COLUMNS, ROWS).T
+    figure, grid = plt.subplots(
+        rows, COLUMNS, figsize=(COLUMNS, rows + 0.4), squeeze=False, layout="constrained", dpi=150
+    )
+    for panels, indices in zip(grid, [*shown, shown[0]], strict=False):
+        for axes, index in zip(panels, indices, strict=True):
+            axes.imshow(test.load(index))
+            axes.set_axis_off()
+            for x0, y0, x1, y1 in test.boxes[index]:
+                box = Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=BOX, lw=1)
+                axes.add_patch(box)
+    for axes, index in zip(grid[0], shown[0], strict=True):
+        axes.set_title(dataset.classes[test.labels[index]][:14], fontsize=7)
+    if test.load_parts is not None:
+        colors = np.array([(0, 0, 0), *sns.color_palette("colorblind", len(dataset.parts))])
+        for axes, index in zip(grid[-1], shown[0], strict=True):
+            parts = test.load_parts(index)
+            axes.imshow(np.dstack([colors[parts], np.where(parts > 0, 0.85, 0.45)]))
+        patches = [Patch(color=color, label=name) for name, color in zip(dataset.parts, colors[1:], strict=True)]
+        figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=7, frameon=False)
+    with replacing(path) as beside:
+        figure.savefig(beside)
+    plt.close(figure)
