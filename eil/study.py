@@ -204,11 +204,8 @@ class Study(_Strict):
                 shapes[name] = backbones.build_shapes(name, choice.output_stride)
             except SettingError as error:
                 errors.append(f"backbones.{name}: {error.expected}")
-            errors += [
-                f"backbones.{name}.methods.{other}: is not among the study's methods"
-                for other in choice.methods
-                if other not in self.methods
-            ]
+            others = choice.methods.keys() - self.methods.keys()
+            errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         runs, dropped = [], []
         for backbone, label in itertools.product(shapes, self.methods):
             try:

@@ -1,5 +1,6 @@
 """Maps to a record: curves.npz (best IoU of each image at each threshold), record.json, examples.npz."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from eil.records import Record
 from eil.study import Run
 
 Arrays = dict[str, npt.NDArray[Any]]
+_log = logging.getLogger(__name__)
 
 
 def evaluate(run: Run, data: Path, folder: Path) -> Record:
@@ -58,6 +60,8 @@ def evaluate(run: Run, data: Path, folder: Path) -> Record:
     )
     write_arrays(folder / "examples.npz", _examples(arrays, images["test"], splits["test"], chosen.largest))
     record.save(folder / "record.json")
+    shown = ("top1_loc", "gt_known_loc", "max_box_acc_v2", "top1_cls")
+    _log.info("%s: %s", run.name, ", ".join(f"{name} {found['test.val.' + name]:.1f}" for name in shown))
     return record
 
 

@@ -1,5 +1,6 @@
 """Figures from records alone, as PNG and SVG: one style, a method keeps its colour, error bars say what they are."""
 
+import textwrap
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -84,7 +85,7 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
         ylabel="γ (erasing threshold)",
         title=f"{title}\nfor comparison: {shown}",
     )
-    figure.supxlabel(_caption(grid), fontsize=6)
+    _below(figure, _caption(grid))
     return figure
 
 
@@ -101,7 +102,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             axes.fill_between(level, curves.min(axis=0), curves.max(axis=0), color=colors[cell.method], alpha=0.2, lw=0)
             for name, marker in (("val", "o"), ("oracle", "*")):
                 at = round(_mean(cell, f"threshold.{name}"))
-                axes.plot(at / LEVELS, mean[at], marker, color=colors[cell.method], ms=6)
+                axes.plot(at / LEVELS, mean[at], marker, color=colors[cell.method], ms=6, clip_on=False)
         axes.set(
             xlabel="threshold (share of the map's maximum)",
             ylabel="GT-known Loc (%)",
@@ -109,10 +110,8 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             ylim=(0, None),
         )
         axes.legend(fontsize=6)
-    figure.supxlabel(
-        f"{_caption(cells, 'line: mean; band: lowest to highest')}; ● chosen on val, ★ oracle (mean of the seeds')",
-        fontsize=6,
-    )
+    what = "line: mean, band: lowest to highest; ● threshold chosen on val, ★ oracle (mean over seeds)"
+    _below(figure, _caption(cells, what))
     return figure
 
 
@@ -140,7 +139,7 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
         axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=6)
-    figure.supxlabel(_caption(cells, "line: mean"), fontsize=6)
+    _below(figure, _caption(cells, "line: mean"))
     return figure
 
 
@@ -170,7 +169,7 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
             ylim=(0, 100),
         )
         axes.legend(fontsize=6)
-    figure.supxlabel(_caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"), fontsize=6)
+    _below(figure, _caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
     return figure
 
 
@@ -205,10 +204,7 @@ def qualitative(cells: Sequence[Cell], runs: Path) -> Figure:
             if row == rows[0]:
                 axes.set_title(title, fontsize=7)
     labels = ", ".join(cell.label for cell in cells)
-    figure.supxlabel(
-        f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)",
-        fontsize=6,
-    )
+    _below(figure, f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)")
     return figure
 
 
@@ -234,6 +230,12 @@ def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % 
     seeds = sorted({len(cell.records) for cell in cells})
     images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
     return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images"
+
+
+def _below(figure: Figure, caption: str) -> None:
+    """A caption under the figure, broken to its width."""
+    letters = int(figure.get_figwidth() * 20)  # 6-point letters an inch
+    figure.supxlabel(textwrap.fill(caption, letters), fontsize=6)
 
 
 def _mean(cell: Cell, metric: str) -> float:

@@ -6,6 +6,8 @@ rule prepare:
         "results/data/{cache}/dataset.json",
     log:
         "results/data/{cache}.log",
+    conda:
+        "../../environment.yml"
     threads: workflow.cores
     params:
         eil=EIL,

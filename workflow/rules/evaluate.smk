@@ -12,6 +12,8 @@ rule evaluate:
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:
         f"{RESULTS}/runs/{{run}}/evaluate.out",
+    conda:
+        "../../environment.yml"
     threads: 1
     params:
         key=key,

@@ -9,6 +9,8 @@ rule tables:
         f"{RESULTS}/records.parquet",
     log:
         f"{RESULTS}/tables.log",
+    conda:
+        "../../environment.yml"
     params:
         all_keys=all_keys,
         eil=EIL,
@@ -26,6 +28,8 @@ rule figures:
         directory(f"{RESULTS}/figures"),
     log:
         f"{RESULTS}/figures.log",
+    conda:
+        "../../environment.yml"
     params:
         all_keys=all_keys,
         eil=EIL,
@@ -39,6 +43,8 @@ rule figures:
 rule partial:
     log:
         f"{RESULTS}/partial.log",
+    conda:
+        "../../environment.yml"
     params:
         eil=EIL,
     message:

@@ -10,6 +10,8 @@ rule train:
         summary=f"{RESULTS}/runs/{{run}}/train.json",
     log:
         f"{RESULTS}/runs/{{run}}/train.out",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         gpu=1,
@@ -30,6 +32,8 @@ rule localize:
         f"{RESULTS}/runs/{{run}}/maps.npz",
     log:
         f"{RESULTS}/runs/{{run}}/localize.out",
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         gpu=1,

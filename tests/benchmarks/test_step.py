@@ -1,0 +1,89 @@
+"""What a training step and inference cost, against what their floating-point operations say.
+
+    make bench
+
+A ratio is of two things measured in turn in one process; the table names the machine and the versions.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch.utils.flop_counter import FlopCounterMode
+
+from eil import method
+from eil.method import Method, Targets
+from eil.settings import Unsuitable
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CASES = [("vgg_small", 56, 32), ("resnet_small", 56, 32), ("efficientnet_lite0", 128, 16), ("resnet50", 112, 8)]
+METHODS = [name for name in method.available() if name != "cam"]
+ROUNDS = 15
+BASE = "cam"
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+def build(name: str, backbone: str, size: int, batch: int) -> tuple[Method, torch.Tensor, Targets]:
+    try:
+        model = method.build(name, {}, backbone, 20).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    except Unsuitable as reason:
+        pytest.skip(str(reason))
+    images = torch.randn(batch, 3, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    return model, images, Targets(torch.arange(batch, device=DEVICE) % 20)
+
+
+def step(model: Method, images: torch.Tensor, targets: Targets) -> None:
+    model.zero_grad(set_to_none=True)
+    model.loss(*model.augment(images, targets))["total"].backward()
+
+
+def infer(model: Method, images: torch.Tensor, targets: Targets) -> None:
+    with torch.inference_mode():
+        model.maps(images, targets.labels)
+
+
+def flops(act: Callable[..., None], *arguments: object) -> int:
+    with FlopCounterMode(display=False) as counter:
+        act(*arguments)
+    return int(counter.get_total_flops())
+
+
+def timed(act: Callable[..., None], *arguments: object) -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    act(*arguments)
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(("backbone", "size", "batch"), CASES)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("act", [step, infer], ids=["training step", "inference"])
+def test_cost_relative_to_cam(
+    benchmark: BenchmarkFixture, act: Callable[..., None], name: str, backbone: str, size: int, batch: int
+) -> None:
+    """Median ratio of interleaved pairs, over the ratio of the operations counted."""
+    ours, base = build(name, backbone, size, batch), build(BASE, backbone, size, batch)
+    for model, *_ in (ours, base):
+        model.train(act is step)
+    counted = flops(act, *ours) / flops(act, *base)
+    for _ in range(3):
+        act(*ours), act(*base)
+    pairs = [(timed(act, *ours), timed(act, *base)) for _ in range(ROUNDS)]
+    measured = statistics.median(a / b for a, b in pairs)
+    benchmark.extra_info |= {"time / CAM": measured, "operations / CAM": counted}
+    benchmark.pedantic(act, ours, rounds=5)
+    print(
+        f"\n{act.__name__} {name} {backbone} {size}px x{batch}: time {measured:.3f} and operations {counted:.3f} of CAM's"
+    )
+    print(f"measured / predicted {measured / counted:.3f}")
+    assert measured / counted < 1.1
