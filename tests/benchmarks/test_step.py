@@ -82,8 +82,6 @@ def test_cost_relative_to_cam(
     measured = statistics.median(a / b for a, b in pairs)
     benchmark.extra_info |= {"time / CAM": measured, "operations / CAM": counted}
     benchmark.pedantic(act, ours, rounds=5)
-    print(
-        f"\n{act.__name__} {name} {backbone} {size}px x{batch}: time {measured:.3f} and operations {counted:.3f} of CAM's"
-    )
-    print(f"measured / predicted {measured / counted:.3f}")
+    print(f"\n{act.__name__} of {name} on {backbone}, {size} pixels, batch {batch}, over CAM's:")
+    print(f"time {measured:.3f}, operations {counted:.3f}, measured / predicted {measured / counted:.3f}")
     assert measured / counted < 1.1
