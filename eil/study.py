@@ -201,9 +201,10 @@ class Study(_Strict):
         shapes = {}
         for name, choice in self.backbones.items():
             try:
-                shapes[name] = backbones.build_shapes(name, choice.output_stride)
+                shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride)
             except SettingError as error:
-                errors.append(f"backbones.{name}: {error.expected}")
+                key = "" if error.value == name else f".{error.setting} = {error.value}"
+                errors.append(f"backbones.{name}{key}: {error.expected}")
             others = choice.methods.keys() - self.methods.keys()
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         runs, dropped = [], []

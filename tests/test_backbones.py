@@ -33,7 +33,7 @@ def test_stages_give_torchvisions_logits_bit_for_bit(name: str, side: int) -> No
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "inception_v3"])
 @pytest.mark.parametrize(("stride", "side"), [(16, 14), (8, 28)])
 def test_maps_at_224_have_the_benchmarks_size(name: str, stride: int, side: int) -> None:
-    backbone = backbones.build_shapes(name, stride)
+    backbone = backbones.build_shapes(name, output_stride=stride)
     assert backbone(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, backbone.out_channels, side, side)
 
 
@@ -92,7 +92,7 @@ def test_weights_that_cannot_be_fetched_say_what_to_put_where(
 
 
 def test_small_backbones_have_no_pretrained_weights() -> None:
-    with pytest.raises(ValueError, match="vgg_small has no pretrained weights"):
+    with pytest.raises(SettingError, match="pretrained = True: vgg_small has no pretrained weights"):
         backbones.build("vgg_small", pretrained=True)
 
 

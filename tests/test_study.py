@@ -117,6 +117,12 @@ def test_bad_keys_and_values_are_named(
         (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes"),
         (("dataset", "classes"), 99, "dataset.classes = 99: Input should be less than or equal to"),
         (("backbones",), ["vgg17"], "backbones.vgg17: must be one of vgg_small"),
+        (
+            ("backbones",),
+            {"vgg_small": {"pretrained": True}},
+            "backbones.vgg_small.pretrained = True: vgg_small has no",
+        ),
+        (("backbones",), {"vgg16": {"output_stride": 4}}, "backbones.vgg16.output_stride = 4: vgg16 offers 16, 8, 32"),
         (("backbones",), {"vgg_small": {"methods": {"has": {}}}}, "backbones.vgg_small.methods.has: is not among"),
         (
             ("backbones",),

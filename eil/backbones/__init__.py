@@ -6,7 +6,7 @@ meant: ``layer3`` is the last of ``layer3_0`` … ``layer3_5``.
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +37,7 @@ class Traits:
         non_negative: stages (or prefixes) that end in an activation, where a channel mean is an attention map.
         strides: the output strides that can be asked for, the default first.
         head_width: channels of the extra 3x3 convolution before pooling (0: none).
+        has_weights: whether there is a pretraining to load.
         mean: per-channel mean of the input, of values in [0, 1]; likewise ``std``.
     """
 
@@ -44,6 +45,7 @@ class Traits:
     non_negative: tuple[str, ...]
     strides: tuple[int, ...]
     head_width: int = 0
+    has_weights: bool = True
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -109,13 +111,16 @@ class Backbone(nn.Module):
         return self.run(x)
 
 
-def build(name: str, pretrained: bool = False, output_stride: int | None = None) -> Backbone:
+def build(
+    name: str, pretrained: bool = False, output_stride: int | None = None, *, shapes_only: bool = False
+) -> Backbone:
     """Build a backbone.
 
     Args:
         name: as in :data:`BUILDERS`.
         pretrained: load ImageNet weights.
         output_stride: input pixels per cell of the last feature map (default: the WSOL one of its traits).
+        shapes_only: check ``pretrained``, but load nothing.
 
     Raises:
         SettingError: an unknown name or a stride that the backbone does not offer.
@@ -124,14 +129,16 @@ def build(name: str, pretrained: bool = False, output_stride: int | None = None)
     if name not in BUILDERS:
         raise SettingError("backbones", name, f"must be one of {', '.join(BUILDERS)}")
     module = importlib.import_module(BUILDERS[name])
-    strides: Sequence[int] = module.TRAITS[name].strides
-    if output_stride is not None and output_stride not in strides:
-        raise SettingError("output_stride", output_stride, f"{name} offers {', '.join(map(str, strides))}")
-    backbone: Backbone = getattr(module, name)(pretrained, output_stride or strides[0])
+    traits: Traits = module.TRAITS[name]
+    if pretrained and not traits.has_weights:
+        raise SettingError("pretrained", pretrained, f"{name} has no pretrained weights")
+    if output_stride is not None and output_stride not in traits.strides:
+        raise SettingError("output_stride", output_stride, f"{name} offers {', '.join(map(str, traits.strides))}")
+    backbone: Backbone = getattr(module, name)(pretrained and not shapes_only, output_stride or traits.strides[0])
     return backbone
 
 
-def build_shapes(name: str, output_stride: int | None = None) -> Backbone:
-    """A backbone without memory or weights, to check settings against."""
+def build_shapes(name: str, pretrained: bool = False, output_stride: int | None = None) -> Backbone:
+    """A backbone without memory or weights, to check settings against; raises what :func:`build` does."""
     with torch.device("meta"):
-        return build(name, output_stride=output_stride)
+        return build(name, pretrained, output_stride, shapes_only=True)

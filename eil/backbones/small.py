@@ -18,15 +18,17 @@ TRAITS = {
         non_negative=("conv1", "pool1", "conv2", "pool2", "conv3", "conv4"),
         strides=(4,),
         head_width=64,
+        has_weights=False,
     ),
-    "resnet_small": Traits(erase_at="layer2", non_negative=("stem", "layer1", "layer2", "layer3"), strides=(4,)),
+    "resnet_small": Traits(
+        erase_at="layer2", non_negative=("stem", "layer1", "layer2", "layer3"), strides=(4,), has_weights=False
+    ),
 }
 
 
 def vgg_small(pretrained: bool, output_stride: int) -> Backbone:
     """Five 3x3 convolutions and two poolings (after VGG; Simonyan & Zisserman, ICLR 2015)."""
     del output_stride
-    _refuse(pretrained, "vgg_small")
     stages = OrderedDict(
         conv1=_conv(3, 16),
         pool1=nn.MaxPool2d(2),
@@ -42,7 +44,6 @@ def vgg_small(pretrained: bool, output_stride: int) -> Backbone:
 def resnet_small(pretrained: bool, output_stride: int) -> Backbone:
     """A stem and three basic blocks (after ResNet; He et al., CVPR 2016)."""
     del output_stride
-    _refuse(pretrained, "resnet_small")
     stages = OrderedDict(
         stem=nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
         layer1=BasicBlock(16, 32, stride=2),
@@ -89,8 +90,3 @@ def _initialised(backbone: Backbone) -> Backbone:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return backbone
-
-
-def _refuse(pretrained: bool, name: str) -> None:
-    if pretrained:
-        raise ValueError(f"{name} has no pretrained weights; set pretrained: false")
