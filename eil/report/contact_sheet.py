@@ -27,7 +27,7 @@ def write(dataset: Dataset, path: Path) -> None:
     rows = ROWS + bool(dataset.parts)
     shown = np.linspace(0, len(test.ids) - 1, COLUMNS * ROWS).round().astype(int).reshape(COLUMNS, ROWS).T
     figure, grid = plt.subplots(
-        rows, COLUMNS, figsize=(COLUMNS, rows + 0.4), squeeze=False, layout="constrained", dpi=150
+        rows, COLUMNS, figsize=(COLUMNS, rows + 0.4), squeeze=False, layout="constrained", dpi=110
     )
     for panels, indices in zip(grid, [*shown, shown[0]], strict=False):
         for axes, index in zip(panels, indices, strict=True):

@@ -36,6 +36,7 @@ STYLE: Any = {
 COLUMN = 3.4  # inches, a column of a two-column paper
 TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
 EXAMPLES_SHOWN = 6
+LEAST_SPREAD = 2.0  # points each way in a heat map, so that colours do not shout over noise
 
 
 def write(records: Sequence[Record], results: Path) -> None:
@@ -75,8 +76,11 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
     rivals = [cell for cell in cells if cell.backbone == grid[0].backbone and not cell.settings]
     shown = ", ".join(f"{cell.method} {_mean(cell, METRIC):.1f}" for cell in rivals)
     figure, axes = plt.subplots(figsize=(COLUMN, 0.6 * len(gammas) + 1.3), layout="constrained")
+    middle = float(np.nanmean(values))
+    spread = max(float(np.nanmax(np.abs(values - middle))), LEAST_SPREAD)
     sns.heatmap(
         values, annot=labels, fmt="", cmap="cividis", ax=axes, cbar_kws={"label": "GT-known Loc (%)"},
+        vmin=middle - spread, vmax=middle + spread,
         xticklabels=[f"{s:g}" for s in sigmas], yticklabels=[f"{g:g}" for g in gammas],
     )  # fmt: skip
     title = name.replace("_", " ")
@@ -109,7 +113,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             xlim=(0, 1),
             ylim=(0, None),
         )
-        axes.legend(fontsize=6)
+        _legend(axes)
     what = "line: mean, band: lowest to highest; ● threshold chosen on val, ★ oracle (mean over seeds)"
     _below(figure, _caption(cells, what))
     return figure
@@ -136,9 +140,10 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
                     label=label,
                     marker=".",
                 )
-        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, None))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(fontsize=6)
+        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, 1.08 * axes.dataLim.y1))
+        axes.set_xlim(0.5, len(own[0].records[0].curves["history.total"]) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _legend(axes)
     _below(figure, _caption(cells, "line: mean"))
     return figure
 
@@ -168,7 +173,7 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
             ylabel="part's pixels above the threshold (%)",
             ylim=(0, 100),
         )
-        axes.legend(fontsize=6)
+        _legend(axes)
     _below(figure, _caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
     return figure
 
@@ -230,6 +235,12 @@ def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % 
     seeds = sorted({len(cell.records) for cell in cells})
     images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
     return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images"
+
+
+def _legend(axes: Axes) -> None:
+    """A small legend whose long labels are broken."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, [textwrap.fill(label, 30) for label in labels], fontsize=6, handlelength=3)
 
 
 def _below(figure: Figure, caption: str) -> None:

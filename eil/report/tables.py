@@ -171,6 +171,9 @@ def _notes(study: Study, records: Sequence[Record], dropped: Sequence[str]) -> l
     if any(record.run.pretrained for record in records):
         names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
         notes.append(f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes")
+    where = [r.provenance | {"precision": r.run.recipe.precision} for r in done if "versions" in r.provenance]
+    machines = sorted({f"{p['processor']}, {p['precision']}, torch {p['versions']['torch']}" for p in where})
+    notes += [f"evaluated on: {'; '.join(machines)}"] if machines else []
     missing = len(study.runs()) - len(dropped) - len(done)
     if missing:
         notes.append(f"{missing} runs are missing from this table")
