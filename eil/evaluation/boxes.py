@@ -78,15 +78,16 @@ def iou_curves(image: Image, boxes: Boxes) -> tuple[Floats, Floats]:
         Of the best of all contours' boxes (MaxBoxAccV2) and of the box of the contour with the largest area,
         the first of equals (MaxBoxAcc), (255,) each.
     """
-    best_of_all, of_largest = np.empty(LEVELS), np.empty(LEVELS)
     # Between two values that occur, the foreground stays the same: one look for each is enough.
     values = np.unique(image)
-    for start, stop in zip([0, *values[values > 0]], [*values[values > 0], 255], strict=True):
-        candidates, areas = boxes_at(image, int(start))
-        overlaps = iou(candidates, boxes).max(axis=1)  # (K,)
-        best_of_all[start:stop] = overlaps.max()
-        of_largest[start:stop] = overlaps[areas.argmax()]
-    return best_of_all, of_largest
+    edges = np.array([0, *values[values > 0], LEVELS])
+    looks = [boxes_at(image, int(level)) for level in edges[:-1]]
+    counts = [len(candidates) for candidates, _ in looks]
+    starts = np.cumsum([0, *counts[:-1]])
+    overlaps = iou(np.concatenate([candidates for candidates, _ in looks]), boxes).max(axis=1)
+    of_largest = overlaps[starts + [int(areas.argmax()) for _, areas in looks]]
+    lengths = np.diff(edges)  # 0 for the last level of all, where nothing is above
+    return np.repeat(np.maximum.reduceat(overlaps, starts), lengths), np.repeat(of_largest, lengths)
 
 
 def _area(boxes: Boxes) -> Floats:
