@@ -171,7 +171,8 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
             xticks=range(len(names)),
             xticklabels=names,
             ylabel="part's pixels above the threshold (%)",
-            ylim=(0, 100),
+            ylim=(0, 135),  # the legend stands above the bars
+            yticks=range(0, 101, 20),
         )
         _legend(axes)
     _below(figure, _caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
