@@ -3,16 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
 
 test: .venv/ready  ## set up, and run the tests
-	pytest -n 2 -m "not slow"
-
-test-slow: .venv/ready
-	pytest -n 2 -m slow
+	pytest -n 2
 
 lint: .venv/ready
 	ruff check .
