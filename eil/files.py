@@ -55,8 +55,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, made_by: str = "") -> dict[str, Any]:
     """Read a JSON object.
+
+    Args:
+        path: of the file.
+        made_by: the command that makes it, named if it is missing.
 
     Raises:
         InputError: the file is missing or is not a JSON object.
@@ -64,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -78,8 +82,12 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path, made_by: str = "") -> dict[str, npt.NDArray[Any]]:
     """Read the named arrays of an ``.npz``; pickled objects are refused.
+
+    Args:
+        path: of the file.
+        made_by: the command that makes it, named if it is missing.
 
     Raises:
         InputError: the file is missing, damaged, or holds a pickle.
@@ -88,7 +96,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except Exception as error:  # a damaged zip raises half a dozen unrelated kinds
         raise InputError(f"{path}: not a readable .npz of plain arrays: {error}") from None
 

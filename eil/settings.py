@@ -52,7 +52,7 @@ def problems(error: ValidationError, prefix: str = "") -> list[str]:
         elif problem["type"] == "extra_forbidden":
             lines.append(f"{path}: unknown key")
         else:
-            lines.append(f"{path} = {problem['input']!r}: {problem['msg']}")
+            lines.append(f"{path} = {problem['input']!r}: {problem['msg']}" if path else problem["msg"])
     return lines
 
 

@@ -80,7 +80,7 @@ def open_split(folder: Path, split: str) -> Cached:
     Raises:
         InputError: there is no whole cache in ``folder``.
     """
-    read_json(folder / "dataset.json")
+    describe(folder)
     index = pd.read_parquet(folder / split / "index.parquet")
     parts = folder / split / "parts.npy"
     return Cached(
@@ -94,7 +94,7 @@ def open_split(folder: Path, split: str) -> Cached:
 
 def describe(folder: Path) -> dict[str, Any]:
     """What dataset.json says: name, classes, parts, sizes and the content's hash."""
-    return read_json(folder / "dataset.json")
+    return read_json(folder / "dataset.json", "eil prepare")
 
 
 def scale_boxes(boxes: Boxes, width: int, height: int, side: int) -> Boxes:

@@ -31,7 +31,7 @@ def evaluate(run: Run, data: Path, folder: Path) -> Record:
     Raises:
         InputError: maps that are missing, not finite, or not of this data set.
     """
-    arrays = read_arrays(folder / "maps.npz")
+    arrays = read_arrays(folder / "maps.npz", "eil localize")
     description = cache.describe(data)
     side = int(description["crop"])
     splits = {name: cache.open_split(data, name) for name in ("val", "test")}
