@@ -16,7 +16,8 @@ import yaml
 from eil import records
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+# Without the environment's own programs: the workflow must find them beside its Snakemake.
+PROGRAMS = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != Path(sys.executable).parent)
 
 
 def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
