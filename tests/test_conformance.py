@@ -40,8 +40,8 @@ def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
-                parameter.sub_(0.02 * float(parts["total"]) / norm * parameter.grad)
-    assert float(model.loss(images, targets)["total"]) < float(parts["total"])
+                parameter.sub_(0.02 * float(parts["total"].detach()) / norm * parameter.grad)
+    assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
 
 
 @pytest.mark.parametrize(("name", "backbone"), CASES)

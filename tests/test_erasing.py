@@ -142,7 +142,7 @@ def test_loss_equals_the_loop() -> None:
         f_e = f_u * loop_mask(f_u, 0.6, relative=True)
         for features, weight in ((f_u, 1.0), (f_e, 0.5)):
             scores = model.head(model.backbone.run(features, start="first"))[0].exp()
-            total -= weight * float(torch.log(scores[label] / scores.sum())) / len(images)
+            total -= weight * float(torch.log(scores[label] / scores.sum()).detach()) / len(images)
     assert float(model.loss(images, targets)["total"].detach()) == pytest.approx(total, rel=1e-5)
 
 
