@@ -10,9 +10,7 @@ from eil import study as studies
 from eil.files import InputError, write_text
 
 # The `eil` beside this Snakemake, whether or not its environment is activated.
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
-)
+shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
 # Freed memory is kept for the next step rather than given back: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
