@@ -14,7 +14,12 @@ from eil.method import Method, Parts, Targets, top1
 class CAM(Method):
     """Plain classification, maps by :func:`eil.cam.class_activation_maps`."""
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the head stands on, (B, 3, H, W) -> (B, K, h, w)."""
+        features: Tensor = self.backbone(images)
+        return features
+
     def loss(self, images: Tensor, targets: Targets) -> Parts:
         """Cross-entropy, (B, 3, H, W) -> {"total": (), "top1": ()}."""
-        logits = self.head(self.backbone(images)).float()  # (B, C)
+        logits = self.head(self.features(images)).float()  # (B, C)
         return {"total": F.cross_entropy(logits, targets.labels), "top1": top1(logits, targets.labels)}

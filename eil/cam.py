@@ -5,6 +5,9 @@ https://arxiv.org/abs/1512.04150: with global average pooling before the classif
 of a class, applied at every place of the last feature map, show where the class is seen.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -23,24 +26,37 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     return torch.einsum("bkhw,bk->bhw", features.float(), weight[classes].float())
 
 
+def min_max(maps: Tensor) -> Tensor:
+    """Each map from 0 at its lowest to 1 at its highest, (B, H, W) -> (B, H, W) float32; a constant one becomes 0."""
+    maps = maps.float()
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
+
+
+def convolution(in_channels: int, width: int) -> nn.Sequential:
+    """A new 3x3 convolution with ReLU, He-initialised: (B, in, H, W) -> (B, width, H, W)."""
+    layer = nn.Conv2d(in_channels, width, 3, padding=1)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is one
+    return nn.Sequential(layer, nn.ReLU())
+
+
 class CamHead(nn.Module):
-    """Global average pooling and a linear classifier, after an optional 3x3 convolution.
+    """Global average pooling and a linear classifier, after 3x3 convolutions.
+
+    Pooling before the classifier or a 1x1 convolution to classes before the pooling come to the same.
 
     Args:
         in_channels: K of the backbone's last feature map.
         num_classes: C.
-        width: channels of the convolution (EIL's conv6 on VGG16: 1024), 0 for none.
+        widths: channels of each convolution (EIL's conv6 on VGG16: (1024,)), none by default.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, width: int = 0) -> None:
+    def __init__(self, in_channels: int, num_classes: int, widths: Sequence[int] = ()) -> None:
         super().__init__()
-        self.conv: nn.Module = nn.Identity()
-        if width:
-            convolution = nn.Conv2d(in_channels, width, 3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # there is one
-            self.conv = nn.Sequential(convolution, nn.ReLU())
-        self.classifier = nn.Linear(width or in_channels, num_classes)
+        channels = [in_channels, *widths]
+        self.conv = nn.Sequential(*(convolution(*pair) for pair in pairwise(channels)))
+        self.classifier = nn.Linear(channels[-1], num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 

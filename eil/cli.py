@@ -11,7 +11,8 @@ from pathlib import Path
 
 from eil import __version__
 from eil.files import InputError, replacing, write_text
-from eil.study import Run, Study, load
+from eil.run import Run
+from eil.study import Study, load
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -69,7 +70,7 @@ def aggregate(args: argparse.Namespace) -> None:
     found = records.collect(runs, args.results / "runs")
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)
-    for name, text in tables.write(study, found, dropped).items():
+    for name, text in tables.write(study, found, len(runs), dropped).items():
         write_text(args.results / "tables" / name, text)
     failed = sum(record.status == "failed" for record in found)
     print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")

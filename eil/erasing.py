@@ -1,4 +1,4 @@
-"""EIL: Erasing Integrated Learning.
+"""EIL and MEIL: Erasing Integrated Learning, with one erasing module or several.
 
 Erasing Integrated Learning: A Simple Yet Effective Approach for Weakly Supervised Object Localization,
 Mai, Yang & Luo, CVPR 2020. In the middle of the network the most discriminative region is erased from the
@@ -12,11 +12,15 @@ features; the rest of the network, with shared weights, classifies both the eras
 Cross-entropy is the usual one, without the 1/C of the paper's equations, which only rescales it. Inference
 uses the unerased stream alone. ``gamma`` is an activation value in the paper's text and a share of each
 image's spatial maximum in its authors' code; the default is what they run: relative, 0.7, sigma 1.
+
+MEIL puts modules at several levels, "in a sequential manner". Neither the paper's abstract nor its authors'
+code says which stream the next module erases, so both readings are here, by name: "chain" and "independent".
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -25,10 +29,11 @@ from torch.nn import functional as F
 
 from eil.backbones import Backbone
 from eil.method import Method, Parts, Targets, top1
-from eil.settings import SettingError, Unsuitable
+from eil.settings import SettingError
 
 GammaMode = Literal["relative", "absolute"]
 Attention = Literal["mean", "mean_abs"]
+Reading = Literal["chain", "independent"]
 Streams = Literal["joint", "sequential"]
 BatchNorm = Literal["joint", "sequential", "unerased_only"]
 
@@ -107,16 +112,12 @@ class EIL(Method):
         bn: BatchNorm | None = None,
     ) -> None:
         super().__init__(backbone, num_classes)
-        self.at = at or backbone.traits.erase_at
+        self.at = at or backbone.traits.erase_at[-1]
         _check_gamma(gamma, gamma_mode)
         if bn is not None and (bn == "joint") != (streams == "joint"):
             raise SettingError("bn", bn, f"does not go with streams = {streams}")
-        if attention == "mean" and not backbone.is_non_negative(self.at):
-            suits = ", ".join(name for name in backbone.names if backbone.is_non_negative(name))
-            raise Unsuitable(
-                f"features of {backbone.name}'s {self.at} can be negative, so that their channel mean is no attention "
-                f"map: erase at one of {suits}, or set attention: mean_abs"
-            )
+        if attention == "mean":
+            backbone.require_attention(self.at, "or set attention: mean_abs")
         backbone.index(self.at)
         self.gamma, self.gamma_mode, self.sigma, self.attention = gamma, gamma_mode, sigma, attention
         self.streams, self.bn = streams, bn or streams
@@ -125,7 +126,7 @@ class EIL(Method):
         """L = L_u + sigma L_e, (B, 3, H, W) -> scalars; also how much, and how much of the object, was erased."""
         features = self.backbone.run(images, stop=self.at)  # (B, K, h, w)
         keep = self.mask(features)  # (B, 1, h, w)
-        unerased, erased = self._classify(features, features * keep)  # (B, C) each
+        unerased, erased = self.together(self.tail, [features, features * keep])  # (B, C) each
         loss_u = F.cross_entropy(unerased.float(), targets.labels)
         loss_e = F.cross_entropy(erased.float(), targets.labels)
         parts = {
@@ -133,11 +134,8 @@ class EIL(Method):
             "unerased": loss_u,
             "erased": loss_e,
             "top1": top1(unerased, targets.labels),
-            "erased_fraction": 1 - keep.float().mean(),
         }
-        if targets.masks is not None:
-            parts["object_erased"] = _share_erased(keep, targets.masks)
-        return parts
+        return parts | _how_much(keep, targets.masks)
 
     def mask(self, features: Tensor) -> Tensor:
         """:func:`erasing_mask` with this module's settings, (B, K, h, w) -> (B, 1, h, w)."""
@@ -150,18 +148,94 @@ class EIL(Method):
         erased = self.head.features(self.backbone.run(features * keep, start=self.at))
         return {"erased map": self.head.maps(erased, classes), "erased region": 1 - keep[:, 0]}
 
-    def _classify(self, unerased: Tensor, erased: Tensor) -> tuple[Tensor, Tensor]:
-        """f2 on both streams, (B, K, h, w) each -> logits (B, C) each."""
-        if self.streams == "joint":
-            logits = self._tail(torch.cat([unerased, erased]))  # (2B, C)
-            return logits[: len(unerased)], logits[len(unerased) :]
-        with _running_averages_kept(self) if self.bn == "unerased_only" else contextlib.nullcontext():
-            logits_e = self._tail(erased)
-        return self._tail(unerased), logits_e
-
-    def _tail(self, features: Tensor) -> Tensor:
+    def tail(self, features: Tensor) -> Tensor:
+        """f2, from ``at`` to the scores: (B, K, h, w) -> (B, C)."""
         logits: Tensor = self.head(self.backbone.run(features, start=self.at))
         return logits
+
+    def together(self, act: Callable[[Tensor], Tensor], streams: list[Tensor]) -> list[Tensor]:
+        """``act`` on every stream, as ``streams`` and ``bn`` say; the first of them is the unerased one."""
+        if self.streams == "joint":
+            return list(act(torch.cat(streams)).chunk(len(streams)))
+        with _running_averages_kept(self) if self.bn == "unerased_only" else contextlib.nullcontext():
+            erased = [act(stream) for stream in streams[1:]]
+        return [act(streams[0]), *erased]
+
+
+class MEIL(EIL):
+    """Several erasing modules; with one it is EIL, to the last bit. Other arguments: see :class:`EIL`.
+
+    Args:
+        backbone: any.
+        num_classes: C.
+        at: stages after which features are erased, in order (default: the backbone's).
+        reading: "chain": each module erases the stream that the one before erased; "independent": each erases
+            the unerased stream. Either way there is one stream more than there are modules.
+        gamma: of every module.
+        sigma: weight of the erased streams' losses; one for all, or one for each.
+
+    Raises:
+        SettingError: what EIL raises; stages out of order; another number of weights than of stages.
+        Unsuitable: as EIL.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        at: Annotated[tuple[str, ...], Field(min_length=1)] | None = None,
+        reading: Reading = "chain",
+        gamma: Annotated[float, Field(gt=0)] = 0.7,
+        gamma_mode: GammaMode = "relative",
+        sigma: Annotated[float, Field(ge=0)] | tuple[Annotated[float, Field(ge=0)], ...] = 1.0,
+        attention: Attention = "mean",
+        streams: Streams = "joint",
+        bn: BatchNorm | None = None,
+    ) -> None:
+        levels = tuple(at or backbone.traits.erase_at)
+        places = [backbone.index(level) for level in levels]
+        if places != sorted(set(places)):
+            raise SettingError("at", at, f"must be in the order of {backbone.name}: {', '.join(backbone.names)}")
+        for level in levels if attention == "mean" else ():
+            backbone.require_attention(level, "or set attention: mean_abs")
+        shared: dict[str, Any] = {"gamma_mode": gamma_mode, "attention": attention, "streams": streams, "bn": bn}
+        super().__init__(backbone, num_classes, at=levels[-1], gamma=gamma, **shared)
+        self.levels, self.reading = levels, reading
+        self.sigmas = (sigma,) * len(levels) if isinstance(sigma, int | float) else tuple(sigma)
+        if len(self.sigmas) != len(levels):
+            raise SettingError("sigma", sigma, f"must be one weight, or one for each of {', '.join(levels)}")
+
+    def loss(self, images: Tensor, targets: Targets) -> Parts:
+        """L = L_u + sum_k sigma_k L_ek, (B, 3, H, W) -> scalars; also how much each module erased."""
+        streams, masks = self._streams(images)
+        logits = self.together(self.tail, streams)  # (B, C) each
+        losses = [F.cross_entropy(scores.float(), targets.labels) for scores in logits]
+        total = losses[0]
+        for sigma, loss in zip(self.sigmas, losses[1:], strict=True):
+            total = total + sigma * loss
+        parts = {"total": total, "unerased": losses[0], "top1": top1(logits[0], targets.labels)}
+        for level, loss, keep in zip(("", *self.levels[1:]), losses[1:], masks, strict=False):
+            suffix = f"_{level}" if level else ""  # the first module's parts are named as EIL's
+            own = {"erased": loss} | _how_much(keep, targets.masks)
+            parts |= {name + suffix: value for name, value in own.items()}
+        return parts
+
+    def views(self, images: Tensor, classes: Tensor) -> Parts:
+        """The last erased stream's map, and what its module erased (1), (B, h, w) each."""
+        streams, masks = self._streams(images)
+        features = self.head.features(self.backbone.run(streams[-1], start=self.at))
+        return {"erased map": self.head.maps(features, classes), "erased region": 1 - masks[-1][:, 0]}
+
+    def _streams(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The unerased stream and each erased one after the last module, (B, K, h, w), and the masks."""
+        streams, masks = [images], []
+        for start, stop in zip((None, *self.levels), self.levels, strict=False):
+            streams = self.together(partial(self.backbone.run, start=start, stop=stop), streams)
+            source = streams[-1] if self.reading == "chain" else streams[0]
+            masks.append(self.mask(source))
+            streams.append(source * masks[-1])
+        return streams, masks
 
 
 def _check_gamma(gamma: float, mode: GammaMode) -> None:
@@ -170,10 +244,13 @@ def _check_gamma(gamma: float, mode: GammaMode) -> None:
         raise SettingError("gamma", gamma, f"must be {interval} (gamma_mode: {mode})")
 
 
-def _share_erased(keep: Tensor, masks: Tensor) -> Tensor:
-    """Share of the object's area that is erased, over the batch: (B, 1, h, w), (B, 1, H, W) -> ()."""
-    area = F.adaptive_avg_pool2d(masks.float(), (keep.shape[2], keep.shape[3]))  # (B, 1, h, w)
-    return ((1 - keep.float()) * area).sum() / area.sum().clamp(min=1e-6)
+def _how_much(keep: Tensor, masks: Tensor | None) -> Parts:
+    """Share of the cells, and of the object's area if it is known, that is erased: (B, 1, h, w) -> scalars."""
+    parts = {"erased_fraction": 1 - keep.float().mean()}
+    if masks is not None:
+        area = F.adaptive_avg_pool2d(masks.float(), (keep.shape[2], keep.shape[3]))  # (B, 1, h, w)
+        parts["object_erased"] = ((1 - keep.float()) * area).sum() / area.sum().clamp(min=1e-6)
+    return parts
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """Weights to score maps: maps.npz holds, for val and test, the low-resolution maps and the logits.
 
 The map of an image is that of its true class: GT-known Loc needs no other, and where Top-1 Loc counts, the
-predicted class is the true one. Nothing is upsampled or normalised here; that is a protocol's choice.
+predicted class is the true one. Nothing is upsampled or normalised here; that is a protocol's choice. A
+control's run takes the logits of the network that it borrows, and puts its own maps beside them.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
-from eil import train
-from eil.data.augment import Batches
+from eil import plugins, train
+from eil.data import Boxes
+from eil.data.augment import Batch, Batches
 from eil.files import InputError, write_arrays
 from eil.method import Method
-from eil.study import Run
+from eil.run import Run
 
 Arrays = dict[str, npt.NDArray[Any]]
+# Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
+Control = Callable[[Method, Batch, Sequence[Boxes]], torch.Tensor]
 EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
 
 
@@ -26,16 +31,18 @@ def localize(run: Run, data: Path, folder: Path) -> None:
     """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
 
     Args:
-        run: a trained run.
+        run: a trained run, or a control's.
         data: folder of the decoded images.
-        folder: the run's folder, with weights.safetensors.
+        folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is borrowed.
 
     Raises:
         InputError: no weights of this run, or a map that is not finite; its image is named.
     """
     fabric = Fabric(accelerator="auto", devices=1, precision=train.PRECISION[run.recipe.precision])  # type: ignore[arg-type]
     model = train.build(run, data)
-    train.load_weights(folder / "weights.safetensors", model, run)
+    control: Control | None = plugins.load(plugins.CONTROLS, run.control) if run.control else None
+    trained = folder.with_name(run.trained.name) if control else folder
+    train.load_weights(trained / "weights.safetensors", model, run.trained)
     if run.recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped: Any = fabric.setup_module(model)  # stands for the method, in the run's precision
@@ -46,30 +53,32 @@ def localize(run: Run, data: Path, folder: Path) -> None:
     with torch.inference_mode():
         for split in ("val", "test"):
             batches = train.batches(run, data, split, model, fabric.device)
-            maps, logits = map_split(wrapped, batches)
+            maps, logits = map_split(wrapped, batches, control)
             _check_finite(maps, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
-        arrays |= _views(wrapped, batches)
+        arrays |= _views(wrapped, batches, further=control is None)
     write_arrays(folder / "maps.npz", arrays)
 
 
-def map_split(model: Method, batches: Batches) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps of the true classes (N, h, w) and logits (N, C) of a split, float32 on the CPU."""
+def map_split(model: Method, batches: Batches, control: Control | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps of the true classes (N, h, w), or a control's, and logits (N, C) of a split, float32 on the CPU."""
     maps, logits = [], []
     for batch in batches.in_order():
         scores, score_maps = model.maps(batch.images, batch.labels)
+        if control is not None:
+            score_maps = control(model, batch, [batches.split.boxes[i] for i in batch.index.tolist()])
         maps.append(score_maps.float().cpu())
         logits.append(scores.float().cpu())
     return torch.cat(maps), torch.cat(logits)
 
 
-def _views(model: Method, batches: Batches) -> Arrays:
-    """``examples`` (E,), the chosen test images, and ``view_{name}`` (E, h, w)."""
+def _views(model: Method, batches: Batches, further: bool) -> Arrays:
+    """``examples`` (E,), the chosen test images, and ``view_{name}`` (E, h, w) if there shall be ``further`` ones."""
     count = len(batches.split.ids)
     examples = np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))
     found = {"examples": examples}
     batch = batches.at(torch.from_numpy(examples))
-    for name, view in model.views(batch.images, batch.labels).items():
+    for name, view in (model.views(batch.images, batch.labels) if further else {}).items():
         found[f"view_{name}"] = view.float().cpu().numpy()
     return found
 

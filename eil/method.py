@@ -1,24 +1,21 @@
-"""The contract of a method, and the registry that finds every method through its entry point.
+"""The contract of a method.
 
 A method is how a network is trained and how it makes a map. It takes any backbone; its settings are the
 keyword-only arguments of its constructor, typed, with the paper's values as defaults. A third party's
 package joins by an entry point in the group ``eil.methods``; ``baselines/`` is merely the first to do so.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eil import backbones
+from eil import backbones, plugins
 from eil.backbones import Backbone
 from eil.cam import CamHead
-from eil.settings import SettingError
 
-GROUP = "eil.methods"
 Parts = dict[str, Tensor]
 
 
@@ -44,12 +41,15 @@ class Method(nn.Module):
     Args:
         backbone: where features come from.
         num_classes: C.
+        widths: channels of the head's convolutions (default: the backbone's, see its traits).
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, widths: Sequence[int] | None = None) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = CamHead(backbone.out_channels, num_classes, backbone.traits.head_width)
+        self.head = CamHead(
+            backbone.out_channels, num_classes, backbone.traits.head_widths if widths is None else widths
+        )
 
     def augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         """Change a training batch on the device, after cropping and normalisation; default: leave it.
@@ -85,23 +85,6 @@ class Method(nn.Module):
         return {}
 
 
-def available() -> dict[str, str]:
-    """Names of the installed methods and the classes behind them, not yet imported."""
-    return {entry.name: entry.value for entry in sorted(entry_points(group=GROUP), key=lambda e: e.name)}
-
-
-def load(name: str) -> type[Method]:
-    """The class of a method.
-
-    Raises:
-        SettingError: no such method; the message lists those that are installed.
-    """
-    for entry in entry_points(group=GROUP, name=name):
-        cls: type[Method] = entry.load()
-        return cls
-    raise SettingError("methods", name, f"must be one of {', '.join(available())}")
-
-
 def build(
     method: str,
     settings: Mapping[str, Any],
@@ -117,7 +100,7 @@ def build(
     Raises:
         SettingError: a setting that the method or the backbone cannot use.
     """
-    cls = load(method)
+    cls: type[Method] = plugins.load(plugins.METHODS, method)
     torch.manual_seed(seed)
     return cls(backbones.build(backbone, pretrained, output_stride), num_classes, **settings)
 

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from eil.files import InputError, read_json, write_json
-from eil.study import Run
+from eil.run import Run, readable
 
 Status = Literal["done", "failed"]
 
@@ -115,6 +115,7 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
             "backbone": record.run.backbone,
             "pretrained": record.run.pretrained,
             "method": record.run.method,
+            "control": record.run.control,
             "settings": settings_label(record.run.settings),
             **{f"setting.{key}": value for key, value in record.run.settings.items()},
             "repetition": record.run.repetition,
@@ -129,10 +130,8 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def settings_label(settings: dict[str, Any]) -> str:
-    """``gamma=0.7, sigma=1``."""
-    return ", ".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
-    )
+    """``gamma=0.7, sigma=1, at=pool3+pool4``."""
+    return ", ".join(f"{key}={readable(value)}" for key, value in settings.items())
 
 
 def _processor() -> str:

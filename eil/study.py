@@ -1,102 +1,31 @@
-"""Study, Run, Recipe: what to compare, read from a YAML file, checked, and spread into runs.
+"""Study: what to compare, read from a YAML file, checked, and spread into runs.
 
 Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
-a list goes in a list of one. Nothing here needs torch until methods are checked against backbones
-(:func:`Study.plan`), which happens once, before the first run.
+a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
+``preset`` takes settings and recipe from presets.yaml. What is more special stands above what is more general:
+a backbone's method, a method, a backbone, the study, the preset. Nothing here needs torch until methods are
+checked against backbones (:func:`Study.plan`), which happens once, before the first run.
 """
 
-import hashlib
 import itertools
-import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from eil import plugins, presets
 from eil.data import readers
 from eil.files import InputError
+from eil.run import DatasetChoice, Name, Recipe, Run, Strict
 from eil.settings import SettingError, Unsuitable, check, problems
 
 T = TypeVar("T", bound=BaseModel)
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+RESERVED = ("preset", "recipe")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Recipe(_Strict):
-    """How a network is trained. Defaults: the EIL authors' settings for CUB, on one device.
-
-    Attributes:
-        epochs: passes over the training images; the most there can be if ``stop`` is "plateau".
-        batch_size: images a step.
-        learning_rate: of the backbone; new layers learn ``head_multiplier`` times as fast.
-        schedule: "step" multiplies the rate by ``decay`` at each of ``milestones``, "cosine" takes it to 0.
-        milestones: epochs, counted from 0, at which a step schedule decays.
-        warmup: epochs over which the rate first rises from 0.
-        precision: "fp32", or "bf16" for mixed precision.
-        clip_norm: largest norm of the gradient, or none.
-        stop: "epochs" runs all of them; "plateau" (the paper's "while training is not convergent") ends when
-            the epoch's mean loss has not fallen by ``min_delta`` (a share of it) for ``patience`` epochs.
-        resize: side of the cached training images; ``crop`` is the side of what the network sees.
-        flip: mirror half of the training images.
-    """
-
-    epochs: Annotated[int, Field(ge=1)] = 80
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
-    head_multiplier: Annotated[float, Field(gt=0)] = 10.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["step", "cosine"] = "step"
-    milestones: tuple[int, ...] = (60,)
-    warmup: Annotated[float, Field(ge=0)] = 0.0
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.1
-    precision: Literal["fp32", "bf16"] = "fp32"
-    channels_last: bool = True
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
-    stop: Literal["epochs", "plateau"] = "epochs"
-    patience: Annotated[int, Field(ge=1)] = 3
-    min_delta: Annotated[float, Field(ge=0)] = 0.01
-    resize: Annotated[int, Field(ge=8)] = 256
-    crop: Annotated[int, Field(ge=8)] = 224
-    flip: bool = True
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> "Recipe":
-        if self.crop > self.resize:
-            raise ValueError(f"crop = {self.crop} is larger than resize = {self.resize}")
-        return self
-
-
-class DatasetChoice(BaseModel):
-    """A data set by name, where it lies, and its reader's own settings beside these two keys."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-    root: Path | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The reader's settings: all but name and root."""
-        return dict(self.model_extra or {})
-
-    def folder(self) -> Path | None:
-        """``root``, else the data set's folder under the environment's EIL_DATA, else None."""
-        if self.root is not None:
-            return self.root
-        if data := os.environ.get("EIL_DATA"):
-            inside = Path(data) / self.name
-            return inside if inside.is_dir() else Path(data)
-        return None
-
-
-class BackboneChoice(_Strict):
+class BackboneChoice(Strict):
     """A backbone in a study, with what differs on it from the rest of the study."""
 
     pretrained: bool = False
@@ -105,49 +34,19 @@ class BackboneChoice(_Strict):
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-class Run(_Strict):
-    """One training: data set x backbone x method with settings x repetition."""
+class Study(Strict):
+    """What to compare. See workflow/config/ for examples.
 
-    study: Name
-    dataset: DatasetChoice
-    backbone: Name
-    pretrained: bool
-    output_stride: int | None
-    method: Name
-    settings: dict[str, Any]
-    repetition: int
-    recipe: Recipe
-
-    @property
-    def name(self) -> str:
-        """Readable, stable folder name: ``vgg_small-eil-gamma0.7-sigma1-seed0``."""
-        settings = [f"{key}{_readable(value)}" for key, value in sorted(self.settings.items())]
-        return "-".join([self.backbone, self.method, *settings, f"seed{self.repetition}"])
-
-    @property
-    def seed(self) -> int:
-        """From data set, backbone and repetition, not the method: methods are compared on paired runs."""
-        return int(_hash([self.dataset.name, self.backbone, self.repetition]), 16) % 2**31
-
-    @property
-    def key(self) -> str:
-        """Hash of everything that determines the result, and not of where the data lie."""
-        content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
-        return _hash(content)
-
-    @property
-    def cache(self) -> str:
-        """Name of the folder of decoded images that this run reads."""
-        content = [
-            self.dataset.model_dump(mode="json", exclude={"root"}),
-            self.recipe.resize,
-            self.recipe.crop,
-        ]
-        return f"{self.dataset.name}-{self.recipe.resize}-{self.recipe.crop}-{_hash(content)}"
-
-
-class Study(_Strict):
-    """What to compare. See workflow/config/ for examples."""
+    Attributes:
+        name: of the folder of results.
+        dataset: see :class:`DatasetChoice`.
+        backbones: each with what differs on it.
+        methods: each with its settings.
+        seeds: repetitions of every training.
+        recipe: see :class:`Recipe`.
+        preset: for every method that has none of its own.
+        controls: maps that need no training, put in the place of the first method's (default: all installed).
+    """
 
     name: Name
     dataset: DatasetChoice
@@ -155,6 +54,8 @@ class Study(_Strict):
     methods: dict[Name, dict[str, Any]]
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
+    preset: str | None = None
+    controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(plugins.available(plugins.CONTROLS)))
 
     @model_validator(mode="before")
     @classmethod
@@ -172,8 +73,12 @@ class Study(_Strict):
         return content
 
     def runs(self) -> list[Run]:
-        """Every run of the grid, unchecked, in the order of the file."""
-        return [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
+        """Every run of the grid, unchecked, in the order of the file; a backbone's controls after its methods."""
+        runs = []
+        for backbone in self.backbones:
+            own = [run for method in self.methods for run in self._grid(backbone, method)]
+            runs += own + self._controlled(own)
+        return runs
 
     def run(self, name: str) -> Run:
         """The run of that name.
@@ -195,10 +100,33 @@ class Study(_Strict):
         Raises:
             InputError: a setting that the reader, a method or a backbone cannot use; every problem has a line.
         """
-        from eil import backbones, method  # torch: seconds, so not at import
+        shapes, errors = self._shapes()
+        errors += self._dataset_problems()
+        known = plugins.available(plugins.CONTROLS)
+        for k, control in enumerate(self.controls):
+            if control not in known:
+                errors.append(f"controls[{k}] = {control}: must be one of {', '.join(known)}")
+        runs, dropped = [], []
+        for backbone in shapes:
+            own = []
+            for run in (run for method in self.methods for run in self._grid(backbone, method)):
+                try:
+                    self._try(run, shapes[backbone])
+                    own.append(run)
+                except Unsuitable as reason:
+                    dropped.append(f"{run.name}: {reason}")
+                except InputError as error:
+                    errors += str(error).splitlines()
+            runs += own + self._controlled(own)
+        if errors:
+            raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
+        return runs, dropped
 
-        errors = self._dataset_problems()
-        shapes = {}
+    def _shapes(self) -> tuple[dict[str, Any], list[str]]:
+        """Each backbone without memory, to try methods on; and a line for each that cannot be built."""
+        from eil import backbones  # torch: seconds, so not at import
+
+        shapes, errors = {}, []
         for name, choice in self.backbones.items():
             try:
                 shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride)
@@ -207,28 +135,23 @@ class Study(_Strict):
                 errors.append(f"backbones.{name}{key}: {error.expected}")
             others = choice.methods.keys() - self.methods.keys()
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
-        runs, dropped = [], []
-        for backbone, label in itertools.product(shapes, self.methods):
-            try:
-                cls = method.load(label)
-            except SettingError as error:
-                errors.append(f"methods.{label}: {error.expected}")
-                continue
-            for run in self._grid(backbone, label):
-                found = check(cls, run.settings, f"methods.{label}")
-                if found:
-                    errors += found
-                    continue
-                try:
-                    cls(shapes[backbone], 2, **run.settings)
-                    runs.append(run)
-                except SettingError as error:
-                    errors.append(f"{self._locate(label, backbone, error)}: {error.expected}")
-                except Unsuitable as reason:
-                    dropped.append(f"{run.name}: {reason}")
-        if errors:
-            raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
-        return runs, dropped
+        return shapes, errors
+
+    def _try(self, run: Run, shapes: Any) -> None:
+        """Build a run's method without memory: InputError says what is wrong and where, Unsuitable why it is no use."""
+        import torch
+
+        try:
+            cls = plugins.load(plugins.METHODS, run.method)
+        except SettingError as error:
+            raise InputError(f"methods.{run.method}: {error.expected}") from None
+        if found := check(cls, run.settings, f"methods.{run.method}"):
+            raise InputError("\n".join(found))
+        try:
+            with torch.device("meta"):
+                cls(shapes, 2, **run.settings)
+        except SettingError as error:
+            raise InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}") from None
 
     def _dataset_problems(self) -> list[str]:
         if self.dataset.name not in readers():
@@ -237,22 +160,55 @@ class Study(_Strict):
 
     def _grid(self, backbone: str, method: str) -> Iterator[Run]:
         choice = self.backbones[backbone]
-        settings = self.methods[method] | choice.methods.get(method, {})
-        axes = [value if isinstance(value, list) else [value] for value in settings.values()]
-        recipe = _validated(Recipe, self.recipe.model_dump() | choice.recipe, f"backbones.{backbone}.recipe")
-        for values in itertools.product(*axes):
+        given = self.methods[method] | choice.methods.get(method, {})
+        preset = self._preset(backbone, method, given)
+        axes = {key: [value] for key, value in preset.settings.items()}
+        axes |= {
+            key: value if isinstance(value, list) else [value] for key, value in given.items() if key not in RESERVED
+        }
+        recipe = self._recipe(backbone, method, preset)
+        for values in itertools.product(*axes.values()):
             for repetition in range(self.seeds):
                 yield Run(
                     study=self.name,
                     dataset=self.dataset,
                     backbone=backbone,
                     pretrained=choice.pretrained,
-                    output_stride=choice.output_stride,
+                    output_stride=choice.output_stride or preset.output_stride,
                     method=method,
-                    settings=dict(zip(settings, values, strict=True)),
+                    settings=dict(zip(axes, values, strict=True)),
                     repetition=repetition,
                     recipe=recipe,
                 )
+
+    def _controlled(self, own: list[Run]) -> list[Run]:
+        """Runs of the controls, which take a backbone's first method's network, of its first settings."""
+        first = [run for run in own if (run.method, run.settings) == (own[0].method, own[0].settings)]
+        return [run.model_copy(update={"control": control}) for control in self.controls for run in first]
+
+    def _preset(self, backbone: str, method: str, given: Mapping[str, Any]) -> presets.Preset:
+        try:
+            return presets.find(given.get("preset", self.preset), self.dataset.name, backbone, method)
+        except SettingError as error:
+            place = f"methods.{method}.preset" if "preset" in given else "preset"
+            raise InputError(f"{place} = {error.value}: {error.expected}") from None
+
+    def _recipe(self, backbone: str, method: str, preset: presets.Preset) -> Recipe:
+        choice = self.backbones[backbone]
+        parts = {
+            "preset": preset.recipe,
+            "recipe": self.recipe.model_dump(exclude_unset=True),
+            f"backbones.{backbone}.recipe": choice.recipe,
+            f"methods.{method}.recipe": self.methods[method].get("recipe", {}),
+            f"backbones.{backbone}.methods.{method}.recipe": choice.methods.get(method, {}).get("recipe", {}),
+        }
+        merged: dict[str, Any] = {}
+        for place, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise InputError(f"{place} = {part!r}: must be a mapping of a recipe's keys")
+            merged |= part
+            recipe = _validated(Recipe, merged, place)  # each in turn, so that the error names the place
+        return recipe
 
     def _locate(self, method: str, backbone: str, error: SettingError) -> str:
         """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""
@@ -297,13 +253,3 @@ def _validated(model: type[T], content: Any, prefix: str) -> T:
         return model.model_validate(content)
     except ValidationError as error:
         raise InputError("\n".join(problems(error, prefix))) from None
-
-
-def _readable(value: object) -> str:
-    if isinstance(value, list):
-        return "+".join(map(_readable, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _hash(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

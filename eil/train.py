@@ -26,7 +26,7 @@ from eil.data import cache
 from eil.data.augment import Batches
 from eil.files import InputError, replacing, write_json
 from eil.method import Method, Targets
-from eil.study import Recipe, Run
+from eil.run import Recipe, Run
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 20  # steps between two looks whether the loss is finite
@@ -57,8 +57,10 @@ def train(run: Run, data: Path, folder: Path) -> None:
 
     Raises:
         NotFinite: the loss is no number any more; the step and the parts are named.
-        InputError: missing data or pretrained weights.
+        InputError: missing data or pretrained weights, or a control.
     """
+    if run.control:
+        raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
     started = time.monotonic()
     torch.use_deterministic_algorithms(True, warn_only=True)
     fabric = Fabric(accelerator="auto", devices=1, precision=PRECISION[run.recipe.precision])  # type: ignore[arg-type]

@@ -10,13 +10,15 @@ import yaml
 from PIL import Image as PILImage
 
 from eil.data import birds, cache
-from eil.study import Run, parse
+from eil.run import Run
+from eil.study import parse
 
 SMOKE: dict[str, Any] = {
     "name": "tiny",
     "dataset": {"name": "birds", "classes": 2, "train_per_class": 8, "val_per_class": 3, "test_per_class": 4},
     "backbones": ["vgg_small"],
     "methods": {"cam": {}, "eil": {"gamma": [0.6, 0.8], "sigma": 1.0}},
+    "controls": [],
     "seeds": 2,
     "recipe": {
         "epochs": 2,

@@ -4,14 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from eil import backbones, method
+from eil import backbones, method, plugins
 from eil.method import Method, Targets
+from eil.run import Recipe
 from eil.settings import Unsuitable, schema
-from eil.study import Recipe
 from eil.train import parameter_groups
 
 SIDES = {"vgg_small": 32, "resnet_small": 32, "inception_v3": 64}
-CASES = [(name, backbone) for name in method.available() for backbone in backbones.BUILDERS]
+CASES = [(name, backbone) for name in plugins.available(plugins.METHODS) for backbone in backbones.BUILDERS]
 CLASSES = 3
 
 
@@ -104,9 +104,9 @@ def test_new_layers_and_they_alone_learn_faster(name: str, backbone: str) -> Non
     assert (base["lr"], new["lr"]) == pytest.approx((0.01, 0.1))
 
 
-@pytest.mark.parametrize("name", list(method.available()))
+@pytest.mark.parametrize("name", list(plugins.available(plugins.METHODS)))
 def test_settings_are_typed_and_have_defaults(name: str) -> None:
-    assert all(not field.is_required() for field in schema(method.load(name)).model_fields.values())
+    assert all(not field.is_required() for field in schema(plugins.load(plugins.METHODS, name)).model_fields.values())
 
 
 @pytest.mark.parametrize(("name", "backbone"), [case for case in CASES if case[1] in ("vgg_small", "resnet_small")])

@@ -26,7 +26,7 @@ def plain(width: int = 6) -> Backbone:
         "second": nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
         "signed": nn.Conv2d(width, width, 1),
     }
-    return Backbone("plain", stages, width, Traits("first", ("first", "second"), (1,)), pretrained=False)
+    return Backbone("plain", stages, width, Traits(("first",), ("first", "second"), (1,)), pretrained=False)
 
 
 def batch(size: int = 4) -> tuple[Tensor, Targets]:
@@ -224,6 +224,6 @@ def test_bad_settings_are_named(settings_: dict[str, Any], message: str) -> None
 
 
 def test_signed_features_want_magnitudes() -> None:
-    with pytest.raises(Unsuitable, match="erase at one of first, second, or set attention: mean_abs"):
+    with pytest.raises(Unsuitable, match="use one of first, second, or set attention: mean_abs"):
         EIL(plain(), 3, at="signed")
     EIL(plain(), 3, at="signed", attention="mean_abs")

@@ -104,10 +104,10 @@ def test_gamma_sigma_table_has_every_cell_at_its_place(study: Study, made_up: li
 def test_holes_are_shown_with_their_reason(study: Study, made_up: list[Record]) -> None:
     run = made_up[-1].run
     failed = Record(run=run, key=run.key, status="failed", error="NotFinite: at step 3")
-    texts = tables.write(study, [*made_up[:-2], failed], [])
+    texts = tables.write(study, [*made_up[:-2], failed], len(made_up), [])
     assert "2 runs are missing from this table" in texts["main.md"]
     assert "failed: resnet_small-eil-gamma0.8-sigma1-seed2: NotFinite: at step 3" in texts["main.md"]
-    assert "left out: x: because" in tables.write(study, made_up, ["x: because"])["main.md"]
+    assert "left out: x: because" in tables.write(study, made_up, len(study.runs()), ["x: because"])["main.md"]
 
 
 def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Record]) -> None:
@@ -118,14 +118,14 @@ def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Recor
 
 
 def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) -> None:
-    assert tables.write(study, [], []) == {}
+    assert tables.write(study, [], 0, []) == {}
     figures.write([], tmp_path)
     assert not list((tmp_path / "figures").iterdir())
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(study: Study, made_up: list[Record], tmp_path: Path) -> None:
-    texts = tables.write(study, made_up, [])
+    texts = tables.write(study, made_up, len(study.runs()), [])
     body = "".join(text for name, text in texts.items() if name.endswith(".tex"))
     (tmp_path / "t.tex").write_text(
         rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
@@ -134,7 +134,7 @@ def test_latex_compiles(study: Study, made_up: list[Record], tmp_path: Path) -> 
 
 
 def test_latex_is_escaped_and_balanced(study: Study, made_up: list[Record]) -> None:
-    for name, text in tables.write(study, made_up, ["a_b: 5 % & more"]).items():
+    for name, text in tables.write(study, made_up, len(study.runs()), ["a_b: 5 % & more"]).items():
         if name.endswith(".tex"):
             assert text.count("{") == text.count("}")
             assert r"vgg\_small" in text or r"$\gamma$" in text

@@ -14,7 +14,7 @@ from eil import localize, records, train
 from eil.data import cache
 from eil.evaluation import boxes, evaluate
 from eil.files import InputError, read_arrays, write_arrays
-from eil.study import Recipe, Run
+from eil.run import Recipe, Run
 
 EIL = "vgg_small-eil-gamma0.6-sigma1-seed0"
 

@@ -5,6 +5,7 @@ localization head (:mod:`eil.cam`) follows. Wherever a stage is asked for, its n
 meant: ``layer3`` is the last of ``layer3_0`` … ``layer3_5``.
 """
 
+import copy
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eil.settings import SettingError
+from eil.settings import SettingError, Unsuitable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,18 +34,20 @@ class Traits:
     """What a method may ask of a backbone besides its stages.
 
     Attributes:
-        erase_at: stage after which EIL erases by default.
+        erase_at: stages after which MEIL erases by default; EIL after the last of them.
         non_negative: stages (or prefixes) that end in an activation, where a channel mean is an attention map.
         strides: the output strides that can be asked for, the default first.
-        head_width: channels of the extra 3x3 convolution before pooling (0: none).
+        head_widths: channels of the extra 3x3 convolutions before pooling.
+        branch_width: channels of the convolutions that a method with branches of its own adds.
         has_weights: whether there is a pretraining to load.
         mean: per-channel mean of the input, of values in [0, 1]; likewise ``std``.
     """
 
-    erase_at: str
+    erase_at: tuple[str, ...]
     non_negative: tuple[str, ...]
     strides: tuple[int, ...]
-    head_width: int = 0
+    head_widths: tuple[int, ...] = ()
+    branch_width: int = 1024
     has_weights: bool = True
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -88,6 +91,28 @@ class Backbone(nn.Module):
         """Whether a stage's features cannot be negative."""
         name = self.names[self.index(stage)]
         return any(name == known or name.startswith(f"{known}_") for known in self.traits.non_negative)
+
+    def require_attention(self, stage: str, otherwise: str = "") -> None:
+        """Refuse a stage whose channel mean is no attention map.
+
+        Args:
+            stage: where the mean is taken.
+            otherwise: what else could be done, for the message.
+
+        Raises:
+            Unsuitable: its features can be negative, so that they cancel in the mean.
+        """
+        if not self.is_non_negative(stage):
+            suits = ", ".join(name for name in self.names if self.is_non_negative(name))
+            raise Unsuitable(
+                f"features of {self.name}'s {stage} can be negative, so that their channel mean is no attention map: "
+                f"use one of {suits}{', ' if otherwise else ''}{otherwise}"
+            )
+
+    def channels(self, stage: str) -> int:
+        """Channels of a stage's output, found by running shapes alone."""
+        shapes = copy.deepcopy(self).to("meta").eval()
+        return shapes.run(torch.empty(1, 3, 64, 64, device="meta"), stop=stage).shape[1]
 
     def run(self, x: Tensor, start: str | None = None, stop: str | None = None) -> Tensor:
         """Run the stages after ``start`` up to and with ``stop``.

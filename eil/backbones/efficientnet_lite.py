@@ -19,9 +19,10 @@ from eil.files import InputError
 
 TRAITS = {
     "efficientnet_lite0": Traits(
-        erase_at="head",
+        erase_at=("head",),
         non_negative=("stem", "head"),
         strides=(16, 32),
+        branch_width=128,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
     )

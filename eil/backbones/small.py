@@ -14,14 +14,19 @@ from eil.backbones import Backbone, Traits
 
 TRAITS = {
     "vgg_small": Traits(
-        erase_at="conv3",
+        erase_at=("pool2", "conv3"),
         non_negative=("conv1", "pool1", "conv2", "pool2", "conv3", "conv4"),
         strides=(4,),
-        head_width=64,
+        head_widths=(64,),
+        branch_width=64,
         has_weights=False,
     ),
     "resnet_small": Traits(
-        erase_at="layer2", non_negative=("stem", "layer1", "layer2", "layer3"), strides=(4,), has_weights=False
+        erase_at=("layer1", "layer2"),
+        non_negative=("stem", "layer1", "layer2", "layer3"),
+        strides=(4,),
+        branch_width=64,
+        has_weights=False,
     ),
 }
 

@@ -20,19 +20,21 @@ from eil.files import InputError
 
 TRAITS = {
     "vgg16": Traits(
-        erase_at="pool4",
+        erase_at=("pool3", "pool4"),
         non_negative=tuple(f"{kind}{k}" for k in range(1, 6) for kind in ("conv", "pool")),
         strides=(16, 8, 32),
-        head_width=1024,
+        head_widths=(1024,),
     ),
     "resnet50": Traits(
-        erase_at="layer3", non_negative=("stem", "layer1", "layer2", "layer3", "layer4"), strides=(16, 8, 32)
+        erase_at=("layer2", "layer3"),
+        non_negative=("stem", "layer1", "layer2", "layer3", "layer4"),
+        strides=(16, 8, 32),
     ),
     "inception_v3": Traits(
-        erase_at="Mixed_6a",
+        erase_at=("Mixed_5d", "Mixed_6a"),
         non_negative=("Conv2d", "maxpool1", "maxpool2", "Mixed"),
         strides=(16, 8, 32),
-        head_width=1024,
+        head_widths=(1024,),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),

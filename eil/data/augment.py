@@ -15,8 +15,8 @@ from torch import Tensor
 from eil.data import Image
 from eil.data.cache import Cached
 
-Draw = Literal["top", "left", "flip"]
-_DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2}
+Draw = Literal["top", "left", "flip", "other_class"]
+_DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2, "other_class": 3}
 _RESIDENT_SHARE = 0.5  # of the device's free memory: the network needs the rest
 
 

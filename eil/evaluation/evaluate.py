@@ -14,7 +14,7 @@ from eil.evaluation import boxes, metrics
 from eil.evaluation.metrics import Scores
 from eil.files import InputError, read_arrays, read_json, write_arrays
 from eil.records import Record
-from eil.study import Run
+from eil.run import Run
 
 Arrays = dict[str, npt.NDArray[Any]]
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def evaluate(run: Run, data: Path, folder: Path) -> Record:
     Args:
         run: a localized run.
         data: folder of the decoded images.
-        folder: the run's folder, with maps.npz and train.json.
+        folder: the run's folder, with maps.npz, and train.json unless the run is a control's.
 
     Raises:
         InputError: maps that are missing, not finite, or not of this data set.
@@ -47,14 +47,14 @@ def evaluate(run: Run, data: Path, folder: Path) -> Record:
     found |= {f"val.val.{key}": value for key, value in metrics.metrics(curves["val"], chosen).items()}
     found |= {"threshold.val": float(chosen.largest), "threshold.oracle": float(oracle.largest)}
     found |= _coverage(images["test"], splits["test"], chosen.largest, description["parts"])
-    training = read_json(folder / "train.json")
+    training = {} if run.control else read_json(folder / "train.json", "eil train")
     record = Record(
         run=run,
         key=run.key,
         status="done",
         metrics=found,
         curves={"gt_known_loc": metrics.accuracy_over_levels(curves["test"].largest, 0.5).round(3).tolist()}
-        | _history(training.pop("history")),
+        | _history(training.pop("history", [])),
         training=training,
         provenance=records.provenance() | {"data_sha256": description["sha256"], "images": len(splits["test"].ids)},
     )
@@ -102,7 +102,7 @@ def _coverage(images: list[npt.NDArray[np.uint8]], split: Cached, level: int, na
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {f"history.{key}": [epoch[key] for epoch in epochs] for key in epochs[0]}
+    return {f"history.{key}": [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
 
 
 def _examples(arrays: Arrays, images: list[npt.NDArray[np.uint8]], split: Cached, level: int) -> Arrays:

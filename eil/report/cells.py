@@ -20,16 +20,20 @@ class Cell:
         backbone: and ``method``, by name.
         settings: of the method, as the study gives them.
         records: done, one a repetition, in order.
+        control: whose maps they are, if not the method's own.
     """
 
     backbone: str
     method: str
     settings: dict[str, Any]
     records: tuple[Record, ...]
+    control: str | None = None
 
     @property
     def label(self) -> str:
-        """The method and its settings, ``eil (gamma=0.7)``."""
+        """The method and its settings, ``eil (gamma=0.7)``, or the control, ``control: full image``."""
+        if self.control:
+            return f"control: {self.control.replace('_', ' ')}"
         return f"{self.method} ({settings_label(self.settings)})" if self.settings else self.method
 
     def values(self, metric: str) -> list[float]:
@@ -43,22 +47,23 @@ class Cell:
 
 def group(records: Iterable[Record]) -> list[Cell]:
     """Cells of the records that are done, in their order."""
-    cells: dict[tuple[str, str, str], list[Record]] = {}
+    cells: dict[tuple[str, str, str, str | None], list[Record]] = {}
     for record in records:
         if record.status == "done":
-            key = (record.run.backbone, record.run.method, settings_label(record.run.settings))
+            run = record.run
+            key = (run.backbone, run.method, settings_label(run.settings), run.control)
             cells.setdefault(key, []).append(record)
     return [
-        Cell(backbone, method, found[0].run.settings, tuple(sorted(found, key=lambda r: r.run.repetition)))
-        for (backbone, method, _), found in cells.items()
+        Cell(backbone, method, found[0].run.settings, tuple(sorted(found, key=lambda r: r.run.repetition)), control)
+        for (backbone, method, _, control), found in cells.items()
     ]
 
 
 def chosen(cells: Sequence[Cell]) -> list[Cell]:
-    """Of each method on each backbone, the settings with the best mean GT-known Loc on val."""
-    best: dict[tuple[str, str], Cell] = {}
+    """Of each method and control on each backbone, the settings with the best mean GT-known Loc on val."""
+    best: dict[tuple[str, str, str | None], Cell] = {}
     for cell in cells:
-        key = (cell.backbone, cell.method)
+        key = (cell.backbone, cell.method, cell.control)
         if key not in best or np.mean(cell.values(SELECTION)) > np.mean(best[key].values(SELECTION)):
             best[key] = cell
     return list(best.values())

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from eil import plugins
 from eil.evaluation.boxes import LEVELS
 from eil.files import read_arrays, replacing
 from eil.records import Record
@@ -46,7 +46,7 @@ def write(records: Sequence[Record], results: Path) -> None:
         records: of a study, done.
         results: its folder, which has ``runs/{run}/examples.npz`` too.
     """
-    cells = group(records)
+    cells = [cell for cell in group(records) if not cell.control]
     with replacing(results / "figures") as beside, plt.rc_context(STYLE):
         beside.mkdir()
         if not cells:
@@ -227,8 +227,7 @@ def _per_backbone(cells: Sequence[Cell]) -> tuple[Figure, list[tuple[Axes, list[
 
 def _colors(cells: Sequence[Cell]) -> dict[str, Any]:
     """A colour a method, by its place among all that are installed: the same in every figure and study."""
-    names = [entry.name for entry in sorted(entry_points(group="eil.methods"), key=lambda entry: entry.name)]
-    names = list(dict.fromkeys([*names, *(cell.method for cell in cells)]))
+    names = list(dict.fromkeys([*plugins.available(plugins.METHODS), *(cell.method for cell in cells)]))
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 

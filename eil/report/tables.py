@@ -81,15 +81,23 @@ class Table:
         )
 
 
-def write(study: Study, records: Sequence[Record], dropped: Sequence[str]) -> dict[str, str]:
-    """Every table of a study in every format, file name -> content."""
+def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> dict[str, str]:
+    """Every table of a study in every format, file name -> content.
+
+    Args:
+        study: what was compared.
+        records: of the runs that there are.
+        planned: how many runs there should be.
+        dropped: a line for each combination that was left out.
+    """
     cells = group(records)
-    notes = _notes(study, records, dropped)
+    notes = _notes(study, records, planned, dropped)
     tables = {}
     if cells:
         tables["main"] = main_table(study, cells, notes)
-        tables["grid"] = grid_table(study, cells, notes)
-        tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, cells, notes).items()}
+        methods = [cell for cell in cells if not cell.control]
+        tables["grid"] = grid_table(study, methods, notes)
+        tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, methods, notes).items()}
     return {
         f"{name}.{suffix}": text
         for name, table in tables.items()
@@ -98,10 +106,16 @@ def write(study: Study, records: Sequence[Record], dropped: Sequence[str]) -> di
 
 
 def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
-    """Methods x backbones; of a grid, the settings chosen on val."""
+    """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods."""
     contestants = chosen(cells)
-    many = {c.label for c in contestants if sum((d.backbone, d.method) == (c.backbone, c.method) for d in cells) > 1}
+    kinds = [(cell.backbone, cell.method, cell.control) for cell in cells]
+    many = {c.label for c in contestants if kinds.count((c.backbone, c.method, c.control)) > 1}
     note = [f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}"] if many else []
+    if borrowed := {cell.method for cell in contestants if cell.control}:
+        note.append(
+            f"controls learn nothing: their own maps with the classification of {', '.join(sorted(borrowed))}; none is "
+            "compared for the best; the oracle box is the true one, random class the map of another class"
+        )
     return _cells_table(f"{study.name}: methods on {study.dataset.name}", contestants, [*notes, *note])
 
 
@@ -141,23 +155,23 @@ def gamma_sigma_grids(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 def _cells_table(title: str, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
     rows: list[list[str | Value]] = []
     for cell in cells:
-        rivals = [other for other in cells if other.backbone == cell.backbone]
+        rivals = [other for other in cells if other.backbone == cell.backbone and not other.control]
         values = []
         for metric in MAIN.values():
-            best = max(rivals, key=lambda other: float(np.mean(other.values(metric))))
+            best = max(rivals, key=lambda other: float(np.mean(other.values(metric))), default=None)
             values.append(_value(cell, best, metric))
         rows.append([cell.backbone, cell.label, *values, str(len(cell.records))])
     return Table(title, ["Backbone", "Method", *MAIN, "Seeds"], rows, notes)
 
 
-def _value(cell: Cell | None, best: Cell, metric: str) -> Value | str:
+def _value(cell: Cell | None, best: Cell | None, metric: str) -> Value | str:
     if cell is None:
         return "–"
     mean, half = interval(cell.values(metric))
-    return Value(mean, half, as_good(cell, best, metric))
+    return Value(mean, half, best is not None and not cell.control and as_good(cell, best, metric))
 
 
-def _notes(study: Study, records: Sequence[Record], dropped: Sequence[str]) -> list[str]:
+def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> list[str]:
     """What every table says of itself: protocol, numbers, holes."""
     done = [record for record in records if record.status == "done"]
     images = {record.provenance["images"] for record in done}
@@ -174,7 +188,7 @@ def _notes(study: Study, records: Sequence[Record], dropped: Sequence[str]) -> l
     where = [r.provenance | {"precision": r.run.recipe.precision} for r in done if "versions" in r.provenance]
     machines = sorted({f"{p['processor']}, {p['precision']}, torch {p['versions']['torch']}" for p in where})
     notes += [f"evaluated on: {'; '.join(machines)}"] if machines else []
-    missing = len(study.runs()) - len(dropped) - len(done)
+    missing = planned - len(done)
     if missing:
         notes.append(f"{missing} runs are missing from this table")
     notes += [f"failed: {record.run.name}: {record.error}" for record in records if record.status == "failed"]

@@ -14,13 +14,13 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
-from eil import method
+from eil import method, plugins
 from eil.method import Method, Targets
 from eil.settings import Unsuitable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES = [("vgg_small", 56, 32), ("resnet_small", 56, 32), ("efficientnet_lite0", 128, 16), ("resnet50", 112, 8)]
-METHODS = [name for name in method.available() if name != "cam"]
+METHODS = [name for name in plugins.available(plugins.METHODS) if name != "cam"]
 ROUNDS = 15
 BASE = "cam"
 

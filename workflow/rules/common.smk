@@ -50,6 +50,15 @@ def key(wildcards):
     return RUNS[wildcards.run].key
 
 
+def trained(name):
+    """An input function: a file of the run whose training a run uses, its own unless it is a control's."""
+
+    def find(wildcards):
+        return f"{RESULTS}/runs/{RUNS[wildcards.run].trained.name}/{name}"
+
+    return find
+
+
 def images(wildcards):
     """The decoded images that a run reads."""
     return f"results/data/{RUNS[wildcards.run].cache}/dataset.json"

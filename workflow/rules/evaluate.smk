@@ -5,7 +5,7 @@ rule evaluate:
     input:
         images,
         maps=rules.localize.output,
-        summary=rules.train.output.summary,
+        summary=trained("train.json"),
     output:
         record=f"{RESULTS}/runs/{{run}}/record.json",
         curves=f"{RESULTS}/runs/{{run}}/curves.npz",

@@ -27,7 +27,7 @@ rule train:
 rule localize:
     input:
         images,
-        weights=rules.train.output.weights,
+        weights=trained("weights.safetensors"),
     output:
         f"{RESULTS}/runs/{{run}}/maps.npz",
     log:
