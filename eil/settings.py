@@ -6,6 +6,9 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+# A list in a study is an axis of its grid, so that the value of [a, b] is once a and once b.
+LIST_HINT = "; a setting that is itself a list goes in a list of one: [[...]]"
+
 
 class SettingError(ValueError):
     """A setting has a value that cannot be used.
@@ -52,7 +55,8 @@ def problems(error: ValidationError, prefix: str = "") -> list[str]:
         elif problem["type"] == "extra_forbidden":
             lines.append(f"{path}: unknown key")
         else:
-            lines.append(f"{path} = {problem['input']!r}: {problem['msg']}" if path else problem["msg"])
+            text = problem["msg"] + (LIST_HINT if problem["type"] == "tuple_type" else "")
+            lines.append(f"{path} = {problem['input']!r}: {text}" if path else text)
     return lines
 
 

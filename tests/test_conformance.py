@@ -32,6 +32,7 @@ def batch(backbone: str, size: int = 4) -> tuple[torch.Tensor, Targets]:
 def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None:
     model = build(name, backbone).train()
     images, targets = model.augment(*batch(backbone))
+    torch.manual_seed(0)  # a method may draw in its loss
     parts = model.loss(images, targets)
     assert all(part.shape == () for part in parts.values())
     parts["total"].backward()
@@ -41,6 +42,7 @@ def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.sub_(0.02 * float(parts["total"].detach()) / norm * parameter.grad)
+    torch.manual_seed(0)
     assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
 
 
@@ -60,14 +62,43 @@ def test_logits_and_maps_have_their_shapes(name: str, backbone: str, size: int) 
 
 
 @pytest.mark.parametrize(("name", "backbone"), CASES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_of_any_size_trains(name: str, backbone: str, size: int) -> None:
+    model = build(name, backbone).train()
+    torch.manual_seed(0)
+    parts = model.loss(*model.augment(*batch(backbone, size)))
+    parts["total"].backward()
+    assert all(part.isfinite() for part in parts.values())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
 def test_the_seed_decides_and_alone(name: str, backbone: str) -> None:
     images, targets = batch(backbone)
-    losses = []
+    losses, gradients, maps = [], [], []
     for seed in (0, 0, 1):
         model = build(name, backbone, seed).train()
         torch.manual_seed(seed)
-        losses.append(float(model.loss(*model.augment(images, targets))["total"].detach()))
+        total = model.loss(*model.augment(images, targets))["total"]
+        total.backward()
+        losses.append(float(total.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        with torch.inference_mode():
+            maps.append(model.eval().maps(images, targets.labels)[1])
     assert losses[0] == losses[1] != losses[2]
+    for first, again, other in (gradients, maps):
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_every_parameter_learns(name: str, backbone: str) -> None:
+    model = build(name, backbone).train()
+    torch.manual_seed(0)
+    model.loss(*model.augment(*batch(backbone)))["total"].backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 @pytest.mark.parametrize(("name", "backbone"), CASES)
@@ -109,11 +140,18 @@ def test_settings_are_typed_and_have_defaults(name: str) -> None:
     assert all(not field.is_required() for field in schema(plugins.load(plugins.METHODS, name)).model_fields.values())
 
 
-@pytest.mark.parametrize(("name", "backbone"), [case for case in CASES if case[1] in ("vgg_small", "resnet_small")])
+@pytest.mark.parametrize(("name", "backbone"), CASES)
 def test_bf16_stays_close_to_fp32(name: str, backbone: str) -> None:
     model = build(name, backbone).train()
-    images, targets = batch(backbone)
-    exact = float(model.loss(images, targets)["total"].detach())
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = float(model.loss(images, targets)["total"].detach())
-    assert rough == pytest.approx(exact, rel=0.02)
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        images, targets = model.augment(*batch(backbone))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            total = model.loss(images, targets)["total"]
+        assert total.dtype == torch.float32
+        total.backward()
+        losses.append(float(total.detach()))
+    # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side.
+    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -56,6 +56,26 @@ def test_main_table_takes_settings_chosen_on_val(study: Study, made_up: list[Rec
     assert "settings chosen on val by GT-known Loc: eil (gamma=0.8, sigma=0.5)" in table.notes[-1]
 
 
+def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_up: list[Record]) -> None:
+    found = []
+    for record in made_up:
+        run = record.run.model_copy(update={"control": "oracle_box"})
+        if run.method == "cam":
+            metrics = dict.fromkeys(record.metrics, 100.0)
+            found.append(record.model_copy(update={"run": run, "key": run.key, "metrics": metrics, "curves": {}}))
+    table = tables.main_table(study, cells.group([*found, *made_up]), [])
+    assert [row[1] for row in table.rows] == 2 * ["cam", "eil (gamma=0.8, sigma=0.5)", "control: oracle box"]
+    alone = tables.main_table(study, cells.group(made_up), [])
+    metric = table.header.index("GT-known Loc ↑")
+    bold = {row[1]: value.best for row in table.rows if isinstance(value := row[metric], tables.Value)}
+    assert bold == {"cam": False, "eil (gamma=0.8, sigma=0.5)": True, "control: oracle box": False}
+    assert [row for row in table.rows if "control" not in str(row[1])] == list(alone.rows)
+    assert "classification of cam" in table.notes[-1]
+    assert (
+        "oracle" not in tables.write(study, [*found, *made_up], 30, [])["grid.md"].split("\n\n")[1].split("|\n", 2)[2]
+    )
+
+
 def test_values_are_means_with_students_interval(study: Study, made_up: list[Record]) -> None:
     table = tables.main_table(study, cells.group(made_up), [])
     metric = "test.val.gt_known_loc"
@@ -157,7 +177,7 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
     figures.write(made_up, tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     stems = ["thresholds", "training", "part_coverage"]
-    stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples",)]
+    stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]
     stems += [f"gamma_sigma_{b}_eil" for b in ("vgg_small", "resnet_small")]
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
     assert all(path.stat().st_size > 2000 for path in (tmp_path / "figures").iterdir())

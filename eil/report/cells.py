@@ -12,7 +12,7 @@ from eil.records import Record, settings_label
 SELECTION = "val.val.gt_known_loc"  # what settings are chosen by; test is never asked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One contestant on one backbone.
 

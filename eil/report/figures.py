@@ -1,7 +1,7 @@
 """Figures from records alone, as PNG and SVG: one style, a method keeps its colour, error bars say what they are."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ STYLE: Any = {
 COLUMN = 3.4  # inches, a column of a two-column paper
 TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
 EXAMPLES_SHOWN = 6
+FEW = 3  # methods up to which a panel has room for more than a line of each
 LEAST_SPREAD = 2.0  # points each way in a heat map, so that colours do not shout over noise
 
 
@@ -60,7 +61,11 @@ def write(records: Sequence[Record], results: Path) -> None:
             _save(part_coverage(best), beside / "part_coverage")
         for backbone in dict.fromkeys(cell.backbone for cell in best):
             own = [cell for cell in best if cell.backbone == backbone]
-            _save(qualitative(own, results / "runs"), beside / f"examples_{backbone}")
+            examples = {cell: read_arrays(results / "runs" / cell.records[0].run.name / "examples.npz") for cell in own}
+            _save(qualitative(examples), beside / f"examples_{backbone}")
+            inside = {cell: found for cell, found in examples.items() if _views(found)}
+            if inside:
+                _save(qualitative(inside, views=True), beside / f"views_{backbone}")
 
 
 def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
@@ -103,7 +108,8 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             level = np.arange(LEVELS) / LEVELS
             mean = curves.mean(axis=0)
             axes.plot(level, mean, color=colors[cell.method], label=cell.label)
-            axes.fill_between(level, curves.min(axis=0), curves.max(axis=0), color=colors[cell.method], alpha=0.2, lw=0)
+            if len(own) <= FEW:  # more bands would hide one another
+                axes.fill_between(level, curves.min(axis=0), curves.max(axis=0), color=colors[cell.method], alpha=0.2)
             for name, marker in (("val", "o"), ("oracle", "*")):
                 at = round(_mean(cell, f"threshold.{name}"))
                 axes.plot(at / LEVELS, mean[at], marker, color=colors[cell.method], ms=6, clip_on=False)
@@ -114,13 +120,14 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             ylim=(0, None),
         )
         _legend(axes)
-    what = "line: mean, band: lowest to highest; ● threshold chosen on val, ★ oracle (mean over seeds)"
+    band = ", band: lowest to highest" if max(len(own) for _, own in panels) <= FEW else ""
+    what = f"line: mean{band}; ● threshold chosen on val, ★ oracle (mean over seeds)"
     _below(figure, _caption(cells, what))
     return figure
 
 
 def training_curves(cells: Sequence[Cell]) -> Figure:
-    """Loss over epochs, of both streams where there are two: mean of the seeds."""
+    """Loss over epochs, of both streams where a method erases, else the total that it minimises: mean of the seeds."""
     figure, panels = _per_backbone(cells)
     colors = _colors(cells)
     for axes, own in panels:
@@ -140,7 +147,7 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
                     label=label,
                     marker=".",
                 )
-        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)", ylim=(0, 1.08 * axes.dataLim.y1))
+        axes.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, 1.08 * axes.dataLim.y1))
         axes.set_xlim(0.5, len(own[0].records[0].curves["history.total"]) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _legend(axes)
@@ -170,25 +177,28 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
         axes.set(
             xticks=range(len(names)),
             xticklabels=names,
-            ylabel="part's pixels above the threshold (%)",
-            ylim=(0, 135),  # the legend stands above the bars
-            yticks=range(0, 101, 20),
+            ylabel="share of the part covered (%)",
+            ylim=(0, 100),
         )
         _legend(axes)
     _below(figure, _caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
     return figure
 
 
-def qualitative(cells: Sequence[Cell], runs: Path) -> Figure:
-    """Image, map and further views with the predicted and the true box, a row an image, of the first seed."""
-    examples = {cell.method: read_arrays(runs / cell.records[0].run.name / "examples.npz") for cell in cells}
-    columns: list[tuple[str, str, str]] = [(cells[0].method, "images", "image")]
-    for cell in cells:
-        own = examples[cell.method]
-        views = sorted(name for name in own if name.startswith("view_"))
-        columns.append((cell.method, "maps", f"{cell.method}: {'unerased ' if views else ''}map"))
-        columns += [(cell.method, name, f"{cell.method}: {name.removeprefix('view_')}") for name in views]
-    count = len(examples[cells[0].method]["ids"])
+def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False) -> Figure:
+    """Image and each method's map with the predicted and the true box, a row an image, of the first seed.
+
+    Args:
+        examples: what evaluate kept of each cell's first repetition.
+        views: show the methods' further views beside their maps.
+    """
+    cells = list(examples)
+    columns: list[tuple[Cell, str, str]] = [(cells[0], "images", "image")]
+    for cell, own in examples.items():
+        erases = "view_erased map" in own
+        columns.append((cell, "maps", f"{cell.method}: {'unerased ' if erases else ''}map"))
+        columns += [(cell, name, f"{cell.method}: {name.removeprefix('view_')}") for name in _views(own) if views]
+    count = len(examples[cells[0]]["ids"])
     rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))
     figure, grid = plt.subplots(
         len(rows),
@@ -198,8 +208,8 @@ def qualitative(cells: Sequence[Cell], runs: Path) -> Figure:
         layout="constrained",
     )
     for row, panels in zip(rows, grid, strict=True):
-        for axes, (method, name, title) in zip(panels, columns, strict=True):
-            own = examples[method]
+        for axes, (cell, name, title) in zip(panels, columns, strict=True):
+            own = examples[cell]
             axes.imshow(own["images"][row])
             if name != "images":
                 axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
@@ -214,10 +224,14 @@ def qualitative(cells: Sequence[Cell], runs: Path) -> Figure:
     return figure
 
 
+def _views(own: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in own if name.startswith("view_"))
+
+
 def _per_backbone(cells: Sequence[Cell]) -> tuple[Figure, list[tuple[Axes, list[Cell]]]]:
     """A panel a backbone with the cells that belong there."""
     names = list(dict.fromkeys(cell.backbone for cell in cells))
-    figure, axes = plt.subplots(1, len(names), figsize=(COLUMN * len(names), 2.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(names), figsize=(COLUMN * len(names), 3.2), squeeze=False, layout="constrained")
     for panel, name in zip(axes[0], names, strict=True):
         panel.set_title(name)
     return figure, [
@@ -238,9 +252,13 @@ def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % 
 
 
 def _legend(axes: Axes) -> None:
-    """A small legend whose long labels are broken."""
+    """A small legend below the panel, as many labels side by side as fit; long ones are broken."""
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles, [textwrap.fill(label, 30) for label in labels], fontsize=6, handlelength=3)
+    broken = [textwrap.fill(label, 40) for label in labels]
+    columns = max(1, min(4, 52 // (max(map(len, labels)) + 8)))
+    axes.legend(
+        handles, broken, fontsize=6, handlelength=2, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.2)
+    )
 
 
 def _below(figure: Figure, caption: str) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from eil.records import Record
 from eil.report.cells import Cell, as_good, chosen, group, interval
+from eil.run import readable
 from eil.study import Study
 
 # column -> metric; the threshold is val's unless the column says oracle
@@ -107,7 +108,8 @@ def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequen
 
 def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
     """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods."""
-    contestants = chosen(cells)
+    backbones = list(dict.fromkeys(cell.backbone for cell in cells))
+    contestants = sorted(chosen(cells), key=lambda cell: (backbones.index(cell.backbone), cell.control is not None))
     kinds = [(cell.backbone, cell.method, cell.control) for cell in cells]
     many = {c.label for c in contestants if kinds.count((c.backbone, c.method, c.control)) > 1}
     note = [f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}"] if many else []
@@ -142,14 +144,15 @@ def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]
 
 
 def gamma_sigma_grids(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Cells of methods that have both gamma and sigma, by what else they are."""
+    """Cells of methods that have both a gamma and a sigma, by what else they are; two or more of a kind."""
     grids: dict[str, list[Cell]] = {}
     for cell in cells:
         others = {key: value for key, value in cell.settings.items() if key not in ("gamma", "sigma")}
-        if len(others) + 2 == len(cell.settings):
-            label = "_".join([cell.backbone, cell.method, *(f"{k}-{v}" for k, v in sorted(others.items()))])
+        pair = [cell.settings.get(key) for key in ("gamma", "sigma")]
+        if all(isinstance(value, int | float) for value in pair):
+            label = "_".join([cell.backbone, cell.method, *(f"{k}-{readable(v)}" for k, v in sorted(others.items()))])
             grids.setdefault(label, []).append(cell)
-    return grids
+    return {label: grid for label, grid in grids.items() if len(grid) > 1}
 
 
 def _cells_table(title: str, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
