@@ -23,6 +23,13 @@ def test_shipped_studies_are_valid(path: Path) -> None:
     assert study.name == path.stem
 
 
+def test_the_readmes_study_is_valid() -> None:
+    text = Path("README.md").read_text().split("```yaml\nname: my_study", 1)[1].split("```", 1)[0]
+    runs, dropped = parse(yaml.safe_load(f"name: my_study{text}"), "README.md").plan("README.md")
+    assert not dropped
+    assert len({run.name for run in runs}) == 2 * 3 * (1 + 6 + 2 + 1 + 5)
+
+
 def test_lists_are_axes_of_the_grid(content: dict[str, Any]) -> None:
     content["methods"]["eil"] = {"gamma": [0.5, 0.7], "sigma": [0.5, 1.0, 2.0]}
     content["backbones"] = ["vgg_small", "resnet_small"]
