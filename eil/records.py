@@ -101,11 +101,16 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in libraries},
         "platform": platform.platform(),
         "processor": _processor(),
-        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+        "threads": threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def threads() -> int:
+    """How many threads this process may use: what its scheduler set, else all cores."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def table(records: Iterable[Record]) -> pd.DataFrame:

@@ -59,17 +59,67 @@ def literal_curves(image: np.ndarray, true: np.ndarray) -> dict[int, tuple[float
     return found
 
 
+@st.composite
+def any_map(draw: st.DrawFn) -> np.ndarray:
+    """Smooth, rough, flat, holed, two-valued, one-pixel and thin maps, whose features touch the border or do not."""
+    height, width, seed = draw(st.integers(1, 22)), draw(st.integers(1, 22)), draw(st.integers(0, 2**31))
+    kind = draw(st.sampled_from(["noise", "few", "smooth", "blurred", "flat", "holes", "pixel", "rings"]))
+    rng = np.random.default_rng(seed)
+    noise = rng.random((height, width))
+    if kind == "noise":
+        found = noise * 255
+    elif kind == "few":
+        found = rng.integers(0, 4, noise.shape) * 80
+    elif kind == "smooth":
+        found = 255 * cv2.resize(rng.random((4, 4)), (width, height), interpolation=cv2.INTER_CUBIC)
+    elif kind == "blurred":
+        found = 255 * cv2.GaussianBlur(noise, (0, 0), 2)
+    elif kind == "flat":
+        found = np.full(noise.shape, rng.integers(0, 256))
+    elif kind == "holes":
+        found = 255 * (noise < 0.65)
+    elif kind == "pixel":
+        found = np.zeros(noise.shape)
+        found[rng.integers(height), rng.integers(width)] = 200
+    else:
+        y, x = np.mgrid[:height, :width] - rng.integers(0, 20, 2)[:, None, None]
+        found = 127 + 120 * np.sin(np.hypot(y, x))
+    return np.clip(found, 0, 255).astype(np.uint8)
+
+
+@settings(deadline=None, max_examples=1500)
+@given(any_map(), st.integers(0, 2**31))
+def test_curves_equal_opencvs_contours_at_every_level(image: np.ndarray, seed: int) -> None:
+    height, width = image.shape
+    corners = np.random.default_rng(seed).integers(0, [width, height, width, height], (2, 4)).astype(float)
+    true = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
+    found = [boxes.iou_curve(image, true, contours) for contours in ("all", "largest")]
+    for level in range(255):
+        candidates, areas = boxes.boxes_at(image, level)
+        overlaps = boxes.iou(candidates, true).max(axis=1)
+        assert found[0][level] == overlaps.max()
+        assert found[1][level] == overlaps[areas.argmax()]
+
+
 @settings(deadline=None, max_examples=12)
 @given(st.integers(0, 2**31), st.sampled_from([1, 2, 4, 8, 16]))
-def test_curves_equal_the_literal_loop_at_every_threshold(seed: int, cells: int) -> None:
+def test_curves_equal_the_literal_loop_over_a_thousand_thresholds(seed: int, cells: int) -> None:
     image = random_map(seed, cells)
     true = np.array([[3, 2, 15, 17], [10, 10, 23, 23]], dtype=float)
-    every, largest = boxes.iou_curves(image, true)
+    every, largest = (boxes.iou_curve(image, true, contours) for contours in ("all", "largest"))
     expected = literal_curves(image, true)
     assert image.max() == 0 or set(expected) == set(range(255))
     for level, (best, of_largest) in expected.items():
         assert every[level] == pytest.approx(best)
         assert largest[level] == pytest.approx(of_largest)
+
+
+def test_threads_change_nothing() -> None:
+    images = [random_map(seed, 8) for seed in range(20)]
+    true = [np.array([[3.0, 2.0, 15.0, 12.0 + k % 5]]) for k in range(20)]
+    for contours in ("all", "largest"):
+        alone = np.stack([boxes.iou_curve(image, own, contours) for image, own in zip(images, true, strict=True)])
+        assert np.array_equal(boxes.iou_curves(images, true, contours, threads=4), alone)
 
 
 @settings(deadline=None, max_examples=300)
@@ -108,7 +158,8 @@ def test_resize_comes_before_normalisation() -> None:
 def test_a_constant_map_has_no_foreground() -> None:
     image = boxes.to_8_bit(np.full((3, 3), 7.0), 12)
     assert image.max() == 0
-    every, largest = boxes.iou_curves(image, np.array([[0.0, 0, 11, 11]]))
+    true = np.array([[0.0, 0, 11, 11]])
+    every, largest = (boxes.iou_curve(image, true, contours) for contours in ("all", "largest"))
     assert set(every) == set(largest) == {1 / 144}  # the box (0, 0, 0, 0) is one pixel
 
 

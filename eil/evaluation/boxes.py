@@ -4,17 +4,22 @@ A map is resized (bicubic), then normalised to 0..255. An 8-bit map has 255 thre
 pixels above the threshold are foreground. Every contour gives a box, borders of holes included.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from eil.data import Boxes, Image
+from eil.evaluation import components
 from eil.files import InputError
 
-LEVELS: Final = 255
+LEVELS: Final = components.LEVELS
 Floats = npt.NDArray[np.float64]
+Contours = Literal["all", "largest"]
 
 
 def to_8_bit(score_map: npt.NDArray[np.floating], side: int) -> Image:
@@ -67,27 +72,26 @@ def iou(boxes: Boxes, others: Boxes) -> Floats:
     return np.asarray(shared / (_area(boxes)[:, None] + _area(others)[None] - shared))
 
 
-def iou_curves(image: Image, boxes: Boxes) -> tuple[Floats, Floats]:
-    """Best IoU with any true box at each threshold.
+def iou_curve(image: Image, boxes: Boxes, contours: Contours = "all") -> Floats:
+    """Best IoU with any true box at each threshold, equal to what tracing contours at each of them gives.
 
     Args:
-        image: 8-bit map, (S, S).
-        boxes: true boxes in the same frame, (L, 4), L > 0.
+        image: 8-bit map, (H, W).
+        boxes: true boxes in the same frame, (K, 4), K > 0.
+        contours: the best of "all" contours' boxes, borders of holes included (MaxBoxAccV2), or the box of the
+            contour with the "largest" area, the first of equals (MaxBoxAcc).
 
     Returns:
-        Of the best of all contours' boxes (MaxBoxAccV2) and of the box of the contour with the largest area,
-        the first of equals (MaxBoxAcc), (255,) each.
+        (255,).
     """
-    # Between two values that occur, the foreground stays the same: one look for each is enough.
-    values = np.unique(image)
-    edges = np.array([0, *values[values > 0], LEVELS])
-    looks = [boxes_at(image, int(level)) for level in edges[:-1]]
-    counts = [len(candidates) for candidates, _ in looks]
-    starts = np.cumsum([0, *counts[:-1]])
-    overlaps = iou(np.concatenate([candidates for candidates, _ in looks]), boxes).max(axis=1)
-    of_largest = overlaps[starts + [int(areas.argmax()) for _, areas in looks]]
-    lengths = np.diff(edges)  # 0 for the last level of all, where nothing is above
-    return np.repeat(np.maximum.reduceat(overlaps, starts), lengths), np.repeat(of_largest, lengths)
+    curve: Floats = (components.best_of_all if contours == "all" else components.largest)(image, boxes)
+    return curve
+
+
+def iou_curves(images: Sequence[Image], boxes: Sequence[Boxes], contours: Contours, threads: int = 1) -> Floats:
+    """:func:`iou_curve` of N images, on several threads at once, (N, 255)."""
+    with ThreadPoolExecutor(threads) as pool:
+        return np.stack(list(pool.map(partial(iou_curve, contours=contours), images, boxes)))
 
 
 def _area(boxes: Boxes) -> Floats:

@@ -67,11 +67,10 @@ def evaluate(run: Run, data: Path, folder: Path) -> Record:
 
 def score(images: list[npt.NDArray[np.uint8]], split: Cached, logits: npt.NDArray[np.float32]) -> Scores:
     """Curves and classification of a split from its 8-bit maps."""
-    pairs = [boxes.iou_curves(image, true) for image, true in zip(images, split.boxes, strict=True)]
-    every, largest = (np.stack(curves) for curves in zip(*pairs, strict=True))
+    threads = records.threads()
     return Scores(
-        every=every,
-        largest=largest,
+        every=boxes.iou_curves(images, split.boxes, "all", threads),
+        largest=boxes.iou_curves(images, split.boxes, "largest", threads),
         top1=metrics.in_top(logits, split.labels, 1),
         top5=metrics.in_top(logits, split.labels, 5),
     )

@@ -1,0 +1,80 @@
+"""Our evaluator against the field's loop: 1,000 thresholds, at each of them all contours traced anew.
+
+    make bench
+
+Each ratio is of two things measured in turn in one process, on the same maps of 224 x 224 pixels.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from eil.data import Image
+from eil.evaluation import boxes
+from eil.records import threads
+
+SIDE, COUNT = 224, 24
+TRUE = np.array([[50.0, 40.0, 160.0, 170.0]])
+
+
+def smooth(rng: np.random.Generator) -> np.ndarray:
+    """A blob with a little noise at 14 x 14, as a class activation map looks."""
+    y, x = np.mgrid[:14, :14]
+    top, left = rng.uniform(3, 10, 2)
+    return np.exp(-((y - top) ** 2 + (x - left) ** 2) / 12) + 0.15 * rng.random((14, 14))
+
+
+MAPS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "smooth 14": smooth,
+    "rough 14": lambda rng: rng.random((14, 14)),
+    "rough 28": lambda rng: rng.random((28, 28)),
+}
+
+
+def literal(image: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Best IoU over all contours and that of the largest, at 1,000 thresholds."""
+    every, largest = [], []
+    for tau in np.arange(0, 1, 0.001):
+        candidates, areas = boxes.boxes_at(image, int(tau * image.max()))
+        overlaps = boxes.iou(candidates, TRUE).max(axis=1)
+        every.append(overlaps.max())
+        largest.append(overlaps[areas.argmax()])
+    return np.array(every), np.array(largest)
+
+
+def seconds(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize(("kind", "least"), [("smooth 14", 8), ("rough 14", 8), ("rough 28", 20)])
+def test_boxes_against_the_literal_loop(benchmark: BenchmarkFixture, kind: str, least: float) -> None:
+    """Median over maps of the loop's time over ours; ours is for one of the two contour rules, as the loop's."""
+    rng = np.random.default_rng(0)
+    images = [boxes.to_8_bit(MAPS[kind](rng), SIDE) for _ in range(COUNT)]
+    for contours in ("all", "largest"):
+        boxes.iou_curve(images[0], TRUE, contours)  # compiled once
+    ratios: dict[str, list[float]] = {"all": [], "largest": []}
+    for image in images[:8]:
+        theirs = seconds(lambda image=image: literal(image))  # type: ignore[misc]
+        for contours, found in ratios.items():
+            found.append(
+                theirs / seconds(lambda image=image, contours=contours: boxes.iou_curve(image, TRUE, contours))
+            )  # type: ignore[misc]
+    true = [TRUE] * COUNT
+    both = seconds(lambda: boxes.iou_curves(images, true, "all", 1)) / seconds(
+        lambda: boxes.iou_curves(images, true, "all", threads())
+    )
+    benchmark.pedantic(boxes.iou_curve, (images[0], TRUE), rounds=20)
+    medians = {contours: statistics.median(found) for contours, found in ratios.items()}
+    benchmark.extra_info |= {f"loop / ours, {key}": value for key, value in medians.items()}
+    print(
+        f"\n{kind}: {medians['all']:.1f} x (all), {medians['largest']:.1f} x (largest), {threads()} threads {both:.2f} x"
+    )
+    assert medians["all"] >= least
+    assert medians["largest"] >= least
