@@ -55,9 +55,11 @@ def localize(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Score a run's maps and write its record."""
+    from functools import partial
+
     from eil.evaluation.evaluate import evaluate as step
 
-    _step(args, step)
+    _step(args, partial(step, names=_study(args).protocols))
 
 
 def aggregate(args: argparse.Namespace) -> None:

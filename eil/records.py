@@ -27,7 +27,11 @@ class Record(BaseModel):
         run: the run's own settings.
         key: hash of these settings; a record of other settings is stale.
         status: "failed" comes with ``error``, "done" with ``metrics``.
-        metrics: "split.policy.metric" -> value in percent (see :mod:`eil.evaluation.metrics`).
+        metrics: "split.policy.metric" -> value in percent (see :mod:`eil.evaluation.metrics`); the policy "own" is
+            the protocol's.
+        protocol: by which the metrics were made.
+        others: further protocols' metrics, each by its own policy.
+        replicates: bootstrap replicates of the main metrics (see :mod:`eil.evaluation.statistics`).
         curves: named lists, such as accuracy over thresholds.
         training: seconds, epochs and last parts of the loss.
         provenance: versions, machine, data and weights.
@@ -40,6 +44,9 @@ class Record(BaseModel):
     status: Status
     error: str | None = None
     metrics: dict[str, float] = {}
+    protocol: str = "honest"
+    others: dict[str, dict[str, float]] = {}
+    replicates: dict[str, list[float]] = {}
     curves: dict[str, list[float]] = {}
     training: dict[str, Any] = {}
     provenance: dict[str, Any] = {}

@@ -45,6 +45,7 @@ class Study(Strict):
         seeds: repetitions of every training.
         recipe: see :class:`Recipe`.
         preset: for every method that has none of its own.
+        protocols: how maps are scored; tables are the first one's, the others are compared in one of their own.
         controls: maps that need no training, put in the place of the first method's (default: all installed).
     """
 
@@ -55,6 +56,7 @@ class Study(Strict):
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("honest",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(plugins.available(plugins.CONTROLS)))
 
     @model_validator(mode="before")
@@ -100,12 +102,17 @@ class Study(Strict):
         Raises:
             InputError: a setting that the reader, a method or a backbone cannot use; every problem has a line.
         """
+        from eil.evaluation import protocols  # numba: half a second
+
         shapes, errors = self._shapes()
         errors += self._dataset_problems()
-        known = plugins.available(plugins.CONTROLS)
-        for k, control in enumerate(self.controls):
-            if control not in known:
-                errors.append(f"controls[{k}] = {control}: must be one of {', '.join(known)}")
+        known = {"controls": plugins.available(plugins.CONTROLS), "protocols": list(protocols.read())}
+        for key, given in (("controls", self.controls), ("protocols", self.protocols)):
+            errors += [
+                f"{key}[{k}] = {name}: must be one of {', '.join(known[key])}"
+                for k, name in enumerate(given)
+                if name not in known[key]
+            ]
         runs, dropped = [], []
         for backbone in shapes:
             own = []

@@ -11,12 +11,13 @@ from baselines import controls
 from eil import localize, method, plugins, records, train
 from eil.data import cache
 from eil.data.augment import Batch
-from eil.evaluation import boxes, evaluate
+from eil.evaluation import boxes, evaluate, maps, protocols
 from eil.files import InputError, read_arrays
 from eil.run import Run
 from eil.study import parse
 
 SIDE = 20
+HONEST = protocols.find("honest")
 TRUE = [
     np.array([[3.0, 4.0, 11.0, 9.0]]),
     np.array([[0.0, 0.0, SIDE - 1.0, SIDE - 1.0]]),
@@ -36,7 +37,7 @@ def model() -> method.Method:
 
 def box_at(score_map: torch.Tensor, level: int) -> list[float]:
     """The largest contour's box of a map, x0, y0, x1, y1."""
-    candidates, areas = boxes.boxes_at(boxes.to_8_bit(score_map.numpy(), SIDE), level)
+    candidates, areas = boxes.boxes_at(maps.to_8_bit(score_map.numpy(), SIDE, HONEST), level)
     return list(candidates[areas.argmax()])
 
 

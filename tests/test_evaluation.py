@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy import stats as scipy_stats
 
-from eil.evaluation import boxes, metrics
-from eil.evaluation.metrics import Scores, Thresholds
+from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
+from eil.evaluation.metrics import Scores
+from eil.evaluation.protocols import Protocol
 from eil.files import InputError
+from eil.settings import SettingError
+
+HONEST = protocols.find("honest")
 
 
 def random_map(seed: int, cells: int, side: int = 24) -> np.ndarray:
     """From smooth (few cells) to rough (many), with its extremes at 0 and 255."""
-    return boxes.to_8_bit(np.random.default_rng(seed).normal(size=(cells, cells)), side)
+    return maps.to_8_bit(np.random.default_rng(seed).normal(size=(cells, cells)), side, HONEST)
 
 
 def counted_iou(a: list[float], b: list[float]) -> float:
@@ -150,13 +155,13 @@ def test_resize_comes_before_normalisation() -> None:
     score_map = np.random.default_rng(0).normal(size=(4, 4))
     resized = cv2.resize(score_map, (20, 20), interpolation=cv2.INTER_CUBIC)
     expected = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min()))
-    image = boxes.to_8_bit(score_map, 20)
+    image = maps.to_8_bit(score_map, 20, HONEST)
     assert (image.min(), image.max()) == (0, 255)
     np.testing.assert_array_equal(image, expected)
 
 
 def test_a_constant_map_has_no_foreground() -> None:
-    image = boxes.to_8_bit(np.full((3, 3), 7.0), 12)
+    image = maps.to_8_bit(np.full((3, 3), 7.0), 12, HONEST)
     assert image.max() == 0
     true = np.array([[0.0, 0, 11, 11]])
     every, largest = (boxes.iou_curve(image, true, contours) for contours in ("all", "largest"))
@@ -166,49 +171,85 @@ def test_a_constant_map_has_no_foreground() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_map_that_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(InputError, match="NaN or infinity"):
-        boxes.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8)
+        maps.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8, HONEST)
 
 
 def scores(seed: int, count: int = 9) -> Scores:
     rng = np.random.default_rng(seed)
     every, largest = np.round(rng.random((2, count, 255)), 1)  # rounded, so that 0.3, 0.5 and 0.7 occur
     top1 = rng.random(count) < 0.6
-    return Scores(every, largest, top1, top1 | (rng.random(count) < 0.5))
+    return Scores(largest, every, rng.integers(0, 255, count), top1, top1 | (rng.random(count) < 0.5))
+
+
+def share(hits: list[bool]) -> float:
+    return 100 * sum(hits) / len(hits)
+
+
+def best(curves: np.ndarray, iou: float) -> tuple[float, int]:
+    """The best accuracy over levels and the first level that has it, counted image by image."""
+    rates = [share([curve[level] >= iou for curve in curves]) for level in range(255)]
+    return max(rates), rates.index(max(rates))
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**31))
 def test_metrics_equal_loops_over_images(seed: int) -> None:
     found = scores(seed)
-    chosen = metrics.choose(found)
-
-    def share(hits: list[bool]) -> float:
-        return 100 * sum(hits) / len(hits)
-
-    def best(curves: np.ndarray, iou: float) -> tuple[float, int]:
-        rates = [share([curve[level] >= iou for curve in curves]) for level in range(255)]
-        return max(rates), rates.index(max(rates))
-
-    located = [curve[best(found.largest, 0.5)[1]] >= 0.5 for curve in found.largest]
-    result = metrics.metrics(found, chosen)
-    assert chosen == Thresholds(
-        best(found.largest, 0.5)[1], tuple(best(found.every, iou)[1] for iou in (0.3, 0.5, 0.7))
-    )
-    assert result["gt_known_loc"] == pytest.approx(best(found.largest, 0.5)[0])
-    assert result["max_box_acc_v2"] == pytest.approx(sum(best(found.every, iou)[0] for iou in (0.3, 0.5, 0.7)) / 3)
-    assert result["max_box_acc_v2_30"] == pytest.approx(best(found.every, 0.3)[0])
+    assert found.curve_v2 is not None
+    located = [curve[best(found.curve, 0.5)[1]] >= 0.5 for curve in found.curve]
+    result = metrics.metrics(found, scores(seed + 1), HONEST, "oracle")
+    assert result["gt_known_loc"] == pytest.approx(best(found.curve, 0.5)[0])
+    assert result["max_box_acc_v2"] == pytest.approx(sum(best(found.curve_v2, iou)[0] for iou in (0.3, 0.5, 0.7)) / 3)
+    assert result["max_box_acc_v2_30"] == pytest.approx(best(found.curve_v2, 0.3)[0])
     assert result["top1_loc"] == pytest.approx(share([a and b for a, b in zip(located, found.top1, strict=True)]))
     assert result["top5_loc"] == pytest.approx(share([a and b for a, b in zip(located, found.top5, strict=True)]))
     assert result["top1_cls"] == pytest.approx(share(list(found.top1)))
     assert result["top1_loc"] <= result["top5_loc"] <= result["gt_known_loc"]
 
 
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**31))
-def test_no_threshold_beats_the_oracle(seed: int) -> None:
-    val, test = scores(seed), scores(seed + 1)
-    transferred, oracle = (metrics.metrics(test, metrics.choose(source)) for source in (val, test))
-    for name in ("gt_known_loc", "max_box_acc_v2"):
-        assert transferred[name] <= oracle[name]
+def test_policies_take_their_thresholds_where_they_say(seed: int) -> None:
+    test, val = scores(seed), scores(seed + 1)
+    levels = {
+        "val": [best(val.curve, 0.5)[1]] * 9,
+        "oracle": [best(test.curve, 0.5)[1]] * 9,
+        "fixed": [51] * 9,  # 0.2 of 255
+        "otsu": test.otsu.tolist(),
+    }
+    found: dict[str, float] = {}
+    for policy, own in levels.items():
+        result = metrics.metrics(test, val, HONEST, policy)  # type: ignore[arg-type]
+        expected = share([curve[level] >= 0.5 for curve, level in zip(test.curve, own, strict=True)])
+        assert result["gt_known_loc"] == pytest.approx(expected)
+        found[policy] = result["gt_known_loc"]
+    assert found["oracle"] >= max(found["val"], found["fixed"])
+
+
+def test_a_level_that_a_protocol_lacks_is_not_chosen() -> None:
+    test = scores(0)
+    acol = protocols.find("acol-legacy")
+    assert acol.allowed.tolist() == [20, 100, 110]
+    assert metrics.level_of("oracle", test, test, acol) == max(
+        (20, 100, 110), key=lambda level: (test.curve[:, level] >= 0.5).mean()
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**31), st.integers(0, 254))
+def test_losses_add_up(seed: int, level: int) -> None:
+    found = scores(seed)
+    lost = metrics.losses(found, level, HONEST)
+    never = share([curve.max() < 0.5 for curve in found.curve])
+    assert lost["map_loss"] == pytest.approx(never)
+    located = share([curve[level] >= 0.5 for curve in found.curve])
+    assert lost["map_loss"] + lost["threshold_loss"] + located == pytest.approx(100)
+
+
+def test_float32_decides_as_float64_would() -> None:
+    ratios = np.array([n / d for d in range(1, 400) for n in range(d + 1)])
+    for iou in (0.3, 0.5, 0.7):
+        assert np.array_equal(HONEST.hits(ratios.astype(np.float32), iou), ratios >= iou)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 6))
@@ -227,8 +268,263 @@ def test_constant_logits_are_no_right_answer() -> None:
 def test_part_coverage_equals_counting(seed: int, level: int) -> None:
     rng = np.random.default_rng(seed)
     image, parts = rng.integers(0, 256, (6, 6), dtype=np.uint8), rng.integers(0, 3, (6, 6), dtype=np.uint8)
-    found = metrics.part_coverage(image, parts, level, 3)
+    found = masks.part_coverage(image, parts, level, 3)
     for part in (1, 2):
         pixels = [image[y, x] > level for y in range(6) for x in range(6) if parts[y, x] == part]
         assert found[part - 1] == pytest.approx(sum(pixels) / len(pixels)) if pixels else np.isnan(found[part - 1])
     assert np.isnan(found[2])
+
+
+# Other box rules
+
+
+@settings(deadline=None, max_examples=60)
+@given(any_map(), st.sampled_from(["eil-code", "ts-cam", "wsoleval-v2"]))
+def test_protocols_boxes_equal_looking_at_each_level(image: np.ndarray, name: str) -> None:
+    protocol = protocols.find(name)
+    height, width = image.shape
+    true = np.array([[0.0, 0.0, width // 2, height // 2]])
+    found = boxes.iou_curve(image, true, protocol.contours, protocol.rules)
+    for level in range(0, 255, 7):
+        rows, columns = np.nonzero(image > level)
+        if not len(rows):
+            candidates = [list(map(float, protocol.empty))]
+        elif name == "eil-code":
+            candidates = [[columns.min(), rows.min(), columns.max(), rows.max()]]
+        else:
+            traced = cv2.findContours((image > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+            if name == "ts-cam":
+                traced = [max(traced, key=cv2.contourArea)]
+            candidates = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, traced)]
+            if name == "wsoleval-v2":
+                candidates = [[x, y, min(u, width - 1), min(v, height - 1)] for x, y, u, v in candidates]
+        assert found[level] == pytest.approx(max(counted_iou(box, true[0].tolist()) for box in candidates))
+
+
+def test_an_iou_of_points_has_no_extra_pixel() -> None:
+    image = np.zeros((10, 10), np.uint8)
+    image[2:6, 2:6] = 9
+    points = protocols.find("honest").model_copy(update={"iou": "continuous"})
+    assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest", points.rules)[0] == 1
+    assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest")[0] == 1
+    assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest", points.rules)[0] == pytest.approx(8 / 24)
+    assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest")[0] == pytest.approx(15 / 35)
+
+
+def test_strictly_more_than_half_is_another_protocol() -> None:
+    strict = HONEST.model_copy(update={"hit": ">"})
+    curve = np.array([[0.5, 0.51]])
+    assert HONEST.hits(curve, 0.5).tolist() == [[True, True]]
+    assert strict.hits(curve, 0.5).tolist() == [[False, True]]
+
+
+def test_every_protocol_is_named_and_has_a_source() -> None:
+    assert list(protocols.read()) == ["honest", "wsoleval-v1", "wsoleval-v2", "eil-code", "acol-legacy", "ts-cam"]
+    assert all(protocol.source for protocol in protocols.read().values())
+    with pytest.raises(SettingError, match="protocols = wsol: must be one of honest, wsoleval-v1"):
+        protocols.find("wsol")
+
+
+# Normalisers
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31), st.sampled_from(["min-max", "max", "pas", "ivr"]), st.floats(0.05, 0.95))
+def test_normalisers_equal_their_formulas(seed: int, normaliser: str, percentile: float) -> None:
+    m = np.random.default_rng(seed).normal(size=(5, 7))
+    given_ = percentile if normaliser in ("pas", "ivr") else None
+    protocol = Protocol(source="x", normaliser=normaliser, percentile=given_)  # type: ignore[arg-type]
+    values = sorted(m.ravel().tolist())
+    at, low, high = values[int(35 * percentile)], values[0], values[-1]
+    expected = {
+        "min-max": lambda v: (v - low) / (high - low),
+        "max": lambda v: max(v, 0) / high,
+        "pas": lambda v: min((v - low) / (at - low), 1),
+        "ivr": lambda v: max(v - at, 0) / (high - at),
+    }[normaliser]
+    found = maps.normalised(m, protocol)
+    np.testing.assert_allclose(found.ravel(), [expected(v) for v in m.ravel().tolist()])
+    assert found.min() >= 0
+    assert found.max() == 1
+
+
+@pytest.mark.parametrize("normaliser", ["min-max", "max", "pas", "ivr"])
+def test_a_constant_or_negative_map_divides_by_nothing(normaliser: str) -> None:
+    percentile = 0.5 if normaliser in ("pas", "ivr") else None
+    protocol = Protocol(source="x", normaliser=normaliser, percentile=percentile)  # type: ignore[arg-type]
+    for m in (np.full((3, 3), 2.0), np.zeros((3, 3)), -np.arange(9.0).reshape(3, 3), np.eye(9)):
+        assert np.isfinite(maps.normalised(m, protocol)).all()
+
+
+def test_the_order_of_resizing_and_normalising_matters() -> None:
+    m = np.random.default_rng(3).normal(size=(4, 4))
+    first, second = (
+        maps.prepared(m, 16, HONEST.model_copy(update={"order": order, "normaliser": "max"}))
+        for order in ("resize-normalise", "normalise-resize")
+    )
+    assert not np.allclose(first, second)
+    assert 0 <= second.min() <= second.max() <= 1
+
+
+@pytest.mark.parametrize(("normaliser", "percentile"), [("pas", None), ("min-max", 0.9)])
+def test_a_percentile_belongs_to_its_normalisers(normaliser: str, percentile: float | None) -> None:
+    with pytest.raises(ValueError, match="pas and ivr need a percentile"):
+        Protocol(source="x", normaliser=normaliser, percentile=percentile)  # type: ignore[arg-type]
+
+
+def test_otsu_splits_two_values() -> None:
+    image = np.full((8, 8), 40, np.uint8)
+    image[2:5, 2:5] = 200
+    assert 40 <= maps.otsu(image) < 200
+
+
+# Masks
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**31))
+def test_pxap_and_pixel_iou_equal_loops_over_thresholds(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts, scored, truth = np.zeros((2, masks.BINS), np.int64), [], []
+    for _ in range(3):
+        score_map = rng.integers(0, 30, (6, 5)) / 29
+        mask = rng.choice([0, 1, 2, masks.IGNORED], (6, 5)).astype(np.uint8)
+        counts += masks.histogram(score_map, mask)
+        kept = mask != masks.IGNORED
+        scored += score_map[kept].tolist()
+        truth += (mask[kept] > 0).tolist()
+    average, before = 0.0, 0.0
+    ious = masks.pixel_iou(counts)
+    for k in range(999, -1, -1):
+        above = [t for s, t in zip(scored, truth, strict=True) if s >= k / 1000]
+        recall, precision = sum(above) / max(sum(truth), 1), sum(above) / max(len(above), 1)
+        average += precision * (recall - before)
+        before = recall
+        union = sum(truth) + len(above) - sum(above)
+        assert ious[k] == pytest.approx(100 * sum(above) / max(union, 1))
+    assert masks.pixel_average_precision(counts) == pytest.approx(100 * average)
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((10, 10, 29, 29), "correct"),
+        ((10, 10, 19, 19), "part"),  # a quarter of it
+        ((0, 0, 59, 59), "more"),  # all of it and much else
+        ((20, 10, 39, 49), "other"),
+        ((60, 60, 79, 79), "other"),
+        (
+            (10, 14, 29, 43),
+            "part",
+        ),  # it covers 0.8 of the object, and more than half of it lies there: part comes first
+    ],
+)
+def test_kinds_of_error(box: tuple[int, ...], expected: str) -> None:
+    true = np.array([[10.0, 10, 29, 29]])
+    assert errors.kind(np.array(box, dtype=float), true) == expected
+
+
+def test_one_box_over_two_objects_is_multi_instance() -> None:
+    two = np.array([[0.0, 0, 9, 9], [20, 0, 29, 9]])
+    assert errors.kind(np.array([0.0, 0, 29, 9]), two) == "multi_instance"
+    assert errors.kind(np.array([0.0, 0, 29, 9]), two[:1]) == "more"
+
+
+def test_shares_of_errors_add_up_with_and_without_the_class() -> None:
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.integers(0, 40, (2, 60, 2, 2)), axis=2).astype(float)
+    predicted, true = corners.reshape(2, 60, 4)
+    found = errors.decompose(predicted, list(true[:, None]), rng.random(60) < 0.5)
+    for prefix in ("error.", "error_gt_known."):
+        assert sum(v for k, v in found.items() if k.startswith(prefix)) == pytest.approx(100)
+    right = share([errors.kind(p, t[None]) == "correct" for p, t in zip(predicted, true, strict=True)])
+    assert found["error_gt_known.correct"] == pytest.approx(right)
+    assert found["error_gt_known.multi_instance"] == 0
+
+
+def test_sizes_are_shares_of_the_image() -> None:
+    true = [np.array([[0.0, 0, side - 1, side - 1]]) for side in (5, 10, 10, 50, 100)]
+    found = errors.by_size(np.array([True, True, False, False, True]), true, 100)
+    assert found == pytest.approx({
+        "size.0-1": 200 / 3, "size_images.0-1": 3, "size.16-25": 0, "size_images.16-25": 1,
+        "size.81-100": 100, "size_images.81-100": 1,
+    })  # fmt: skip
+
+
+# Statistics
+
+
+def test_replicates_equal_a_loop_over_resamples() -> None:
+    test, val = scores(1, 40), scores(2, 30)
+    found = statistics.replicates(test, val, HONEST, count=25)
+    for r in range(25):
+        drawn, drawn_val = (
+            np.random.default_rng([len(s.top1), stream, r]).integers(0, len(s.top1), len(s.top1))
+            for stream, s in enumerate((test, val))
+        )
+        level = best(val.curve[drawn_val], 0.5)[1]
+        located = test.curve[drawn, level] >= 0.5
+        assert found["gt_known_loc"][r] == pytest.approx(100 * located.mean(), abs=1e-3)
+        assert found["top1_loc"][r] == pytest.approx(100 * (located & test.top1[drawn]).mean(), abs=1e-3)
+        assert found["top1_cls"][r] == pytest.approx(100 * test.top1[drawn].mean(), abs=1e-3)
+        assert test.curve_v2 is not None
+        assert val.curve_v2 is not None
+        v2 = [(test.curve_v2[drawn, best(val.curve_v2[drawn_val], iou)[1]] >= iou).mean() for iou in (0.3, 0.5, 0.7)]
+        assert found["max_box_acc_v2"][r] == pytest.approx(100 * np.mean(v2), abs=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["oracle", "fixed", "otsu"])
+def test_replicates_under_other_policies(policy: str) -> None:
+    test, val = scores(1, 40), scores(2, 30)
+    found = statistics.replicates(test, val, HONEST.model_copy(update={"threshold": policy}), count=10)
+    for r in range(10):
+        drawn = np.random.default_rng([40, 0, r]).integers(0, 40, 40)
+        level = {"oracle": best(test.curve[drawn], 0.5)[1], "fixed": 51, "otsu": test.otsu[drawn]}[policy]
+        assert found["gt_known_loc"][r] == pytest.approx(100 * (test.curve[drawn, level] >= 0.5).mean(), abs=1e-3)
+
+
+def test_the_interval_of_one_seed_is_that_of_the_images() -> None:
+    count, found = 400, np.random.default_rng(0).random(400) < 0.7
+    curve = np.repeat(found[:, None].astype(float), 255, axis=1)
+    one = Scores(curve, None, np.zeros(count, int), found, found)
+    runs = statistics.replicates(one, one, HONEST)["gt_known_loc"][None]
+    mean, half = statistics.interval(runs)
+    assert mean == pytest.approx(100 * found.mean(), abs=0.5)
+    assert half == pytest.approx(196 * np.sqrt(found.mean() * (1 - found.mean()) / count), rel=0.1)
+
+
+def test_seeds_widen_the_interval_by_students_t() -> None:
+    constant = np.array([60.0, 66.0, 63.0])[:, None].repeat(1000, axis=1)
+    mean, half = statistics.interval(constant)
+    low, high = scipy_stats.t.interval(0.95, 2, 63, scipy_stats.sem([60, 66, 63]))
+    assert (mean, half) == pytest.approx((63, (high - low) / 2))
+
+
+def test_methods_on_the_same_images_are_paired() -> None:
+    test, val = scores(1, 200), scores(2, 100)
+    better = Scores(np.minimum(test.curve + 0.2, 1), None, test.otsu, test.top1, test.top5)
+    fixed = HONEST.model_copy(update={"threshold": "fixed"})
+    a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
+    assert statistics.spread(a - b)[1] < np.hypot(statistics.spread(a)[1], statistics.spread(b)[1])
+    assert statistics.beats(a - b) == 1
+    assert statistics.beats(b - a) == 0
+    assert statistics.beats(a - a) == 0.5
+    assert statistics.p_value(a - b) < 1e-3
+    assert statistics.p_value(a - a) == 1
+
+
+def test_what_is_detectable_is_found_in_four_of_five_studies() -> None:
+    rng = np.random.default_rng(0)
+    difference = rng.normal(0, 1.5, (1, 1000))
+    effect = statistics.detectable(difference)
+    found = [statistics.p_value(difference - difference.mean() + rng.normal(effect, 1.5)) < 0.05 for _ in range(2000)]
+    assert 0.77 < np.mean(found) < 0.83
+
+
+def test_holm_equals_its_definition() -> None:
+    found = statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
+    assert found == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
+    assert statistics.holm({}) == {}

@@ -1,6 +1,10 @@
-"""Maps to a record: curves.npz (best IoU of each image at each threshold), record.json, examples.npz."""
+"""Maps to a record: curves.npz (IoU of each image at each threshold), record.json, examples.npz.
+
+Maps pass in chunks, so that memory holds their curves (2 kB an image) and never all of them at full size.
+"""
 
 import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,25 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from eil import records
-from eil.data import cache
+from eil.data import Image, cache
 from eil.data.cache import Cached
-from eil.evaluation import boxes, metrics
+from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
+from eil.evaluation.protocols import Contours, Policy, Protocol
 from eil.files import InputError, read_arrays, read_json, write_arrays
 from eil.records import Record
 from eil.run import Run
 
 Arrays = dict[str, npt.NDArray[Any]]
+CHUNK = 256  # maps at full size at once
+POLICIES: tuple[Policy, ...] = ("val", "oracle", "fixed", "otsu")
 _log = logging.getLogger(__name__)
 
 
-def evaluate(run: Run, data: Path, folder: Path) -> Record:
+def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest",)) -> Record:
     """Score a run's maps and write its record.
 
     Args:
         run: a localized run.
         data: folder of the decoded images.
         folder: the run's folder, with maps.npz, and train.json unless the run is a control's.
+        names: of protocols; the first is the record's own, of the others their own metrics are kept.
 
     Raises:
         InputError: maps that are missing, not finite, or not of this data set.
@@ -34,94 +42,168 @@ def evaluate(run: Run, data: Path, folder: Path) -> Record:
     arrays = read_arrays(folder / "maps.npz", "eil localize")
     description = cache.describe(data)
     side = int(description["crop"])
-    splits = {name: cache.open_split(data, name) for name in ("val", "test")}
-    images = {name: _to_8_bit(arrays[f"{name}_maps"], split, side) for name, split in splits.items()}
-    curves = {name: score(images[name], split, arrays[f"{name}_logits"]) for name, split in splits.items()}
-    write_arrays(
-        folder / "curves.npz",
-        {f"{name}_{kind}": getattr(s, kind) for name, s in curves.items() for kind in ("every", "largest")},
-    )
-    chosen, oracle = metrics.choose(curves["val"]), metrics.choose(curves["test"])
-    found = {f"test.val.{key}": value for key, value in metrics.metrics(curves["test"], chosen).items()}
-    found |= {f"test.oracle.{key}": value for key, value in metrics.metrics(curves["test"], oracle).items()}
-    found |= {f"val.val.{key}": value for key, value in metrics.metrics(curves["val"], chosen).items()}
-    found |= {"threshold.val": float(chosen.largest), "threshold.oracle": float(oracle.largest)}
-    found |= _coverage(images["test"], splits["test"], chosen.largest, description["parts"])
+    val, test = (cache.open_split(data, name) for name in ("val", "test"))
+    protocol = protocols.find(names[0])
+    on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
+    _write_curves(folder / "curves.npz", {"val": on, "test": scored})
+    level = metrics.level_of(protocol.threshold, on, scored, protocol)
+    found = _metrics(on, scored, protocol, level)
+    found |= _against_masks(arrays, val, test, side, protocol, level, description["parts"])
+    found |= _mistakes(arrays["test_maps"], scored, test, side, protocol, level)
     training = {} if run.control else read_json(folder / "train.json", "eil train")
+    hits = protocol.hits(scored.curve, 0.5)
     record = Record(
         run=run,
         key=run.key,
         status="done",
         metrics=found,
-        curves={"gt_known_loc": metrics.accuracy_over_levels(curves["test"].largest, 0.5).round(3).tolist()}
+        protocol=names[0],
+        others={name: _under(protocols.find(name), arrays, val, test, side) for name in names[1:]},
+        replicates={k: v.round(3).tolist() for k, v in statistics.replicates(scored, on, protocol).items()},
+        curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
         | _history(training.pop("history", [])),
         training=training,
-        provenance=records.provenance() | {"data_sha256": description["sha256"], "images": len(splits["test"].ids)},
+        provenance=records.provenance() | {"data_sha256": description["sha256"], "images": len(test.ids)},
     )
-    write_arrays(folder / "examples.npz", _examples(arrays, images["test"], splits["test"], chosen.largest))
+    write_arrays(folder / "examples.npz", _examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
-    shown = ("top1_loc", "gt_known_loc", "max_box_acc_v2", "top1_cls")
-    _log.info("%s: %s", run.name, ", ".join(f"{name} {found['test.val.' + name]:.1f}" for name in shown))
+    shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
+    _log.info("%s: %s", run.name, shown)
     return record
 
 
-def score(images: list[npt.NDArray[np.uint8]], split: Cached, logits: npt.NDArray[np.float32]) -> Scores:
-    """Curves and classification of a split from its 8-bit maps."""
-    threads = records.threads()
+def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
+    """Curves and classification of a split's maps under a protocol."""
+    logits, threads = arrays[f"{name}_logits"], records.threads()
+    rules = {protocol.contours} | ({protocol.contours_v2} if protocol.contours_v2 else set())
+    curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in rules}
+    levels: list[int] = []
+    for start, images in _chunks(arrays[f"{name}_maps"], split.ids, side, protocol):
+        true = [protocol.true_boxes(own) for own in split.boxes[start : start + len(images)]]
+        for contours, found in curves.items():
+            found.append(boxes.iou_curves(images, true, contours, protocol.rules, threads).astype(np.float32))
+        levels += [maps.otsu(image) for image in images]
     return Scores(
-        every=boxes.iou_curves(images, split.boxes, "all", threads),
-        largest=boxes.iou_curves(images, split.boxes, "largest", threads),
+        curve=np.concatenate(curves[protocol.contours]),
+        curve_v2=np.concatenate(curves[protocol.contours_v2]) if protocol.contours_v2 else None,
+        otsu=np.array(levels),
         top1=metrics.in_top(logits, split.labels, 1),
         top5=metrics.in_top(logits, split.labels, 5),
     )
 
 
-def _to_8_bit(maps: npt.NDArray[np.float32], split: Cached, side: int) -> list[npt.NDArray[np.uint8]]:
-    if len(maps) != len(split.ids):
-        raise InputError(f"{len(maps)} maps for {len(split.ids)} images: maps.npz is of another data set")
-    images = []
-    for score_map, name in zip(maps, split.ids, strict=True):
-        try:
-            images.append(boxes.to_8_bit(score_map, side))
-        except InputError as error:
-            raise InputError(f"image {name}: {error}") from None
-    return images
+def _chunks(
+    score_maps: npt.NDArray[np.floating], ids: Sequence[str], side: int, protocol: Protocol
+) -> Iterator[tuple[int, list[Image]]]:
+    """8-bit maps by the chunk, with the position of each chunk's first."""
+    if len(score_maps) != len(ids):
+        raise InputError(f"{len(score_maps)} maps for {len(ids)} images: maps.npz is of another data set")
+    for start in range(0, len(ids), CHUNK):
+        images = []
+        for score_map, name in zip(score_maps[start : start + CHUNK], ids[start : start + CHUNK], strict=True):
+            try:
+                images.append(maps.to_8_bit(score_map, side, protocol))
+            except InputError as error:
+                raise InputError(f"image {name}: {error}") from None
+        yield start, images
 
 
-def _coverage(images: list[npt.NDArray[np.uint8]], split: Cached, level: int, names: list[str]) -> dict[str, float]:
-    """Mean share of each part, in percent, that the map covers at the threshold chosen on val."""
-    if split.parts is None:
+def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metrics.Ints) -> dict[str, float]:
+    """Scores of test under every policy ("own" is the protocol's), and of val under thresholds chosen there."""
+    found: dict[str, float] = {}
+    for policy in POLICIES:
+        own = metrics.metrics(scored, on, protocol, policy)
+        found |= {f"test.{policy}.{key}": value for key, value in own.items()}
+        if policy == protocol.threshold:
+            found |= {f"test.own.{key}": value for key, value in own.items()}
+        found[f"threshold.{policy}"] = float(np.mean(metrics.level_of(policy, on, scored, protocol)))
+    found |= {f"val.val.{key}": value for key, value in metrics.metrics(on, on, protocol, "val").items()}
+    found |= {f"loss.{key}": value for key, value in metrics.losses(scored, level, protocol).items()}
+    return found
+
+
+def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
+    """Scores of the same maps under another protocol, its own policy."""
+    on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
+    return metrics.metrics(scored, on, protocol, protocol.threshold)
+
+
+def _against_masks(
+    arrays: Arrays,
+    val: Cached,
+    test: Cached,
+    side: int,
+    protocol: Protocol,
+    level: int | metrics.Ints,
+    names: list[str],
+) -> dict[str, float]:
+    """PxAP, pixel IoU at the threshold that is best on val, and the mean share of each part that a map covers."""
+    if test.parts is None or val.parts is None:
         return {}
-    shares = [
-        metrics.part_coverage(image, parts, level, len(names)) for image, parts in zip(images, split.parts, strict=True)
+    counts = {}
+    for name, mask in (("val", val.parts), ("test", test.parts)):
+        counts[name] = np.zeros((2, masks.BINS), np.int64)
+        for score_map, parts in zip(arrays[f"{name}_maps"], mask, strict=True):
+            counts[name] += masks.histogram(maps.prepared(score_map, side, protocol), parts)
+    levels = np.broadcast_to(level, len(test.ids))
+    covered = []
+    for start, images in _chunks(arrays["test_maps"], test.ids, side, protocol):
+        covered += [
+            masks.part_coverage(image, test.parts[i], int(levels[i]), len(names))
+            for i, image in enumerate(images, start)
+        ]
+    best = int(masks.pixel_iou(counts["val"]).argmax())
+    found = {"test.px_ap": masks.pixel_average_precision(counts["test"])}
+    found["test.own.pixel_iou"] = float(masks.pixel_iou(counts["test"])[best])
+    shares = np.nanmean(covered, axis=0)
+    return found | {f"coverage.{name}": 100 * float(share) for name, share in zip(names, shares, strict=True)}
+
+
+def _mistakes(
+    score_maps: npt.NDArray[np.floating],
+    scored: Scores,
+    test: Cached,
+    side: int,
+    protocol: Protocol,
+    level: int | metrics.Ints,
+) -> dict[str, float]:
+    """Kinds of error of the largest contour's box, and accuracy by the object's size."""
+    levels = np.broadcast_to(level, len(test.ids))
+    predicted = [
+        boxes.largest_box(image, int(levels[i]))
+        for start, images in _chunks(score_maps, test.ids, side, protocol)
+        for i, image in enumerate(images, start)
     ]
-    return {
-        f"coverage.{name}": 100 * float(share) for name, share in zip(names, np.nanmean(shares, axis=0), strict=True)
-    }
+    located = protocol.hits(metrics.at(scored.curve, level), 0.5)
+    return errors.decompose(np.stack(predicted), test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
+
+
+def _write_curves(path: Path, splits: dict[str, Scores]) -> None:
+    """``{split}_curve`` and ``{split}_curve_v2``, (N, 255) float32: every threshold policy is array work from here."""
+    arrays = {f"{name}_curve": scores.curve for name, scores in splits.items()}
+    arrays |= {f"{name}_curve_v2": scores.curve_v2 for name, scores in splits.items() if scores.curve_v2 is not None}
+    write_arrays(path, arrays)
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
     return {f"history.{key}": [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
 
 
-def _examples(arrays: Arrays, images: list[npt.NDArray[np.uint8]], split: Cached, level: int) -> Arrays:
+def _examples(arrays: Arrays, split: Cached, side: int, protocol: Protocol, level: int | metrics.Ints) -> Arrays:
     """What the qualitative figure shows of the chosen test images, in the S x S frame."""
     chosen = arrays["examples"]
-    predicted = []
-    for i in chosen:
-        candidates, areas = boxes.boxes_at(images[i], level)
-        predicted.append(candidates[areas.argmax()])
-    side = images[0].shape[0]
+    levels = np.broadcast_to(level, len(split.ids))
+    images = {int(i): maps.to_8_bit(arrays["test_maps"][i], side, protocol) for i in chosen}
     views = {
-        name: np.stack([boxes.to_8_bit(view, side) for view in array])
+        name: np.stack([maps.to_8_bit(view, side, protocol) for view in array])
         for name, array in arrays.items()
         if name.startswith("view_")
     }
     return {
         "ids": np.array([split.ids[i] for i in chosen]),
         "images": np.stack([split.images[i] for i in chosen]),
-        "maps": np.stack([images[i] for i in chosen]),
-        "predicted": np.stack(predicted),
+        "maps": np.stack(list(images.values())),
+        "predicted": np.stack([boxes.largest_box(image, int(levels[i])) for i, image in images.items()]),
         "true": np.stack([split.boxes[i][0] for i in chosen]),
         **views,
     }

@@ -1,7 +1,9 @@
 """Scores of a split from its IoU curves and logits.
 
-A threshold is a level 0..254 of the 8-bit map. It is chosen on val and used on test; the oracle, chosen on
-test itself, stands beside it under its own name. All values are percentages, higher is better.
+A threshold is a level 0..254 of the 8-bit map. Where it comes from is a policy: chosen on val and used on test
+("val"), chosen on the scored images themselves ("oracle", what the benchmark prints and most papers mean), a
+fixed share of the map's maximum ("fixed"), or each image's own by Otsu's method ("otsu"). All values are
+percentages, higher is better, unless a name says loss.
 """
 
 from dataclasses import dataclass
@@ -9,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eil.evaluation.boxes import Floats
+from eil.evaluation.protocols import Policy, Protocol
 
 IOUS = (0.3, 0.5, 0.7)
 Bools = npt.NDArray[np.bool_]
+Curves = npt.NDArray[np.floating]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -20,23 +24,18 @@ class Scores:
     """What the metrics of a split are made of.
 
     Attributes:
-        every: best IoU of all contours at each level, (N, 255).
-        largest: IoU of the largest contour's box at each level, (N, 255).
-        top1: whether the true class is the first prediction, (N,); ``top5`` among the first five.
+        curve: IoU of the protocol's box for GT-known Loc at each level, (N, 255).
+        curve_v2: likewise for MaxBoxAccV2; None if the protocol has none.
+        otsu: each image's own level, (N,).
+        top1: whether the true class is the first prediction, (N,).
+        top5: whether it is among the first five, (N,).
     """
 
-    every: Floats
-    largest: Floats
+    curve: Curves
+    curve_v2: Curves | None
+    otsu: Ints
     top1: Bools
     top5: Bools
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Levels at which a map becomes boxes: for the largest contour (at IoU 0.5), and for V2 at each IoU."""
-
-    largest: int
-    every: tuple[int, ...]
 
 
 def in_top(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], k: int) -> Bools:
@@ -45,55 +44,73 @@ def in_top(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], k: i
     return np.asarray((logits >= own[:, None]).sum(axis=1) <= k)
 
 
-def accuracy_over_levels(curves: Floats, iou: float) -> Floats:
-    """Share of images whose IoU is at least ``iou``, in percent, at each level: (N, 255) -> (255,)."""
-    return np.asarray(100 * (curves >= iou).mean(axis=0))
+def accuracy_over_levels(hits: Bools) -> npt.NDArray[np.float64]:
+    """Share of images that are found at each level, in percent: (N, 255) -> (255,)."""
+    return np.asarray(100 * hits.mean(axis=0))
 
 
-def choose(scores: Scores) -> Thresholds:
-    """The thresholds that serve these images best; of equals, the lowest."""
-    return Thresholds(
-        largest=int(accuracy_over_levels(scores.largest, 0.5).argmax()),
-        every=tuple(int(accuracy_over_levels(scores.every, iou).argmax()) for iou in IOUS),
-    )
+def choose(hits: Bools, protocol: Protocol) -> int:
+    """The level at which most images are found, among those that the protocol allows; of equals, the lowest."""
+    return int(protocol.allowed[accuracy_over_levels(hits)[protocol.allowed].argmax()])
 
 
-def metrics(scores: Scores, thresholds: Thresholds) -> dict[str, float]:
-    """Every metric at given thresholds, in percent.
+def level_of(policy: Policy, chosen_on: Scores, scored: Scores, protocol: Protocol) -> int | Ints:
+    """The level of every image, or an own one of each, for GT-known Loc at IoU 0.5."""
+    if policy == "otsu":
+        return scored.otsu
+    if policy == "fixed":
+        return int(protocol.fixed * 255)
+    return choose(protocol.hits((scored if policy == "oracle" else chosen_on).curve, 0.5), protocol)
 
-    - ``gt_known_loc``: the largest contour's box of the true class's map has IoU >= 0.5. At the oracle
-      threshold this is MaxBoxAcc (Choe et al., CVPR 2020).
+
+def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, policy: Policy) -> dict[str, float]:
+    """Every metric of a split under a policy, in percent.
+
+    - ``gt_known_loc``: share of images whose box, from the true class's map, has IoU >= 0.5 with a true one. Under
+      the oracle policy and with the box of the largest contour this is MaxBoxAcc (Choe et al., CVPR 2020).
     - ``top1_loc``, ``top5_loc``: that, and the true class is the first (among the first five) predicted, at
       the same threshold.
-    - ``max_box_acc_v2``: mean over IoU 0.3, 0.5, 0.7 of the share of images where any contour's box reaches
-      it, each at its own threshold (Choe et al., TPAMI 2022, at the oracle's); ``max_box_acc_v2_30`` etc. singly.
+    - ``max_box_acc_v2``: mean over IoU 0.3, 0.5, 0.7 of the share of images found, each at its own threshold (Choe
+      et al., TPAMI 2022, under the oracle policy); ``max_box_acc_v2_30`` etc. singly.
     - ``top1_cls``, ``top5_cls``: classification alone.
-    """
-    located = scores.largest[:, thresholds.largest] >= 0.5
-    v2 = [accuracy_over_levels(scores.every, iou)[level] for iou, level in zip(IOUS, thresholds.every, strict=True)]
-    return {
-        "top1_loc": 100 * float((located & scores.top1).mean()),
-        "top5_loc": 100 * float((located & scores.top5).mean()),
-        "gt_known_loc": 100 * float(located.mean()),
-        "max_box_acc_v2": float(np.mean(v2)),
-        **{f"max_box_acc_v2_{iou * 100:.0f}": float(value) for iou, value in zip(IOUS, v2, strict=True)},
-        "top1_cls": 100 * float(scores.top1.mean()),
-        "top5_cls": 100 * float(scores.top5.mean()),
-    }
-
-
-def part_coverage(image: npt.NDArray[np.uint8], parts: npt.NDArray[np.uint8], level: int, count: int) -> Floats:
-    """Share of each part's pixels that lie above the threshold.
 
     Args:
-        image: 8-bit map, (S, S).
-        parts: part mask, (S, S), k for part k - 1, 0 where there is no object.
-        level: the threshold.
-        count: number of parts.
-
-    Returns:
-        (count,), NaN where a part is not to be seen.
+        scored: the split that is scored.
+        chosen_on: the split on which "val" chooses its thresholds.
+        protocol: what counts as found, and which levels there are.
+        policy: where thresholds come from.
     """
-    area = np.bincount(parts.ravel(), minlength=count + 1)[1:].astype(float)
-    covered = np.bincount(parts[image > level], minlength=count + 1)[1:]
-    return np.divide(covered, area, out=np.full(count, np.nan), where=area > 0)
+    level = level_of(policy, chosen_on, scored, protocol)
+    located = protocol.hits(at(scored.curve, level), 0.5)
+    found = {
+        "top1_loc": 100 * float((located & scored.top1).mean()),
+        "top5_loc": 100 * float((located & scored.top5).mean()),
+        "gt_known_loc": 100 * float(located.mean()),
+        "top1_cls": 100 * float(scored.top1.mean()),
+        "top5_cls": 100 * float(scored.top5.mean()),
+    }
+    if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
+        for iou in IOUS:
+            source = scored.curve_v2 if policy == "oracle" else chosen_on.curve_v2
+            own = level if policy in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
+            hits = protocol.hits(at(scored.curve_v2, own), iou)
+            found[f"max_box_acc_v2_{iou * 100:.0f}"] = 100 * float(hits.mean())
+        found["max_box_acc_v2"] = float(np.mean([found[f"max_box_acc_v2_{iou * 100:.0f}"] for iou in IOUS]))
+    return found
+
+
+def at(curve: Curves, level: int | Ints) -> Curves:
+    """IoU of each image at a level, or at its own, (N, 255) -> (N,)."""
+    return np.asarray(curve[np.arange(len(curve)), level])
+
+
+def losses(scored: Scores, level: int | Ints, protocol: Protocol) -> dict[str, float]:
+    """Why GT-known Loc is not 100: in percent of the images, together with it 100.
+
+    - ``map_loss``: no threshold whatever makes the map's box good enough.
+    - ``threshold_loss``: some threshold would, the one for all does not.
+    """
+    hits = protocol.hits(scored.curve, 0.5)
+    ever = hits.any(axis=1)
+    here = protocol.hits(at(scored.curve, level), 0.5)
+    return {"map_loss": 100 * float((~ever).mean()), "threshold_loss": 100 * float((ever & ~here).mean())}

@@ -15,14 +15,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from eil import plugins
-from eil.evaluation.boxes import LEVELS
+from eil.evaluation.pixels import LEVELS
 from eil.files import read_arrays, replacing
 from eil.records import Record
 from eil.report.cells import Cell, chosen, group, interval
 from eil.report.tables import gamma_sigma_grids
 
 matplotlib.use("agg")  # files, never a window
-METRIC = "test.val.gt_known_loc"
+METRIC = "test.own.gt_known_loc"
 STYLE: Any = {
     "figure.dpi": 150,
     "font.size": 8,

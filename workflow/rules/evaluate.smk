@@ -17,6 +17,7 @@ rule evaluate:
     threads: 1
     params:
         key=key,
+        protocols=STUDY.protocols,
         eil=EIL,
     message:
         "evaluate {wildcards.run}"

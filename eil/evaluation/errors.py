@@ -1,0 +1,70 @@
+"""What kind of error a box is, and how it depends on the object's size."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from eil.data import Boxes
+from eil.evaluation.boxes import area, intersection, iou
+
+KINDS = ("correct", "cls", "multi_instance", "part", "more", "other")
+SIZES = (0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100)  # percent of the image; the sides grow evenly
+Bools = npt.NDArray[np.bool_]
+
+
+def kind(box: Boxes, true: Boxes) -> str:
+    """What a predicted box is, (4,), (K, 4) (SPA; Pan et al., CVPR 2021, in the order of its authors' code).
+
+    With G the true box of the best IoU: "correct" if that exceeds 0.5; "multi_instance" if the prediction covers
+    more than 0.3 of several true boxes; "part" if more than half of it lies in G; "more" if it covers at least
+    0.7 of G; "other". As part comes before more, a box with half of it in G that covers 0.8 of G is a part.
+    """
+    predicted = box[None]
+    overlaps = iou(predicted, true)[0]
+    shared = intersection(predicted, true)[0]
+    of_true, of_box = shared / area(true), shared / area(predicted)
+    best = int(overlaps.argmax())
+    if overlaps[best] > 0.5:
+        return "correct"
+    if (of_true > 0.3).sum() > 1:
+        return "multi_instance"
+    if of_box[best] > 0.5:
+        return "part"
+    return "more" if of_true[best] >= 0.7 else "other"
+
+
+def decompose(predicted: Boxes, true: Sequence[Boxes], top1: Bools) -> dict[str, float]:
+    """Share of images of each kind, in percent, they add up to 100.
+
+    Args:
+        predicted: one box for each image, (N, 4).
+        true: true boxes of each image, (K, 4).
+        top1: whether the class is right, (N,).
+
+    Returns:
+        ``error.{kind}``, where a wrong class ("cls") comes before all else, as SPA has it; and
+        ``error_gt_known.{kind}``, which lets the class be.
+    """
+    kinds = np.array([kind(box, own) for box, own in zip(predicted, true, strict=True)])
+    with_class = np.where(top1, kinds, "cls")
+    found = {f"error.{name}": 100 * float((with_class == name).mean()) for name in KINDS}
+    return found | {f"error_gt_known.{name}": 100 * float((kinds == name).mean()) for name in KINDS if name != "cls"}
+
+
+def by_size(located: Bools, true: Sequence[Boxes], side: int) -> dict[str, float]:
+    """GT-known Loc by the share of the image that the first true box covers.
+
+    Returns:
+        ``size.{low}-{high}`` in percent of the images in the bin, ``size_images.{low}-{high}`` how many these are;
+        bins without images are left out.
+    """
+    shares = np.array([100 * area(boxes[:1])[0] / side**2 for boxes in true])
+    bins = np.digitize(shares, SIZES[1:-1], right=True)
+    found = {}
+    for k, (low, high) in enumerate(pairwise(SIZES)):
+        if (bins == k).any():
+            found[f"size.{low}-{high}"] = 100 * float(located[bins == k].mean())
+            found[f"size_images.{low}-{high}"] = float((bins == k).sum())
+    return found

@@ -1,0 +1,60 @@
+"""Scores against pixel masks: PxAP, pixel IoU, and how much of each part a map covers."""
+
+import numpy as np
+import numpy.typing as npt
+
+from eil.data import Image
+
+BINS = 1000
+IGNORED = 255  # in a mask: neither object nor background
+_EDGES = np.concatenate([np.arange(BINS) / BINS, [2.0]])
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def histogram(score_map: Floats, mask: Image) -> Counts:
+    """How many pixels have each score, (S, S) in [0, 1], (S, S) -> (2, 1000): on the object and off it.
+
+    Args:
+        score_map: normalised.
+        mask: 0 off the object, :data:`IGNORED` where nobody says, else on it.
+    """
+    counted = mask != IGNORED
+    on = score_map[counted & (mask > 0)]
+    off = score_map[counted & (mask == 0)]
+    return np.stack([np.histogram(values, _EDGES)[0] for values in (on, off)])
+
+
+def pixel_average_precision(counts: Counts) -> float:
+    """PxAP of pixels pooled over all images, in percent: ``sum_k P_k (R_k - R_(k-1))`` (Choe et al., CVPR 2020).
+
+    Args:
+        counts: the sum of all images' :func:`histogram`, (2, 1000).
+    """
+    true_positive, false_positive = counts[:, ::-1].cumsum(axis=1)
+    positive = np.maximum(true_positive + false_positive, 1)
+    gained = np.diff(true_positive, prepend=0) / max(int(counts[0].sum()), 1)
+    return 100 * float((true_positive / positive * gained).sum())
+
+
+def pixel_iou(counts: Counts) -> Floats:
+    """IoU of pooled pixels with a score of at least k/1000, in percent, (2, 1000) -> (1000,)."""
+    true_positive, false_positive = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    return np.asarray(100 * true_positive / np.maximum(counts[0].sum() + false_positive, 1))
+
+
+def part_coverage(image: Image, parts: Image, level: int, count: int) -> Floats:
+    """Share of each part's pixels that lie above the threshold.
+
+    Args:
+        image: 8-bit map, (S, S).
+        parts: part mask, (S, S), k for part k - 1, 0 where there is no object.
+        level: the threshold.
+        count: number of parts.
+
+    Returns:
+        (count,), NaN where a part is not to be seen.
+    """
+    area = np.bincount(parts.ravel(), minlength=count + 1)[1:].astype(float)
+    covered = np.bincount(parts[image > level], minlength=count + 1)[1:]
+    return np.divide(covered, area, out=np.full(count, np.nan), where=area > 0)

@@ -1,0 +1,81 @@
+"""What the compiled passes over a map's pixels share: their order, union-find, boxes and their overlap."""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+Parents = npt.NDArray[np.int32]
+LEVELS = 255
+
+
+class Rules(NamedTuple):
+    """How pixels become a box, and boxes an IoU; by default as the wsolevaluation benchmark has it.
+
+    Attributes:
+        beyond: 1 if a box ends at x + w, one pixel beyond its last, 0 if at x + w - 1.
+        clipped: whether it then ends at the last pixel of the image at most.
+        inclusive: 1 if a corner is a pixel, whose area counts, 0 if it is a point.
+        empty: the box where nothing is above the threshold.
+    """
+
+    beyond: int = 1
+    clipped: bool = True
+    inclusive: int = 1
+    empty: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@numba.njit(nogil=True, cache=True)
+def box_of(x0: int, y0: int, x1: int, y1: int, height: int, width: int, rules: Rules) -> tuple[int, int, int, int]:
+    """The box of a frame of pixels."""
+    x1, y1 = x1 + rules.beyond, y1 + rules.beyond
+    if rules.clipped:
+        x1, y1 = min(x1, width - 1), min(y1, height - 1)
+    return (x0, y0, x1, y1)
+
+
+@numba.njit(nogil=True, cache=True)
+def overlap(box: tuple[int, int, int, int], boxes: Floats, rules: Rules) -> float:
+    """Best IoU of a box with true ones."""
+    best = 0.0
+    x0, y0, x1, y1 = float(box[0]), float(box[1]), float(box[2]), float(box[3])
+    one = rules.inclusive
+    own = (x1 - x0 + one) * (y1 - y0 + one)
+    for k in range(boxes.shape[0]):
+        wide = min(x1, boxes[k, 2]) - max(x0, boxes[k, 0]) + one
+        high = min(y1, boxes[k, 3]) - max(y0, boxes[k, 1]) + one
+        if wide > 0 and high > 0:
+            other = (boxes[k, 2] - boxes[k, 0] + one) * (boxes[k, 3] - boxes[k, 1] + one)
+            best = max(best, wide * high / (own + other - wide * high))
+    return best
+
+
+@numba.njit(nogil=True, cache=True)
+def by_value(image: Bytes) -> Ints:
+    """Positions of the pixels, lowest value first (a counting sort)."""
+    flat = image.reshape(-1)
+    starts = np.zeros(257, np.int64)
+    for value in flat:
+        starts[value + 1] += 1
+    starts = np.cumsum(starts)
+    order = np.empty(flat.size, np.int64)
+    for pixel in range(flat.size):
+        value = flat[pixel]
+        order[starts[value]] = pixel
+        starts[value] += 1
+    return order
+
+
+@numba.njit(nogil=True, cache=True)
+def find(parent: Parents, pixel: int) -> int:
+    """The root of a pixel's component, -1 if the pixel is in none; paths are halved on the way."""
+    if parent[pixel] < 0:
+        return -1
+    while parent[pixel] != pixel:
+        parent[pixel] = parent[parent[pixel]]
+        pixel = parent[pixel]
+    return pixel

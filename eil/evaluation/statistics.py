@@ -1,0 +1,142 @@
+"""How sure a score is: the images of a split and the seeds of a training are both samples.
+
+Images are resampled (Efron's bootstrap), and the threshold is chosen anew in each replicate, as it was chosen
+on images too. All runs that are scored on the same images take the same resamples, so that differences between
+methods are paired. Seeds are few, hence their spread is widened by Student's t instead of resampled alone.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, at
+from eil.evaluation.protocols import Protocol
+
+REPLICATES = 1000
+_CHUNK = 100  # replicates at once: 50,000 images take 20 MB
+Floats = npt.NDArray[np.float64]
+Hits = npt.NDArray[np.bool_]
+Weights = npt.NDArray[np.float32]
+
+
+def replicates(scored: Scores, chosen_on: Scores, protocol: Protocol, count: int = REPLICATES) -> dict[str, Floats]:
+    """Bootstrap replicates of the main metrics, in percent, name -> (count,).
+
+    Args:
+        scored: the split that is scored.
+        chosen_on: the split on which thresholds are chosen if the protocol's policy is "val".
+        protocol: its policy decides where each replicate chooses its threshold; one that is fixed stays.
+        count: how many.
+    """
+    kinds = {"gt_known_loc": _Choice(protocol, scored, scored.curve, chosen_on.curve, 0.5)}
+    if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
+        kinds |= {f"v2_{iou}": _Choice(protocol, scored, scored.curve_v2, chosen_on.curve_v2, iou) for iou in IOUS}
+    parts: list[dict[str, Floats]] = []
+    for start in range(0, count, _CHUNK):
+        wanted = range(start, min(start + _CHUNK, count))
+        weights, on = (_weights(len(s.top1), wanted, stream) for stream, s in enumerate((scored, chosen_on)))
+        found = {}
+        for name, choice in kinds.items():
+            columns = choice.columns(weights, on)
+            found[name] = _take(_accuracy(weights, choice.hits), columns)
+            if name == "gt_known_loc":
+                found["top1_loc"] = _take(_accuracy(weights, choice.hits & scored.top1[:, None]), columns)
+        found["top1_cls"] = _accuracy(weights, scored.top1[:, None])[:, 0]
+        parts.append(found)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    singles = [joined.pop(name) for name in kinds if name.startswith("v2_")]
+    return joined | ({"max_box_acc_v2": np.mean(singles, axis=0)} if singles else {})
+
+
+def spread(runs: Floats) -> tuple[float, float]:
+    """Mean, and its standard deviation over images and seeds.
+
+    Args:
+        runs: replicates of each seed's run, (S, R), resampled alike.
+
+    Returns:
+        Mean over seeds and replicates; the root of (variance over images of the seeds' mean) + (variance of the
+        seeds' means, widened from the normal to Student's distribution with S - 1 degrees of freedom).
+    """
+    images = float(runs.mean(axis=0).var(ddof=1)) if runs.shape[1] > 1 else 0.0
+    seeds = 0.0
+    if len(runs) > 1:
+        wide = stats.t.ppf(0.975, len(runs) - 1) / stats.norm.ppf(0.975)
+        seeds = float(wide**2 * runs.mean(axis=1).var(ddof=1) / len(runs))
+    return float(runs.mean()), float(np.sqrt(images + seeds))
+
+
+def interval(runs: Floats) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval over images and seeds, (S, R) -> two numbers."""
+    mean, deviation = spread(runs)
+    return mean, float(stats.norm.ppf(0.975)) * deviation
+
+
+def p_value(difference: Floats) -> float:
+    """Two-sided p of a paired difference being none, from :func:`spread`, (S, R) -> a number in [0, 1]."""
+    mean, deviation = spread(difference)
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    return 2 * float(stats.norm.sf(abs(mean) / deviation))
+
+
+def beats(difference: Floats) -> float:
+    """Probability that A beats B on resampled images with a seed drawn for both; ties count half, (S, R) -> [0, 1]."""
+    return float((difference > 0).mean() + (difference == 0).mean() / 2)
+
+
+def detectable(difference: Floats) -> float:
+    """The smallest true difference that would be told from none at 5 % with a power of 80 %, (S, R) -> points."""
+    return float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * spread(difference)[1]
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction of several p-values, name -> corrected p (Holm, 1979)."""
+    found, largest = {}, 0.0
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        largest = max(largest, min(1.0, p * (len(p_values) - rank)))
+        found[name] = largest
+    return found
+
+
+class _Choice:
+    """Which images are found at the levels that there are, and how a replicate chooses one of these."""
+
+    def __init__(self, protocol: Protocol, scored: Scores, curve: Curves, curve_on: Curves, iou: float) -> None:
+        self.on: Hits | None = None
+        if protocol.threshold in ("fixed", "otsu"):
+            level = scored.otsu if protocol.threshold == "otsu" else int(protocol.fixed * 255)
+            self.hits = protocol.hits(at(curve, level), iou)[:, None]  # nothing to choose
+            return
+        self.hits = protocol.hits(curve[:, protocol.allowed], iou)
+        if protocol.threshold == "val":
+            self.on = protocol.hits(curve_on[:, protocol.allowed], iou)
+
+    def columns(self, weights: Weights, on: Weights) -> Ints:
+        """The best level's column in each replicate, (R,)."""
+        accuracy = _accuracy(weights, self.hits) if self.on is None else _accuracy(on, self.on)
+        return np.asarray(accuracy.argmax(axis=1))
+
+
+def _weights(images: int, wanted: Sequence[int], stream: int) -> Weights:
+    """How often each image is drawn in each replicate, (R, N).
+
+    A pure function of its arguments: this is what pairs the runs.
+    """
+    drawn = np.empty((len(wanted), images), np.float32)
+    for row, replicate in zip(drawn, wanted, strict=True):
+        rng = np.random.default_rng([images, stream, replicate])
+        row[:] = np.bincount(rng.integers(0, images, images), minlength=images)
+    return drawn
+
+
+def _accuracy(weights: Weights, hits: Hits) -> Floats:
+    """Accuracy of each replicate at each level, in percent, (R, N), (N, L) -> (R, L)."""
+    counts = weights @ hits.astype(np.float32)  # whole numbers, exact in float32: equal levels stay equal
+    return 100 * counts.astype(np.float64) / len(hits)
+
+
+def _take(accuracy: Floats, columns: Ints) -> Floats:
+    return np.asarray(accuracy[np.arange(len(accuracy)), columns])
