@@ -65,14 +65,14 @@ def evaluate(args: argparse.Namespace) -> None:
 def aggregate(args: argparse.Namespace) -> None:
     """Gather the records of a study into records.parquet and tables."""
     from eil import records
-    from eil.report import tables
+    from eil.report import analysis
 
     study = _study(args)
     runs, dropped = study.plan(str(args.study))
     found = records.collect(runs, args.results / "runs")
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)
-    for name, text in tables.write(study, found, len(runs), dropped).items():
+    for name, text in analysis.write(study, found, len(runs), dropped).items():
         write_text(args.results / "tables" / name, text)
     failed = sum(record.status == "failed" for record in found)
     print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")

@@ -14,9 +14,11 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from eil import records
-from eil.files import write_arrays
+from eil.evaluation import statistics
+from eil.evaluation.errors import KINDS
+from eil.files import InputError, write_arrays
 from eil.records import Record
-from eil.report import cells, figures, tables
+from eil.report import analysis, cells, figures, tables
 from eil.study import Study, parse
 
 
@@ -45,6 +47,101 @@ def made_up(study: Study) -> list[Record]:
     return found
 
 
+@pytest.fixture
+def resampled(made_up: list[Record]) -> list[Record]:
+    """The same with everything that an evaluation leaves: replicates, policies, errors, sizes, another protocol."""
+    shared = np.random.default_rng(9).normal(0, 2, 500)  # what the images have in common
+    found = []
+    for k, record in enumerate(made_up):
+        more = dict.fromkeys([*analysis.POLICIES.values(), *analysis.MASKS.values()], 40.0)
+        more |= {f"error.{kind}": 100 / len(KINDS) for kind in KINDS} | {"size.0-1": 5.0, "size_images.0-1": 8.0}
+        own = np.random.default_rng(k).normal(0, 0.5, 500)
+        replicates = {name.removeprefix(cells.OWN): (record.metrics[name] + shared + own).round(3).tolist()
+                      for name in record.metrics if name.startswith(cells.OWN)}  # fmt: skip
+        update = {
+            "metrics": more | record.metrics,
+            "replicates": replicates,
+            "others": {"ts-cam": {"gt_known_loc": 7.0}},
+        }
+        found.append(record.model_copy(update=update))
+    return found
+
+
+def test_intervals_hold_images_and_seeds(study: Study, resampled: list[Record]) -> None:
+    cam = cells.group(resampled)[0]
+    runs = np.array([record.replicates["gt_known_loc"] for record in cam.records])
+    scores = np.array(cam.values(tables.METRIC))
+    mean, half = cells.interval(cam, tables.METRIC)
+    assert mean == pytest.approx(scores.mean())
+    t = stats.t.interval(0.95, 2, scores.mean(), stats.sem(scores))
+    images = 1.96 * (runs - runs.mean(axis=1, keepdims=True)).mean(axis=0).std(ddof=1)
+    seeds_only = (t[1] - t[0]) / 2
+    assert half == pytest.approx(np.hypot(images, seeds_only), rel=0.02)
+    assert "over images (bootstrap" in analysis.write(study, resampled, 30, [])["main.md"]
+
+
+def test_what_images_share_does_not_hide_a_difference(resampled: list[Record]) -> None:
+    own = {cell.label: cell for cell in cells.group(resampled) if cell.backbone == "vgg_small"}
+    a, b = own["cam"], own["eil (gamma=0.6, sigma=0.5)"]
+    paired = cells.difference(b, a, tables.METRIC)
+    assert paired is not None
+    assert paired.shape == (3, 500)
+    mean, half = statistics.interval(paired)
+    assert mean == pytest.approx(b.mean(tables.METRIC) - a.mean(tables.METRIC))
+    assert half < np.hypot(cells.interval(a, tables.METRIC)[1], cells.interval(b, tables.METRIC)[1])
+
+
+def test_bold_after_holms_correction(resampled: list[Record]) -> None:
+    rivals = [cell for cell in cells.group(resampled) if cell.backbone == "resnet_small"]
+    winners = cells.as_good_as_the_best(rivals, tables.METRIC)
+    best = max(rivals, key=lambda cell: cell.mean(tables.METRIC))
+    rest = [cell for cell in rivals if cell is not best]
+    differences = [cells.difference(best, cell, tables.METRIC) for cell in rest]
+    p = statistics.holm({str(k): statistics.p_value(d) for k, d in enumerate(differences) if d is not None})
+    assert winners[0] is best
+    assert winners[1:] == [cell for k, cell in enumerate(rest) if p[str(k)] > 0.05]
+    assert rivals[0] not in winners  # CAM is 20 points behind
+
+
+def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, resampled: list[Record]) -> None:
+    table = analysis.comparisons(study, cells.chosen(cells.group(resampled)), [])
+    assert [row[:3] for row in table.rows] == [
+        [backbone, "eil (gamma=0.8, sigma=0.5)", "cam"] for backbone in ("vgg_small", "resnet_small")
+    ]
+    for row in table.rows:
+        difference, better, p, least = row[3:]
+        assert isinstance(difference, tables.Value)
+        assert float(better) == 1.0  # type: ignore[arg-type]
+        assert float(p) < 0.05  # type: ignore[arg-type]
+        assert float(least) == pytest.approx(difference.half / 1.96 * 2.8, abs=0.02)  # type: ignore[arg-type]
+
+
+def test_marginal_effects_average_the_others(study: Study, resampled: list[Record]) -> None:
+    name, grid = next(iter(tables.gamma_sigma_grids(cells.group(resampled)).items()))
+    table = analysis.marginal(study, name, grid, [])
+    assert [row[0] for row in table.rows] == ["γ = 0.6", "γ = 0.8", "σ = 0.5", "σ = 1"]
+    expected = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.6])
+    assert isinstance(table.rows[0][1], tables.Value)
+    assert table.rows[0][1].mean == pytest.approx(expected)
+
+
+def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, resampled: list[Record]) -> None:
+    both = study.model_copy(update={"protocols": ("honest", "ts-cam")})
+    texts = analysis.write(both, resampled, len(resampled), [])
+    names = {"main", "grid", "policies", "errors", "sizes", "comparisons", "masks", "protocols"}
+    assert names < {name.removesuffix(".md") for name in texts if name.endswith(".md")}
+    assert "| Backbone | Method | honest | ts-cam | Seeds |" in texts["protocols.md"]
+    assert "| 7.0 ± 0.0 |" in texts["protocols.md"]
+    assert "protocols.md" not in analysis.write(study, resampled, len(resampled), [])
+    assert "0-1 % (n = 8)" in texts["sizes.md"]
+
+
+def test_a_table_never_mixes_protocols(study: Study, resampled: list[Record]) -> None:
+    resampled[3] = resampled[3].model_copy(update={"protocol": "ts-cam"})
+    with pytest.raises(InputError, match="records of several protocols, honest, ts-cam: evaluate again"):
+        analysis.write(study, resampled, len(resampled), [])
+
+
 def test_main_table_takes_settings_chosen_on_val(study: Study, made_up: list[Record]) -> None:
     table = tables.main_table(study, cells.group(made_up), [])
     assert [row[:2] for row in table.rows] == [
@@ -71,12 +168,12 @@ def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_
     assert bold == {"cam": False, "eil (gamma=0.8, sigma=0.5)": True, "control: oracle box": False}
     assert [row for row in table.rows if "control" not in str(row[1])] == list(alone.rows)
     assert "classification of cam" in table.notes[-1]
-    assert "| control" not in tables.write(study, [*found, *made_up], 30, [])["grid.md"]
+    assert "| control" not in analysis.write(study, [*found, *made_up], 30, [])["grid.md"]
 
 
 def test_values_are_means_with_students_interval(study: Study, made_up: list[Record]) -> None:
     table = tables.main_table(study, cells.group(made_up), [])
-    metric = "test.val.gt_known_loc"
+    metric = "test.own.gt_known_loc"
     values = [r.metrics[metric] for r in made_up if r.run.name.startswith("vgg_small-cam")]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     value = table.rows[0][table.header.index("GT-known Loc ↑")]
@@ -86,27 +183,28 @@ def test_values_are_means_with_students_interval(study: Study, made_up: list[Rec
     assert float(rows[0]["GT-known Loc ↑"]) == pytest.approx(np.mean(values))
 
 
-def test_bold_is_the_best_and_what_cannot_be_told_from_it(study: Study, made_up: list[Record]) -> None:
-    contestants = cells.group(made_up)
-    cam, *eils = (cell for cell in contestants if cell.backbone == "vgg_small")
-    metric = "test.val.gt_known_loc"
-    best = max(eils, key=lambda cell: np.mean(cell.values(metric)))
-    assert cells.as_good(best, best, metric)
-    assert not cells.as_good(cam, best, metric)
-    for cell in eils:
-        difference = np.subtract(best.values(metric), cell.values(metric))
-        if cell is not best:
-            assert cells.as_good(cell, best, metric) == (stats.ttest_1samp(difference, 0).pvalue > 0.05)
-
-
-def test_one_seed_has_no_interval_and_no_rival_is_its_equal(made_up: list[Record]) -> None:
-    first = [
-        cell for cell in cells.group([r for r in made_up if r.run.repetition == 0]) if cell.backbone == "vgg_small"
+def test_without_replicates_a_paired_t_test_over_seeds_decides(made_up: list[Record]) -> None:
+    cam, *eils = (cell for cell in cells.group(made_up) if cell.backbone == "vgg_small")
+    winners = cells.as_good_as_the_best([cam, *eils], tables.METRIC)
+    best = winners[0]
+    assert cam not in winners
+    p = {
+        str(k): stats.ttest_1samp(np.subtract(best.values(tables.METRIC), cell.values(tables.METRIC)), 0).pvalue
+        for k, cell in enumerate([cam, *eils])
+        if cell is not best
+    }
+    corrected = statistics.holm(p)
+    assert [cell in winners for cell in eils if cell is not best] == [
+        corrected[str(k)] > 0.05 for k, cell in enumerate([cam, *eils]) if cell is not best and cell is not cam
     ]
-    mean, half = cells.interval(first[0].values("test.val.top1_loc"))
+
+
+def test_one_seed_without_replicates_has_no_interval_and_no_equal(made_up: list[Record]) -> None:
+    first = [cell for cell in cells.group([r for r in made_up if r.run.repetition == 0])]
+    mean, half = cells.interval(first[0], "test.own.top1_loc")
     assert np.isnan(half)
     assert tables._markdown(tables.Value(mean, half)) == f"{mean:.1f}"
-    assert not cells.as_good(first[0], first[1], "test.val.top1_loc")
+    assert len(cells.as_good_as_the_best(first[:2], "test.own.top1_loc")) == 1
 
 
 def test_gamma_sigma_table_has_every_cell_at_its_place(study: Study, made_up: list[Record]) -> None:
@@ -115,17 +213,17 @@ def test_gamma_sigma_table_has_every_cell_at_its_place(study: Study, made_up: li
     table = found["vgg_small_eil"]
     assert list(table.header) == ["γ", "σ = 0.5", "σ = 1"]
     assert [row[0] for row in table.rows] == ["0.6", "0.8"]
-    values = [r.metrics["test.val.gt_known_loc"] for r in made_up if "vgg_small-eil-gamma0.8-sigma0.5" in r.run.name]
+    values = [r.metrics["test.own.gt_known_loc"] for r in made_up if "vgg_small-eil-gamma0.8-sigma0.5" in r.run.name]
     assert table.rows[1][1].mean == pytest.approx(np.mean(values))  # type: ignore[union-attr]
 
 
 def test_holes_are_shown_with_their_reason(study: Study, made_up: list[Record]) -> None:
     run = made_up[-1].run
     failed = Record(run=run, key=run.key, status="failed", error="NotFinite: at step 3")
-    texts = tables.write(study, [*made_up[:-2], failed], len(made_up), [])
+    texts = analysis.write(study, [*made_up[:-2], failed], len(made_up), [])
     assert "2 runs are missing from this table" in texts["main.md"]
     assert "failed: resnet_small-eil-gamma0.8-sigma1-seed2: NotFinite: at step 3" in texts["main.md"]
-    assert "left out: x: because" in tables.write(study, made_up, len(study.runs()), ["x: because"])["main.md"]
+    assert "left out: x: because" in analysis.write(study, made_up, len(study.runs()), ["x: because"])["main.md"]
 
 
 def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Record]) -> None:
@@ -136,14 +234,14 @@ def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Recor
 
 
 def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) -> None:
-    assert tables.write(study, [], 0, []) == {}
+    assert analysis.write(study, [], 0, []) == {}
     figures.write([], tmp_path)
     assert not list((tmp_path / "figures").iterdir())
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(study: Study, made_up: list[Record], tmp_path: Path) -> None:
-    texts = tables.write(study, made_up, len(study.runs()), [])
+    texts = analysis.write(study, made_up, len(study.runs()), [])
     body = "".join(text for name, text in texts.items() if name.endswith(".tex"))
     (tmp_path / "t.tex").write_text(
         rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
@@ -152,7 +250,7 @@ def test_latex_compiles(study: Study, made_up: list[Record], tmp_path: Path) -> 
 
 
 def test_latex_is_escaped_and_balanced(study: Study, made_up: list[Record]) -> None:
-    for name, text in tables.write(study, made_up, len(study.runs()), ["a_b: 5 % & more"]).items():
+    for name, text in analysis.write(study, made_up, len(study.runs()), ["a_b: 5 % & more"]).items():
         if name.endswith(".tex"):
             assert text.count("{") == text.count("}")
             assert r"vgg\_small" in text or r"$\gamma$" in text

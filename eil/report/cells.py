@@ -1,14 +1,18 @@
 """Records grouped into cells: one backbone, one method, one choice of settings, all repetitions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
+from eil.evaluation import statistics
 from eil.records import Record, settings_label
 
+Floats = npt.NDArray[np.float64]
+OWN = "test.own."  # scores under the protocol's own threshold policy
 SELECTION = "val.val.gt_known_loc"  # what settings are chosen by; test is never asked
 
 
@@ -37,12 +41,27 @@ class Cell:
         return f"{self.method} ({settings_label(self.settings)})" if self.settings else self.method
 
     def values(self, metric: str) -> list[float]:
-        """The metric of each repetition."""
-        return [record.metrics[metric] for record in self.records]
+        """The metric of each repetition; ``metric@protocol`` is that of a further protocol."""
+        name, _, protocol = metric.partition("@")
+        return [(record.others[protocol] if protocol else record.metrics)[name] for record in self.records]
+
+    def mean(self, metric: str) -> float:
+        """Over the repetitions."""
+        return float(np.mean(self.values(metric)))
+
+    def replicates(self, metric: str, repetitions: Container[int] | None = None) -> Floats | None:
+        """Bootstrap replicates of the protocol's own score, (S, R); None if the records have none of it."""
+        name = metric.removeprefix(OWN)
+        chosen = [r for r in self.records if repetitions is None or r.run.repetition in repetitions]
+        if not metric.startswith(OWN) or not chosen or any(name not in record.replicates for record in chosen):
+            return None
+        # The score itself is the centre; resamples, whose thresholds are chosen anew, only spread around theirs.
+        return np.array([_centred(r.replicates[name], r.metrics[metric]) for r in chosen])
 
     def has(self, metric: str) -> bool:
         """Whether the records know the metric."""
-        return all(metric in record.metrics for record in self.records)
+        name, _, protocol = metric.partition("@")
+        return all(name in (r.others.get(protocol, {}) if protocol else r.metrics) for r in self.records)
 
 
 def group(records: Iterable[Record]) -> list[Cell]:
@@ -64,12 +83,21 @@ def chosen(cells: Sequence[Cell]) -> list[Cell]:
     best: dict[tuple[str, str, str | None], Cell] = {}
     for cell in cells:
         key = (cell.backbone, cell.method, cell.control)
-        if key not in best or np.mean(cell.values(SELECTION)) > np.mean(best[key].values(SELECTION)):
+        if key not in best or cell.mean(SELECTION) > best[key].mean(SELECTION):
             best[key] = cell
     return list(best.values())
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(cell: Cell, metric: str) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval: over images and seeds, or over seeds alone (Student's t).
+
+    Replicates over images exist of the protocol's own scores; NaN for one seed without them.
+    """
+    runs = cell.replicates(metric)
+    return students(cell.values(metric)) if runs is None else statistics.interval(runs)
+
+
+def students(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95 % interval over repetitions (Student's t; NaN for one value)."""
     mean = float(np.mean(values))
     if len(values) < 2:
@@ -77,16 +105,43 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def as_good(cell: Cell, best: Cell, metric: str) -> bool:
-    """Whether ``cell`` cannot be told from ``best``: the 95 % interval of their paired difference holds 0.
+def difference(cell: Cell, other: Cell, metric: str) -> Floats | None:
+    """Replicates of ``cell``'s score less ``other``'s, (S, R), over the repetitions that both have."""
+    common = {r.run.repetition for r in cell.records} & {r.run.repetition for r in other.records}
+    ours, theirs = (c.replicates(metric, common) for c in (cell, other))
+    return None if ours is None or theirs is None or not common else ours - theirs
 
-    Repetitions pair, as they share initial weights and data order; those that one of the two lacks are left out.
+
+def as_good_as_the_best(cells: Sequence[Cell], metric: str) -> list[Cell]:
+    """The best by its mean, and all that cannot be told from it at 5 % (Holm's correction over the rest).
+
+    Repetitions pair, as they share initial weights and data order, and images do. Without replicates a paired
+    t interval over the repetitions decides, and one repetition tells nothing to be as good.
     """
-    if cell is best:
-        return True
-    own, other = ({r.run.repetition: r.metrics[metric] for r in c.records} for c in (cell, best))
-    differences = [other[repetition] - own[repetition] for repetition in own.keys() & other.keys()]
+    if not cells:
+        return []
+    best = max(cells, key=lambda cell: cell.mean(metric))
+    rest = {str(k): cell for k, cell in enumerate(cells) if cell is not best}
+    p_values = {}
+    for key, cell in rest.items():
+        runs = difference(best, cell, metric)
+        p_values[key] = _paired_p(best, cell, metric) if runs is None else statistics.p_value(runs)
+    corrected = statistics.holm(p_values)
+    return [best, *(cell for key, cell in rest.items() if corrected[key] > 0.05)]
+
+
+def _paired_p(cell: Cell, other: Cell, metric: str) -> float:
+    own, others = (
+        dict(zip((r.run.repetition for r in c.records), c.values(metric), strict=True)) for c in (cell, other)
+    )
+    differences = [own[repetition] - others[repetition] for repetition in own.keys() & others.keys()]
     if len(differences) < 2:
-        return False
-    mean, half = interval(differences)
-    return mean <= half
+        return 0.0
+    if np.ptp(differences) == 0:
+        return float(differences[0] == 0)
+    return float(stats.ttest_1samp(differences, 0).pvalue)
+
+
+def _centred(replicates: Sequence[float], score: float) -> Floats:
+    values = np.asarray(replicates)
+    return values - values.mean() + score

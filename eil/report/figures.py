@@ -76,7 +76,7 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
     labels = np.full(values.shape, "", dtype=object)
     for cell in grid:
         at = gammas.index(float(cell.settings["gamma"])), sigmas.index(float(cell.settings["sigma"]))
-        mean, half = interval(cell.values(METRIC))
+        mean, half = interval(cell, METRIC)
         values[at], labels[at] = mean, f"{mean:.1f}\n± {half:.1f}"
     rivals = [cell for cell in cells if cell.backbone == grid[0].backbone and not cell.settings]
     shown = ", ".join(f"{cell.method} {_mean(cell, METRIC):.1f}" for cell in rivals)
@@ -163,7 +163,7 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
     for axes, own in panels:
         width = 0.8 / len(own)
         for k, cell in enumerate(own):
-            means, halves = zip(*(interval(cell.values(f"coverage.{name}")) for name in names), strict=True)
+            means, halves = zip(*(interval(cell, f"coverage.{name}") for name in names), strict=True)
             at = np.arange(len(names)) + (k - (len(own) - 1) / 2) * width
             axes.bar(
                 at,

@@ -1,26 +1,25 @@
 """Tables as CSV, Markdown and LaTeX, from records alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from eil.records import Record
-from eil.report.cells import Cell, as_good, chosen, group, interval
+from eil.report.cells import Cell, as_good_as_the_best, chosen, interval
 from eil.run import readable
 from eil.study import Study
 
-# column -> metric; the threshold is val's unless the column says oracle
+# column -> metric; the threshold is the protocol's unless the column says oracle
 MAIN = {
-    "Top-1 Loc ↑": "test.val.top1_loc",
-    "GT-known Loc ↑": "test.val.gt_known_loc",
-    "MaxBoxAccV2 ↑": "test.val.max_box_acc_v2",
-    "Top-1 Cls ↑": "test.val.top1_cls",
+    "Top-1 Loc ↑": "test.own.top1_loc",
+    "GT-known Loc ↑": "test.own.gt_known_loc",
+    "MaxBoxAccV2 ↑": "test.own.max_box_acc_v2",
+    "Top-1 Cls ↑": "test.own.top1_cls",
     "MaxBoxAcc (oracle) ↑": "test.oracle.gt_known_loc",
     "MaxBoxAccV2 (oracle) ↑": "test.oracle.max_box_acc_v2",
 }
+METRIC = MAIN["GT-known Loc ↑"]
 
 
 @dataclass(frozen=True)
@@ -82,30 +81,6 @@ class Table:
         )
 
 
-def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> dict[str, str]:
-    """Every table of a study in every format, file name -> content.
-
-    Args:
-        study: what was compared.
-        records: of the runs that there are.
-        planned: how many runs there should be.
-        dropped: a line for each combination that was left out.
-    """
-    cells = group(records)
-    notes = _notes(study, records, planned, dropped)
-    tables = {}
-    if cells:
-        tables["main"] = main_table(study, cells, notes)
-        methods = [cell for cell in cells if not cell.control]
-        tables["grid"] = grid_table(study, methods, notes)
-        tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, methods, notes).items()}
-    return {
-        f"{name}.{suffix}": text
-        for name, table in tables.items()
-        for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex()))
-    }
-
-
 def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
     """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods."""
     backbones = list(dict.fromkeys(cell.backbone for cell in cells))
@@ -118,12 +93,12 @@ def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Tab
             f"controls learn nothing: their own maps with the classification of {', '.join(sorted(borrowed))}; none is "
             "compared for the best; the oracle box is the true one, random class the map of another class"
         )
-    return _cells_table(f"{study.name}: methods on {study.dataset.name}", contestants, [*notes, *note])
+    return cells_table(f"{study.name}: methods on {study.dataset.name}", contestants, MAIN, [*notes, *note])
 
 
 def grid_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
     """Every cell of the grid."""
-    return _cells_table(f"{study.name}: every setting on {study.dataset.name}", cells, notes)
+    return cells_table(f"{study.name}: every setting on {study.dataset.name}", cells, MAIN, notes)
 
 
 def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[str, Table]:
@@ -133,9 +108,11 @@ def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]
         gammas = sorted({float(cell.settings["gamma"]) for cell in grid})
         sigmas = sorted({float(cell.settings["sigma"]) for cell in grid})
         at = {(float(cell.settings["gamma"]), float(cell.settings["sigma"])): cell for cell in grid}
-        metric = "test.val.gt_known_loc"
-        best = max(grid, key=lambda cell: float(np.mean(cell.values(metric))))
-        rows = [[f"{gamma:g}", *(_value(at.get((gamma, sigma)), best, metric) for sigma in sigmas)] for gamma in gammas]
+        best = as_good_as_the_best(grid, METRIC)
+        rows: list[list[str | Value]] = []
+        for gamma in gammas:
+            line = [at.get((gamma, sigma)) for sigma in sigmas]
+            rows.append([f"{gamma:g}", *(Value(*interval(c, METRIC), c in best) if c else "–" for c in line)])
         header = ["γ", *(f"σ = {sigma:g}" for sigma in sigmas)]
         tables[name] = Table(
             f"{study.name}: GT-known Loc ↑ of {name.replace('_', ' ')} over γ and σ", header, rows, notes
@@ -155,47 +132,21 @@ def gamma_sigma_grids(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return {label: grid for label, grid in grids.items() if len(grid) > 1}
 
 
-def _cells_table(title: str, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
+def cells_table(
+    title: str, cells: Sequence[Cell], columns: Mapping[str, str], notes: Sequence[str], bold: bool = True
+) -> Table:
+    """A row a cell, a column a metric that all cells know; ``bold`` marks the best on each backbone."""
+    shown = {name: metric for name, metric in columns.items() if cells and all(cell.has(metric) for cell in cells)}
+    best: dict[str, list[Cell]] = {metric: [] for metric in shown.values()}
+    for backbone in dict.fromkeys(cell.backbone for cell in cells) if bold else ():
+        rivals = [cell for cell in cells if cell.backbone == backbone and not cell.control]
+        for metric in best:
+            best[metric] += as_good_as_the_best(rivals, metric)
     rows: list[list[str | Value]] = []
     for cell in cells:
-        rivals = [other for other in cells if other.backbone == cell.backbone and not other.control]
-        values = []
-        for metric in MAIN.values():
-            best = max(rivals, key=lambda other: float(np.mean(other.values(metric))), default=None)
-            values.append(_value(cell, best, metric))
+        values = [Value(*interval(cell, metric), cell in winners) for metric, winners in best.items()]
         rows.append([cell.backbone, cell.label, *values, str(len(cell.records))])
-    return Table(title, ["Backbone", "Method", *MAIN, "Seeds"], rows, notes)
-
-
-def _value(cell: Cell | None, best: Cell | None, metric: str) -> Value | str:
-    if cell is None:
-        return "–"
-    mean, half = interval(cell.values(metric))
-    return Value(mean, half, best is not None and not cell.control and as_good(cell, best, metric))
-
-
-def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> list[str]:
-    """What every table says of itself: protocol, numbers, holes."""
-    done = [record for record in records if record.status == "done"]
-    images = {record.provenance["images"] for record in done}
-    notes = [
-        f"percent, mean ± half-width of the 95 % interval over {study.seeds} seeds (Student's t), "
-        f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone and all whose paired "
-        "difference to it has an interval that holds 0",
-        "threshold chosen on val, oracle columns: on test; last checkpoint; box of the largest contour (IoU ≥ 0.5) "
-        "for Top-1 and GT-known Loc, best of all contours for MaxBoxAccV2 (IoU 0.3, 0.5, 0.7)",
-    ]
-    if any(record.run.pretrained for record in records):
-        names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
-        notes.append(f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes")
-    where = [r.provenance | {"precision": r.run.recipe.precision} for r in done if "versions" in r.provenance]
-    machines = sorted({f"{p['processor']}, {p['precision']}, torch {p['versions']['torch']}" for p in where})
-    notes += [f"evaluated on: {'; '.join(machines)}"] if machines else []
-    missing = planned - len(done)
-    if missing:
-        notes.append(f"{missing} runs are missing from this table")
-    notes += [f"failed: {record.run.name}: {record.error}" for record in records if record.status == "failed"]
-    return notes + [f"left out: {line}" for line in dropped]
+    return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes)
 
 
 def _markdown(cell: str | Value) -> str:

@@ -1,0 +1,161 @@
+"""Every table of a study: beside the main one comparisons, policies, protocols, errors, sizes, masks, marginals."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from eil.evaluation import statistics
+from eil.evaluation.errors import KINDS
+from eil.files import InputError
+from eil.records import Record
+from eil.report.cells import Cell, chosen, difference, group
+from eil.report.tables import (
+    METRIC,
+    Table,
+    Value,
+    cells_table,
+    gamma_sigma_grids,
+    gamma_sigma_tables,
+    grid_table,
+    main_table,
+)
+from eil.study import Study
+
+POLICIES = {
+    "val ↑": "test.val.gt_known_loc",
+    "fixed ↑": "test.fixed.gt_known_loc",
+    "Otsu ↑": "test.otsu.gt_known_loc",
+    "oracle ↑": "test.oracle.gt_known_loc",
+    "map loss ↓": "loss.map_loss",
+    "threshold loss ↓": "loss.threshold_loss",
+}
+MASKS = {"PxAP ↑": "test.px_ap", "pixel IoU ↑": "test.own.pixel_iou"}
+
+
+def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> dict[str, str]:
+    """Every table of a study in every format, file name -> content.
+
+    Args:
+        study: what was compared.
+        records: of the runs that there are.
+        planned: how many runs there should be.
+        dropped: a line for each combination that was left out.
+    """
+    cells = group(records)
+    notes = _notes(study, records, planned, dropped)
+    tables = {}
+    if cells:
+        tables["main"] = main_table(study, cells, notes)
+        methods = [cell for cell in cells if not cell.control]
+        tables["grid"] = grid_table(study, methods, notes)
+        tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, methods, notes).items()}
+        tables |= further(study, methods, notes)
+    return {
+        f"{name}.{suffix}": text
+        for name, table in tables.items()
+        if any(isinstance(value, Value) for row in table.rows for value in row)
+        for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex()))
+    }
+
+
+def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[str, Table]:
+    """Every such table that the records allow, by its file's name; of a grid, the settings chosen on val."""
+    best = chosen(cells)
+
+    def table(what: str, columns: Mapping[str, str], *more: str) -> Table:
+        return cells_table(f"{study.name}: {what}", best, columns, [*more, *notes], bold=False)
+
+    found = {
+        "policies": table(
+            "GT-known Loc by where the threshold comes from",
+            POLICIES,
+            "map loss: no threshold makes the box good enough; threshold loss: some would, the one used does not",
+        ),
+        "errors": table(
+            "kinds of error of the largest contour's box",
+            {kind.replace("_", " "): f"error.{kind}" for kind in KINDS},
+            "in SPA's order: wrong class, IoU above 0.5, several objects, part of one, more than one, other",
+        ),
+        "sizes": table("GT-known Loc by the share of the image that the object covers", _sizes(best)),
+        "comparisons": comparisons(study, best, notes),
+    }
+    if all(cell.has("test.px_ap") for cell in best):
+        parts = [key for key in best[0].records[0].metrics if key.startswith("coverage.")]
+        columns = MASKS | {f"{key.removeprefix('coverage.')} covered": key for key in parts}
+        found["masks"] = table("pixels", columns, "pixel IoU: pooled over images, at the threshold that is best on val")
+    if len(study.protocols) > 1:
+        columns = {study.protocols[0]: METRIC} | {name: f"gt_known_loc@{name}" for name in study.protocols[1:]}
+        found["protocols"] = table("GT-known Loc of the same maps by protocol, each with its own threshold", columns)
+    for name, grid in gamma_sigma_grids(cells).items():
+        found[f"marginal_{name}"] = marginal(study, name, grid, notes)
+    return found
+
+
+def comparisons(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
+    """Each method against the first on its backbone, in GT-known Loc."""
+    rows: list[list[str | Value]] = []
+    for backbone in dict.fromkeys(cell.backbone for cell in cells):
+        base, *others = [cell for cell in cells if cell.backbone == backbone]
+        runs = {cell.label: difference(cell, base, METRIC) for cell in others}
+        known = {label: values for label, values in runs.items() if values is not None}
+        corrected = statistics.holm({label: statistics.p_value(values) for label, values in known.items()})
+        for label, values in known.items():
+            mean, half = statistics.interval(values)
+            numbers = (statistics.beats(values), corrected[label], statistics.detectable(values))
+            rows.append([backbone, label, base.label, Value(mean, half), *(f"{number:.2f}" for number in numbers)])
+    header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
+    more = (
+        "difference in points of GT-known Loc; P(better): on resampled images with one seed drawn for both; smallest "
+    )
+    more += "detectable: the true difference that this study would have told from none with a power of 80 % at 5 %"
+    return Table(f"{study.name}: against the first method", header, rows, [more, *notes])
+
+
+def marginal(study: Study, name: str, grid: Sequence[Cell], notes: Sequence[str]) -> Table:
+    """Mean GT-known Loc at each gamma over the sigmas, and at each sigma over the gammas."""
+    rows: list[list[str | Value]] = []
+    for setting, sign in (("gamma", "γ"), ("sigma", "σ")):
+        for value in sorted({float(cell.settings[setting]) for cell in grid}):
+            own = [cell for cell in grid if float(cell.settings[setting]) == value]
+            runs = [found for cell in own if (found := cell.replicates(METRIC)) is not None]
+            if runs and len({len(found) for found in runs}) == 1:
+                rows.append([f"{sign} = {value:g}", Value(*statistics.interval(np.mean(runs, axis=0))), str(len(own))])
+    header = ["setting", "GT-known Loc ↑", "cells"]
+    return Table(f"{study.name}: marginal effects of {name.replace('_', ' ')}", header, rows, notes)
+
+
+def _sizes(cells: Sequence[Cell]) -> dict[str, str]:
+    """Columns of the bins that hold images, with their number."""
+    metrics = cells[0].records[0].metrics
+    bins = [key.removeprefix("size.") for key in metrics if key.startswith("size.")]
+    return {f"{each} % (n = {metrics[f'size_images.{each}']:.0f})": f"size.{each}" for each in bins}
+
+
+def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> list[str]:
+    """What every table says of itself: protocol, numbers, holes."""
+    done = [record for record in records if record.status == "done"]
+    images = {record.provenance["images"] for record in done}
+    protocols = {record.protocol for record in done}
+    if len(protocols) > 1:
+        raise InputError(
+            f"study {study.name}: records of several protocols, {', '.join(sorted(protocols))}: evaluate again"
+        )
+    over = "images (bootstrap, the threshold chosen anew) and" if any(record.replicates for record in done) else ""
+    notes = [
+        f"percent, mean ± half-width of the 95 % interval over {over} {study.seeds} seeds (Student's t), "
+        f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone and all that cannot be "
+        "told from it at 5 % by paired differences (Holm's correction)",
+        f"protocol {', '.join(protocols) or 'none'}; oracle columns: threshold chosen on test, intervals over seeds "
+        "alone; last checkpoint",
+    ]
+    if any(record.run.pretrained for record in records):
+        names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
+        notes.append(f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes")
+    where = [r.provenance | {"precision": r.run.recipe.precision} for r in done if "versions" in r.provenance]
+    machines = sorted({f"{p['processor']}, {p['precision']}, torch {p['versions']['torch']}" for p in where})
+    notes += [f"evaluated on: {'; '.join(machines)}"] if machines else []
+    missing = planned - len(done)
+    if missing:
+        notes.append(f"{missing} runs are missing from this table")
+    notes += [f"failed: {record.run.name}: {record.error}" for record in records if record.status == "failed"]
+    return notes + [f"left out: {line}" for line in dropped]
