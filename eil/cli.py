@@ -12,6 +12,7 @@ from pathlib import Path
 from eil import __version__
 from eil.files import InputError, replacing, write_text
 from eil.run import Run
+from eil.settings import SettingError
 from eil.study import Study, load
 
 Command = Callable[[argparse.Namespace], None]
@@ -100,11 +101,33 @@ def sheet(args: argparse.Namespace) -> None:
     print(args.results / "sheet.png")
 
 
+def score(args: argparse.Namespace) -> None:
+    """Score a folder of maps, {image id}.npy, against lists in the wsolevaluation benchmark's layout."""
+    import json
+
+    from eil.evaluation.score import score as step
+
+    val = (args.val_maps, args.val_metadata) if args.val_maps and args.val_metadata else None
+    found = step(args.maps, args.metadata, args.protocol, val, args.masks, args.side, args.allow_missing)
+    missing = found.pop("missing")
+    if missing:
+        print(f"{len(missing)} images have no map and count as missed, {missing[0]} for one", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found | {"missing": len(missing)}))
+    else:
+        print(
+            "\n".join(
+                f"{key}: {value if isinstance(value, str | int) else f'{value:.2f}'}" for key, value in found.items()
+            )
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    _complete(args)
+    if args.command is not score:
+        _complete(args)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if getattr(args, "run", None):
         folder = args.results / "runs" / args.run
@@ -113,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     try:
         args.command(args)
-    except (InputError, ArithmeticError) as error:
+    except (InputError, ArithmeticError, SettingError) as error:
         print(f"eil: {error}", file=sys.stderr)
         return 1
     return 0
@@ -159,4 +182,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--results", type=Path, help="the study's results (default: results/NAME OF THE FILE)")
         sub.add_argument("--data", type=Path, help="decoded images of all studies (default: results/data)")
         sub.add_argument("--data-root", type=Path, help="where the data set lies (else dataset.root, or EIL_DATA)")
+    _score_options(commands.add_parser("score", help=score.__doc__, description=score.__doc__))
     return parser
+
+
+def _score_options(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(command=score)
+    sub.add_argument("--maps", type=Path, required=True, help="folder of the maps, of any resolution and float type")
+    sub.add_argument("--metadata", type=Path, required=True, help="folder of the lists, metadata/CUB/test")
+    sub.add_argument("--protocol", default="wsoleval-v2", help="a name in protocols.yaml (default: wsoleval-v2)")
+    sub.add_argument("--val-maps", type=Path, help="maps on which a protocol chooses its threshold if not on these")
+    sub.add_argument("--val-metadata", type=Path, help="lists of those")
+    sub.add_argument("--masks", type=Path, help="where masks lie that the lists name (OpenImages)")
+    sub.add_argument("--side", type=int, default=224, help="of the frame (default: 224)")
+    sub.add_argument("--allow-missing", action="store_true", help="count an image without a map as a miss")
+    sub.add_argument("--json", action="store_true", help="print JSON")

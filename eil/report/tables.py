@@ -30,6 +30,11 @@ class Value:
     half: float
     best: bool = False
 
+    def text(self, sign: str) -> str:
+        """With one decimal; without the interval if there is none."""
+        mean = f"{round(self.mean, 1) + 0.0:.1f}"  # no minus before a zero
+        return mean if math.isnan(self.half) else f"{mean}{sign}{self.half:.1f}"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -152,14 +157,14 @@ def cells_table(
 def _markdown(cell: str | Value) -> str:
     if isinstance(cell, str):
         return cell
-    text = f"{cell.mean:.1f}" if math.isnan(cell.half) else f"{cell.mean:.1f} ± {cell.half:.1f}"
+    text = cell.text(" ± ")
     return f"**{text}**" if cell.best else text
 
 
 def _latex(cell: str | Value) -> str:
     if isinstance(cell, str):
         return _escape(cell)
-    text = f"{cell.mean:.1f}" if math.isnan(cell.half) else rf"{cell.mean:.1f} $\pm$ {cell.half:.1f}"
+    text = cell.text(r" $\pm$ ")
     return rf"\textbf{{{text}}}" if cell.best else text
 
 
