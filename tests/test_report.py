@@ -14,11 +14,11 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 from eil import records
-from eil.evaluation import statistics
+from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError, write_arrays
 from eil.records import Record
-from eil.report import analysis, cells, figures, tables
+from eil.report import analysis, cells, figures, published, tables
 from eil.study import Study, parse
 
 
@@ -303,6 +303,38 @@ def test_only_records_of_the_present_settings_are_collected(
     frame = records.table(found)
     assert frame["status"].tolist() == ["done"] * 3 + ["failed"]
     assert frame["setting.gamma"].dropna().tolist() == [0.6]
+
+
+def test_published_scores_are_as_their_schema_says(tmp_path: Path) -> None:
+    rows = published.read()
+    assert len(rows) > 150
+    assert {row.protocol for row in rows} & set(protocols.read()) == {"wsoleval-v2"}
+    bad = tmp_path / "p.csv"
+    bad.write_text("dataset,backbone,method,metric,value,protocol,source,status\nCUB,vgg16,CAM,Top-1,163,x,y,read\n")
+    with pytest.raises(InputError, match=r"p\.csv:2: metric = 'Top-1'.*\n.*p\.csv:2: value = '163'"):
+        published.read(bad)
+    assert published.read(tmp_path / "none.csv") == ()
+
+
+def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
+    content: dict[str, Any], made_up: list[Record]
+) -> None:
+    content |= {"dataset": {"name": "cub"}, "backbones": ["vgg16"], "methods": {"cam": {}, "eil": {}}}
+    content["protocols"] = ["wsoleval-v2"]
+
+    def main(**changes: Any) -> tables.Table:
+        study = parse(content | changes, "x")
+        found = [made_up[0].model_copy(update={"run": run, "key": run.key}) for run in study.runs()]
+        return tables.main_table(study, cells.group(found), [])
+
+    table = main()
+    assert list(table.header[-2:]) == ["published MaxBoxAccV2", "difference"]
+    ours = made_up[0].metrics["test.own.max_box_acc_v2"]
+    assert list(table.rows[0][-2:]) == ["63.7", f"{ours - 63.7:+.1f}"]
+    assert list(table.rows[1][-2:]) == ["–", "–"]  # EIL's is not there
+    assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes[-1]
+    for other in ({"protocols": ["honest"]}, {"dataset": {"name": "birds"}}, {"backbones": ["vgg_small"]}):
+        assert not [name for name in main(**other).header if "published" in name]
 
 
 def test_a_record_survives_json(made_up: list[Record], tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eil.report.cells import Cell, as_good_as_the_best, chosen, interval
+from eil.report import published
+from eil.report.cells import OWN, Cell, as_good_as_the_best, chosen, interval
 from eil.run import readable
 from eil.study import Study
 
@@ -98,7 +99,24 @@ def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Tab
             f"controls learn nothing: their own maps with the classification of {', '.join(sorted(borrowed))}; none is "
             "compared for the best; the oracle box is the true one, random class the map of another class"
         )
-    return cells_table(f"{study.name}: methods on {study.dataset.name}", contestants, MAIN, [*notes, *note])
+    table = cells_table(f"{study.name}: methods on {study.dataset.name}", contestants, MAIN, [*notes, *note])
+    return _beside_published(table, study, contestants)
+
+
+def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Table:
+    """Two columns more, the published score and ours less it, for each metric of which there is any."""
+    header, rows, notes = list(table.header), [list(row) for row in table.rows], list(table.notes)
+    for column in (name for name, metric in MAIN.items() if metric.startswith(OWN)):
+        metric = column.removesuffix(" ↑")
+        keys = [(study.dataset.name, c.backbone, c.control or c.method, metric, study.protocols[0]) for c in cells]
+        scores = [published.find(*key) for key in keys]
+        if any(scores):
+            header += [f"published {metric}", "difference"]
+            for row, cell, score in zip(rows, cells, scores, strict=True):
+                ours = cell.mean(MAIN[column])
+                row.extend([f"{score.value:.1f}", f"{ours - score.value:+.1f}"] if score else ["–", "–"])
+            notes += sorted({f"published {metric}: {score.source}" for score in scores if score})
+    return Table(table.title, header, rows, notes)
 
 
 def grid_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:

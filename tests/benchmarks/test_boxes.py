@@ -5,6 +5,7 @@
 Each ratio is of two things measured in turn in one process, on the same maps of 224 x 224 pixels.
 """
 
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from eil.data import Image
 from eil.evaluation import boxes, maps, protocols
+from eil.evaluation.score import MaxBoxAcc
 from eil.records import threads
 
 SIDE, COUNT = 224, 24
@@ -76,3 +78,18 @@ def test_boxes_against_the_literal_loop(benchmark: BenchmarkFixture, kind: str, 
     print(f"\n{kind}: all {medians['all']:.1f} x, largest {medians['largest']:.1f} x; {threads()} threads {both:.2f} x")
     assert medians["all"] >= least
     assert medians["largest"] >= least
+
+
+def test_fifty_thousand_maps_in_bounded_memory(benchmark: BenchmarkFixture) -> None:
+    """ILSVRC's validation set: maps come in chunks, and what stays is their curves."""
+    metric, rng, chunk = MaxBoxAcc("wsoleval-v2", SIDE), np.random.default_rng(0), 500
+
+    def all_of_them() -> None:
+        for _ in range(50_000 // chunk):
+            metric.update([smooth(rng) for _ in range(chunk)], [TRUE] * chunk)
+
+    all_of_them_took = benchmark.pedantic(lambda: seconds(all_of_them), rounds=1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\n50,000 maps in {all_of_them_took:.0f} s on {threads()} threads, peak memory {peak:.0f} MiB")
+    assert metric.compute()["max_box_acc"] > 0
+    assert peak < 2000

@@ -1,0 +1,65 @@
+"""Published scores (results/published.csv), to stand beside ours where everything that matters agrees."""
+
+import csv
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from eil.files import InputError
+from eil.run import Strict
+from eil.settings import problems
+
+FILE = Path(__file__).parents[2] / "results" / "published.csv"
+
+
+class Published(Strict):
+    """One published score.
+
+    Attributes:
+        dataset: as its paper calls it; ``backbone`` and ``method`` likewise.
+        metric: such as MaxBoxAccV2.
+        value: in percent.
+        protocol: a name in protocols.yaml, or words where it is none of these.
+        source: where it was read.
+        status: "read" there, or "conflicting" with another source.
+    """
+
+    dataset: str
+    backbone: str
+    method: str
+    metric: Literal["GT-known Loc", "MaxBoxAccV2", "PxAP", "Top-1 Cls", "Top-1 Loc", "Top-5 Cls", "Top-5 Loc"]
+    value: float = Field(ge=0, le=100)
+    protocol: str
+    source: str
+    status: Literal["read", "conflicting"]
+
+
+@functools.cache
+def read(path: Path = FILE) -> tuple[Published, ...]:
+    """Every published score; none where there is no file, as in an installed package.
+
+    Raises:
+        InputError: a line that does not fit the schema, with its number.
+    """
+    if not path.exists():
+        return ()
+    found = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                found.append(TypeAdapter(Published).validate_python(row))
+            except ValidationError as error:
+                raise InputError("\n".join(f"{path}:{number}: {line}" for line in problems(error))) from None
+    return tuple(found)
+
+
+def find(dataset: str, backbone: str, method: str, metric: str, protocol: str) -> Published | None:
+    """The published score of the same data set, backbone, method, metric and protocol, if it is undisputed."""
+    wanted = (dataset.casefold(), backbone, method.casefold(), metric, protocol)
+    for row in read():
+        key = (row.dataset.casefold(), row.backbone, row.method.casefold(), row.metric, row.protocol)
+        if key == wanted and row.status == "read":
+            return row
+    return None
