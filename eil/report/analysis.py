@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eil.evaluation import statistics
+from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError
 from eil.records import Record
@@ -85,7 +85,10 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         found["masks"] = table("pixels", columns, "pixel IoU: pooled over images, at the threshold that is best on val")
     if len(study.protocols) > 1:
         columns = {study.protocols[0]: METRIC} | {name: f"gt_known_loc@{name}" for name in study.protocols[1:]}
-        found["protocols"] = table("GT-known Loc of the same maps by protocol, each with its own threshold", columns)
+        crops = [name for name in study.protocols if protocols.find(name).geometry != "direct"]
+        note = f"the maps are of directly resized images, where {', '.join(crops)} would have a central crop"
+        what = "GT-known Loc of the same maps by protocol, each with its own threshold"
+        found["protocols"] = table(what, columns, *([note] if crops else []))
     for name, grid in gamma_sigma_grids(cells).items():
         found[f"marginal_{name}"] = marginal(study, name, grid, notes)
     return found
@@ -135,17 +138,15 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
     """What every table says of itself: protocol, numbers, holes."""
     done = [record for record in records if record.status == "done"]
     images = {record.provenance["images"] for record in done}
-    protocols = {record.protocol for record in done}
-    if len(protocols) > 1:
-        raise InputError(
-            f"study {study.name}: records of several protocols, {', '.join(sorted(protocols))}: evaluate again"
-        )
+    used = {record.protocol for record in done}
+    if len(used) > 1:
+        raise InputError(f"study {study.name}: records of several protocols, {', '.join(sorted(used))}: evaluate again")
     over = "images (bootstrap, the threshold chosen anew) and" if any(record.replicates for record in done) else ""
     notes = [
         f"percent, mean ± half-width of the 95 % interval over {over} {study.seeds} seeds (Student's t), "
         f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone and all that cannot be "
         "told from it at 5 % by paired differences (Holm's correction)",
-        f"protocol {', '.join(protocols) or 'none'}; oracle columns: threshold chosen on test, intervals over seeds "
+        f"protocol {', '.join(used) or 'none'}; oracle columns: threshold chosen on test, intervals over seeds "
         "alone; last checkpoint",
     ]
     if any(record.run.pretrained for record in records):
