@@ -138,7 +138,12 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
         }
         for record in records
     ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    for name in [name for name in frame if str(name).startswith("setting.")]:
+        given = frame[name].dropna()
+        if not all(isinstance(value, int | float) for value in given):  # a column of a file has one type
+            frame[name] = given.map(readable).reindex(frame.index)
+    return frame
 
 
 def settings_label(settings: dict[str, Any]) -> str:

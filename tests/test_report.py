@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
@@ -335,6 +336,21 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes[-1]
     for other in ({"protocols": ["honest"]}, {"dataset": {"name": "birds"}}, {"backbones": ["vgg_small"]}):
         assert not [name for name in main(**other).header if "published" in name]
+
+
+def test_settings_of_several_types_fit_into_one_table(made_up: list[Record], tmp_path: Path) -> None:
+    def with_(record: Record, **settings: Any) -> Record:
+        return record.model_copy(update={"run": record.run.model_copy(update={"settings": settings})})
+
+    found = [
+        with_(made_up[0], at="pool3", sigma=1.0),
+        with_(made_up[1], at=["pool3", "pool4"], sigma=[0.5, 1.0]),
+        made_up[2],
+    ]
+    records.table(found).to_parquet(tmp_path / "r.parquet")
+    frame = pd.read_parquet(tmp_path / "r.parquet")
+    assert frame["setting.at"].tolist() == ["pool3", "pool3+pool4", None]
+    assert frame["setting.sigma"].tolist() == ["1", "0.5+1", None]
 
 
 def test_a_record_survives_json(made_up: list[Record], tmp_path: Path) -> None:
