@@ -349,8 +349,8 @@ def test_settings_of_several_types_fit_into_one_table(made_up: list[Record], tmp
     ]
     records.table(found).to_parquet(tmp_path / "r.parquet")
     frame = pd.read_parquet(tmp_path / "r.parquet")
-    assert frame["setting.at"].tolist() == ["pool3", "pool3+pool4", None]
-    assert frame["setting.sigma"].tolist() == ["1", "0.5+1", None]
+    assert frame["setting.at"].fillna("").tolist() == ["pool3", "pool3+pool4", ""]
+    assert frame["setting.sigma"].fillna("").tolist() == ["1", "0.5+1", ""]
 
 
 def test_a_record_survives_json(made_up: list[Record], tmp_path: Path) -> None:
