@@ -135,6 +135,9 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
     assert "| 7.0 ± 0.0 |" in texts["protocols.md"]
     assert "protocols.md" not in analysis.write(study, resampled, len(resampled), [])
     assert "0-1 % (n = 8)" in texts["sizes.md"]
+    assert all(
+        "smallest detectable difference in GT-known Loc" in text for name, text in texts.items() if ".md" in name
+    )
 
 
 def test_a_table_never_mixes_protocols(study: Study, resampled: list[Record]) -> None:

@@ -44,9 +44,10 @@ def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequen
     cells = group(records)
     notes = _notes(study, records, planned, dropped)
     tables = {}
-    if cells:
+    methods = [cell for cell in cells if not cell.control]
+    if methods:
+        notes += _detectable(methods)
         tables["main"] = main_table(study, cells, notes)
-        methods = [cell for cell in cells if not cell.control]
         tables["grid"] = grid_table(study, methods, notes)
         tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, methods, notes).items()}
         tables |= further(study, methods, notes)
@@ -112,6 +113,21 @@ def comparisons(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Ta
     )
     more += "detectable: the true difference that this study would have told from none with a power of 80 % at 5 %"
     return Table(f"{study.name}: against the first method", header, rows, [more, *notes])
+
+
+def _detectable(cells: Sequence[Cell]) -> list[str]:
+    """The smallest difference from the first method that the study would have told from none, on each backbone."""
+    found = []
+    for backbone in dict.fromkeys(cell.backbone for cell in cells):
+        base, *others = [cell for cell in cells if cell.backbone == backbone]
+        runs = [values for cell in others if (values := difference(cell, base, METRIC)) is not None]
+        if runs:
+            least = sorted(statistics.detectable(values) for values in runs)
+            found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}")
+    where = ", ".join(found)
+    return (
+        [f"smallest detectable difference in GT-known Loc from the first method, in points: {where}"] if found else []
+    )
 
 
 def marginal(study: Study, name: str, grid: Sequence[Cell], notes: Sequence[str]) -> Table:
