@@ -154,7 +154,7 @@ def _against_masks(
         ]
     best = int(masks.pixel_iou(counts["val"]).argmax())
     found = {"test.px_ap": masks.pixel_average_precision(counts["test"])}
-    found["test.own.pixel_iou"] = float(masks.pixel_iou(counts["test"])[best])
+    found["test.pixel_iou"] = float(masks.pixel_iou(counts["test"])[best])
     shares = np.nanmean(covered, axis=0)
     return found | {f"coverage.{name}": 100 * float(share) for name, share in zip(names, shares, strict=True)}
 

@@ -29,7 +29,7 @@ POLICIES = {
     "map loss ↓": "loss.map_loss",
     "threshold loss ↓": "loss.threshold_loss",
 }
-MASKS = {"PxAP ↑": "test.px_ap", "pixel IoU ↑": "test.own.pixel_iou"}
+MASKS = {"PxAP ↑": "test.px_ap", "pixel IoU ↑": "test.pixel_iou"}
 
 
 def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> dict[str, str]:
@@ -62,9 +62,10 @@ def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequen
 def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[str, Table]:
     """Every such table that the records allow, by its file's name; of a grid, the settings chosen on val."""
     best = chosen(cells)
+    plus_minus = f"percent, mean ± half-width of the 95 % interval over {study.seeds} seeds alone (Student's t)"
 
     def table(what: str, columns: Mapping[str, str], *more: str) -> Table:
-        return cells_table(f"{study.name}: {what}", best, columns, [*more, *notes], bold=False)
+        return cells_table(f"{study.name}: {what}", best, columns, [*more, plus_minus, *notes[1:]], bold=False)
 
     found = {
         "policies": table(
@@ -85,7 +86,9 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         columns = MASKS | {f"{key.removeprefix('coverage.')} covered": key for key in parts}
         found["masks"] = table("pixels", columns, "pixel IoU: pooled over images, at the threshold that is best on val")
     if len(study.protocols) > 1:
-        columns = {study.protocols[0]: METRIC} | {name: f"gt_known_loc@{name}" for name in study.protocols[1:]}
+        first = study.protocols[0]
+        own = f"test.{protocols.find(first).threshold}.gt_known_loc"
+        columns = {first: own} | {name: f"gt_known_loc@{name}" for name in study.protocols[1:]}
         crops = [name for name in study.protocols if protocols.find(name).geometry != "direct"]
         note = f"the maps are of directly resized images, where {', '.join(crops)} would have a central crop"
         what = "GT-known Loc of the same maps by protocol, each with its own threshold"
@@ -158,7 +161,7 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
     if len(used) > 1:
         raise InputError(f"study {study.name}: records of several protocols, {', '.join(sorted(used))}: evaluate again")
     over = "images (bootstrap, the threshold chosen anew) and" if any(record.replicates for record in done) else ""
-    notes = [
+    notes = [  # the first of them says what ± is
         f"percent, mean ± half-width of the 95 % interval over {over} {study.seeds} seeds (Student's t), "
         f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone and all that cannot be "
         "told from it at 5 % by paired differences (Holm's correction)",

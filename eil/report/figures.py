@@ -107,7 +107,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             curves = np.array([record.curves["gt_known_loc"] for record in cell.records])  # (seeds, 255)
             level = np.arange(LEVELS) / LEVELS
             mean = curves.mean(axis=0)
-            axes.plot(level, mean, color=colors[cell.method], label=cell.label)
+            axes.plot(level, mean, color=colors[cell.method], label=cell.method)
             if len(own) <= FEW:  # more bands would hide one another
                 axes.fill_between(level, curves.min(axis=0), curves.max(axis=0), color=colors[cell.method], alpha=0.2)
             for name, marker in (("val", "o"), ("oracle", "*")):
@@ -171,7 +171,7 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
                 width,
                 yerr=halves,
                 color=colors[cell.method],
-                label=cell.label,
+                label=cell.method,
                 error_kw={"lw": 0.8},
             )
         axes.set(
@@ -248,17 +248,14 @@ def _colors(cells: Sequence[Cell]) -> dict[str, Any]:
 def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (Student's t)") -> str:
     seeds = sorted({len(cell.records) for cell in cells})
     images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
-    return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images"
+    return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images; settings: main table"
 
 
 def _legend(axes: Axes) -> None:
-    """A small legend below the panel, as many labels side by side as fit; long ones are broken."""
-    handles, labels = axes.get_legend_handles_labels()
-    broken = [textwrap.fill(label, 40) for label in labels]
-    columns = max(1, min(4, 52 // (max(map(len, labels)) + 8)))
-    axes.legend(
-        handles, broken, fontsize=6, handlelength=2, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.2)
-    )
+    """A small legend below the panel, as many labels side by side as fit."""
+    longest = max(map(len, axes.get_legend_handles_labels()[1]))
+    columns = max(1, min(4, 52 // (longest + 8)))
+    axes.legend(fontsize=6, handlelength=2, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.24))
 
 
 def _below(figure: Figure, caption: str) -> None:
