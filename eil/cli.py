@@ -107,7 +107,9 @@ def score(args: argparse.Namespace) -> None:
 
     from eil.evaluation.score import score as step
 
-    val = (args.val_maps, args.val_metadata) if args.val_maps and args.val_metadata else None
+    if (args.val_maps is None) != (args.val_metadata is None):
+        raise InputError("--val-maps and --val-metadata belong together")
+    val = (args.val_maps, args.val_metadata) if args.val_maps else None
     found = step(args.maps, args.metadata, args.protocol, val, args.masks, args.side, args.allow_missing)
     missing = found.pop("missing")
     if missing:

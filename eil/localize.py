@@ -54,7 +54,8 @@ def localize(run: Run, data: Path, folder: Path) -> None:
         for split in ("val", "test"):
             batches = train.batches(run, data, split, model, fabric.device)
             maps, logits = map_split(wrapped, batches, control)
-            _check_finite(maps, batches.split.ids)
+            for what, values in (("map", maps), ("logits", logits)):
+                _check_finite(what, values, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
         arrays |= _views(wrapped, batches, further=control is None)
     write_arrays(folder / "maps.npz", arrays)
@@ -83,7 +84,7 @@ def _views(model: Method, batches: Batches, further: bool) -> Arrays:
     return found
 
 
-def _check_finite(maps: torch.Tensor, ids: tuple[str, ...]) -> None:
-    finite = maps.isfinite().flatten(1).all(dim=1)
+def _check_finite(what: str, values: torch.Tensor, ids: tuple[str, ...]) -> None:
+    finite = values.isfinite().flatten(1).all(dim=1)
     if not bool(finite.all()):
-        raise InputError(f"the map of image {ids[int((~finite).nonzero()[0])]} is not finite (NaN or infinite)")
+        raise InputError(f"image {ids[int((~finite).nonzero()[0])]}: its {what} is not finite (NaN or infinite)")

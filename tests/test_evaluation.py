@@ -260,7 +260,8 @@ def test_top_k_equals_sorting(seed: int, k: int) -> None:
     assert metrics.in_top(logits, labels, k).tolist() == expected
 
 
-def test_constant_logits_are_no_right_answer() -> None:
+def test_constant_logits_and_nan_are_no_right_answer() -> None:
+    assert not metrics.in_top(np.full((2, 4), np.nan), np.array([0, 3]), 1).any()
     assert not metrics.in_top(np.zeros((2, 4)), np.array([0, 3]), 1).any()
 
 
@@ -499,6 +500,7 @@ def test_the_interval_of_one_seed_is_that_of_the_images() -> None:
 def test_seeds_widen_the_interval_by_students_t() -> None:
     constant = np.array([60.0, 66.0, 63.0])[:, None].repeat(1000, axis=1)
     mean, half = statistics.interval(constant)
+    assert statistics.p_value(constant - 60) == pytest.approx(scipy_stats.ttest_1samp([0, 6, 3], 0).pvalue)
     low, high = scipy_stats.t.interval(0.95, 2, 63, scipy_stats.sem([60, 66, 63]))
     assert (mean, half) == pytest.approx((63, (high - low) / 2))
 
@@ -508,12 +510,21 @@ def test_methods_on_the_same_images_are_paired() -> None:
     better = Scores(np.minimum(test.curve + 0.2, 1), None, test.otsu, test.top1, test.top5)
     fixed = HONEST.model_copy(update={"threshold": "fixed"})
     a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
-    assert statistics.spread(a - b)[1] < np.hypot(statistics.spread(a)[1], statistics.spread(b)[1])
+    assert statistics.half_width(a - b) < np.hypot(statistics.half_width(a), statistics.half_width(b))
     assert statistics.beats(a - b) == 1
     assert statistics.beats(b - a) == 0
     assert statistics.beats(a - a) == 0.5
     assert statistics.p_value(a - b) < 1e-3
     assert statistics.p_value(a - a) == 1
+
+
+def test_ten_comparisons_of_nothing_find_nothing_in_19_of_20_studies() -> None:
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        runs = [rng.normal(0, 2, (3, 1)) + rng.normal(0, 0.3, 200) + rng.normal(0, 0.3) for _ in range(10)]
+        corrected = statistics.holm({str(k): statistics.p_value(run) for k, run in enumerate(runs)})
+        found.append(min(corrected.values()) < 0.05)
+    assert np.mean(found) < 0.08
 
 
 def test_what_is_detectable_is_found_in_four_of_five_studies() -> None:

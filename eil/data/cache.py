@@ -99,8 +99,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def scale_boxes(boxes: Boxes, width: int, height: int, side: int) -> Boxes:
     """Boxes of a width x height image in a side x side frame: scaled and truncated, as wsolevaluation does."""
-    factors = np.array([side / width, side / height] * 2)
-    return np.trunc(boxes * factors)
+    return np.trunc(boxes * side / np.array([width, height] * 2))
 
 
 def _write_split(name: str, split: Split, target: Path, side: int) -> bytes:

@@ -28,7 +28,8 @@ class Metadata:
         labels: (N,).
         sizes: width and height of each image, (N, 2); None where the list is empty (OpenImages).
         boxes: of each image, (K, 4) as x0, y0, x1, y1, inclusive; None where there are masks.
-        masks: of each image, files of masks; the last is the region to ignore. None where there are boxes.
+        masks: of each image, files of masks; the last is the region to ignore, "" without one. None where there are
+            boxes.
     """
 
     ids: tuple[str, ...]
@@ -52,23 +53,28 @@ def read(folder: Path) -> Metadata:
         twice = next(k for k, name in enumerate(ids, start=1) if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise InputError(f"{folder / 'image_ids.txt'}:{twice}: {ids[twice - 1]} stands there twice")
     labels = _one_each(folder / "class_labels.txt", known, 1)[:, 0]
-    sizes_file = folder / "image_sizes.txt"
-    sizes = _one_each(sizes_file, known, 2) if sizes_file.exists() and sizes_file.stat().st_size else None
+    empty_list = not any(_lines(folder / "image_sizes.txt"))
+    sizes = None if empty_list else _one_each(folder / "image_sizes.txt", known, 2)
     located: list[list[list[str]]] = [[] for _ in ids]
     for _, image, rest, where in _entries(folder / "localization.txt", known):
         if len(rest) not in (2, 4):
             raise InputError(f"{where}: expected id,x0,y0,x1,y1 or id,mask,ignore")
         if len(rest) == 4:
             x0, y0, x1, y1 = _numbers(rest, float, where)
-            if x1 < x0 or y1 < y0:
+            if not (x1 >= x0 and y1 >= y0):
                 raise InputError(f"{where}: a box that ends before it begins: {','.join(rest)}")
+        if located[image] and len(located[image][0]) != len(rest):
+            raise InputError(f"{where}: a mask beside boxes")
         located[image].append(rest)
     empty = next((ids[k] for k, own in enumerate(located) if not own), None)
     if empty is not None:
         raise InputError(f"{folder / 'localization.txt'}: has no line for {empty}")
-    if all(len(rest) == 4 for own in located for rest in own):
+    kinds = {len(rest) for own in located for rest in own}
+    if len(kinds) > 1:
+        raise InputError(f"{folder / 'localization.txt'}: boxes for some images and masks for others")
+    if kinds == {4}:
         return Metadata(ids, labels, sizes, tuple(np.array(own, dtype=np.float64) for own in located), None)
-    masks = tuple((*(mask for mask, _ in own), next(ignore for _, ignore in own if ignore)) for own in located)
+    masks = tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in located)
     return Metadata(ids, labels, sizes, None, masks)
 
 

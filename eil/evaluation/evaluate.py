@@ -4,6 +4,7 @@ Maps pass in chunks, so that memory holds their curves (2 kB an image) and never
 """
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protoco
     curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in rules}
     levels: list[int] = []
     for start, images in _chunks(arrays[f"{name}_maps"], split.ids, side, protocol):
-        true = [protocol.true_boxes(own) for own in split.boxes[start : start + len(images)]]
+        true = split.boxes[start : start + len(images)]
         for contours, found in curves.items():
             found.append(boxes.iou_curves(images, true, contours, protocol.rules, threads).astype(np.float32))
         levels += [maps.otsu(image) for image in images]
@@ -155,8 +156,11 @@ def _against_masks(
     best = int(masks.pixel_iou(counts["val"]).argmax())
     found = {"test.px_ap": masks.pixel_average_precision(counts["test"])}
     found["test.pixel_iou"] = float(masks.pixel_iou(counts["test"])[best])
-    shares = np.nanmean(covered, axis=0)
-    return found | {f"coverage.{name}": 100 * float(share) for name, share in zip(names, shares, strict=True)}
+    with warnings.catch_warnings(action="ignore"):  # of a mean of nothing
+        shares = np.nanmean(covered, axis=0)
+    # A part that no test image shows has no share.
+    seen = {name: float(share) for name, share in zip(names, shares, strict=True) if np.isfinite(share)}
+    return found | {f"coverage.{name}": 100 * share for name, share in seen.items()}
 
 
 def _mistakes(

@@ -55,6 +55,6 @@ def part_coverage(image: Image, parts: Image, level: int, count: int) -> Floats:
     Returns:
         (count,), NaN where a part is not to be seen.
     """
-    area = np.bincount(parts.ravel(), minlength=count + 1)[1:].astype(float)
-    covered = np.bincount(parts[image > level], minlength=count + 1)[1:]
+    area = np.bincount(parts.ravel(), minlength=count + 1)[1 : count + 1].astype(float)
+    covered = np.bincount(parts[image > level], minlength=count + 1)[1 : count + 1]
     return np.divide(covered, area, out=np.full(count, np.nan), where=area > 0)

@@ -39,9 +39,9 @@ class Scores:
 
 
 def in_top(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], k: int) -> Bools:
-    """Whether the label's logit is among the k largest, (N, C), (N,) -> (N,); equal logits count against it."""
+    """Whether the label's logit is among the k largest, (N, C), (N,) -> (N,); equal ones, and NaN, count against it."""
     own = logits[np.arange(len(labels)), labels]
-    return np.asarray((logits >= own[:, None]).sum(axis=1) <= k)
+    return np.asarray((~(logits < own[:, None])).sum(axis=1) <= k)
 
 
 def accuracy_over_levels(hits: Bools) -> npt.NDArray[np.float64]:

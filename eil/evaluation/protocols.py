@@ -9,7 +9,6 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
-from eil.data import Boxes
 from eil.evaluation.pixels import LEVELS, Rules
 from eil.run import Strict
 from eil.settings import SettingError
@@ -21,7 +20,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Protocol(Strict):
-    """One way to score. The defaults are those of the wsolevaluation benchmark.
+    """One way to score. Boxes by default are the wsolevaluation benchmark's; true ones are in whole pixels always.
 
     Attributes:
         source: where it comes from.
@@ -38,12 +37,10 @@ class Protocol(Strict):
         iou: whether a corner is a pixel with an area or a point.
         hit: whether the IoU must reach 0.5 or exceed it.
         empty: the box where nothing is above the threshold.
-        truncate: cut the true boxes' corners to whole pixels.
         threshold: where the threshold comes from: the scored images themselves ("oracle"), val, a fixed share
-            of the map's maximum, or Otsu's method for each image.
+            of the 8-bit range, or Otsu's method for each image.
         fixed: that share.
-        levels: shares of the maximum among which a threshold is chosen; None for all 255 levels.
-        checkpoint: which weights are scored.
+        levels: shares of the 8-bit range among which a threshold is chosen; None for all 255 levels.
     """
 
     source: str
@@ -58,11 +55,9 @@ class Protocol(Strict):
     iou: Literal["inclusive", "continuous"] = "inclusive"
     hit: Literal[">=", ">"] = ">="
     empty: tuple[int, int, int, int] = (0, 0, 0, 0)
-    truncate: bool = False
     threshold: Policy = "val"
     fixed: Share = 0.2
     levels: tuple[Share, ...] | None = None
-    checkpoint: Literal["last"] = "last"
 
     @model_validator(mode="after")
     def _has_its_percentile(self) -> "Protocol":
@@ -87,10 +82,6 @@ class Protocol(Strict):
         """Which IoUs count as found; an IoU is a ratio of whole numbers, so that float32 decides as float64 would."""
         least = curves.dtype.type(iou)
         return curves > least if self.hit == ">" else curves >= least
-
-    def true_boxes(self, boxes: Boxes) -> Boxes:
-        """True boxes as the protocol has them, (K, 4) -> (K, 4)."""
-        return np.trunc(boxes) if self.truncate else boxes
 
 
 @functools.cache

@@ -56,6 +56,8 @@ class MaxBoxAcc:
         Raises:
             InputError: a map that is not finite or not two-dimensional; boxes of another number or order.
         """
+        if not len(true):
+            return
         if len(score_maps) != len(true):
             raise InputError(f"{len(score_maps)} maps for {len(true)} images")
         for own in true:
@@ -63,9 +65,8 @@ class MaxBoxAcc:
                 raise InputError(f"boxes must be (K, 4) as x0, y0, x1, y1 with x1 >= x0: {own.tolist()}")
         with ThreadPoolExecutor(threads()) as pool:
             images = list(pool.map(lambda m: maps.to_8_bit(np.asarray(m), self.side, self.protocol), score_maps))
-        taken = [self.protocol.true_boxes(own) for own in true]
         for contours, found in self._curves.items():
-            found.append(boxes.iou_curves(images, taken, contours, self.protocol.rules, threads()).astype(np.float32))
+            found.append(boxes.iou_curves(images, true, contours, self.protocol.rules, threads()).astype(np.float32))
         self._otsu += [maps.otsu(image) for image in images]
 
     def scores(self) -> Scores:
@@ -83,7 +84,9 @@ class MaxBoxAcc:
         )
 
     def compute(self, chosen_on: "MaxBoxAcc | None" = None) -> dict[str, float]:
-        """Scores in percent: ``max_box_acc`` (at IoU 0.5), and what the protocol has of ``max_box_acc_v2``.
+        """Scores in percent: ``gt_known_loc`` (at IoU 0.5) and what the protocol has of ``max_box_acc_v2``.
+
+        ``max_box_acc`` too, where it is that: the largest contour's box at the best of all thresholds.
 
         Args:
             chosen_on: the images on which thresholds are chosen if the protocol's policy is "val".
@@ -97,7 +100,10 @@ class MaxBoxAcc:
         on = scored if chosen_on is None else chosen_on.scores()
         found = metrics.metrics(scored, on, self.protocol, self.protocol.threshold)
         v2 = {key: value for key, value in found.items() if key.startswith("max_box_acc_v2")}
-        return {"max_box_acc": found["gt_known_loc"], **v2}
+        own = self.protocol
+        best = own.contours == "largest" and own.threshold == "oracle" and own.levels is None
+        located = found["gt_known_loc"]
+        return {"gt_known_loc": located, **({"max_box_acc": located} if best else {}), **v2}
 
 
 def score_folder(
@@ -112,7 +118,7 @@ def score_folder(
         InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite, by its file's name.
     """
     if metadata.boxes is None or metadata.sizes is None:
-        raise InputError("the lists have no boxes or no sizes; masks are scored with --masks")
+        raise InputError("boxes cannot be scored: the lists have none, or no sizes of the images (image_sizes.txt)")
     metric, missing = MaxBoxAcc(protocol, side), []
     for start in range(0, len(metadata.ids), CHUNK):
         part = slice(start, start + CHUNK)
@@ -147,9 +153,11 @@ def score_masks(
         score_map = _load(folder / f"{name}.npy", allow_missing)
         missing += [] if score_map is not None else [name]
         prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, rules)
-        *objects, ignore = (_mask(root / file, side) for file in files)
+        *objects, ignore = (_mask(root / file, side) if file else np.zeros((side, side), bool) for file in files)
         found = np.where(np.any(objects, axis=0), 1, np.where(ignore, masks.IGNORED, 0)).astype(np.uint8)
         counts += masks.histogram(prepared, found)
+    if not counts[0].any():
+        raise InputError(f"the masks under {root} show no object")
     return {
         "px_ap": masks.pixel_average_precision(counts),
         "pixel_iou_best": float(masks.pixel_iou(counts).max()),
@@ -166,30 +174,34 @@ def score(
     allow_missing: bool = False,
 ) -> dict[str, Any]:
     """Everything that ``eil score`` prints. See :func:`score_folder` and :func:`score_masks`."""
+    needs_val = protocols.find(protocol).threshold == "val"
     metadata = wsoleval.read(lists)
     if metadata.masks is not None:
         if masks_root is None:
             raise InputError(f"{lists}: names masks; say where they lie with --masks")
         found, missing = score_masks(folder, metadata, masks_root, protocol, side, allow_missing)
     else:
-        metric, missing = score_folder(folder, metadata, protocol, side, allow_missing)
-        on = score_folder(val[0], wsoleval.read(val[1]), protocol, side, allow_missing)[0] if val else None
-        if metric.protocol.threshold == "val" and on is None:
+        if needs_val and val is None:
             raise InputError(
                 f"protocol {protocol} chooses its threshold on val: give --val-maps and --val-metadata, or a protocol "
                 "that chooses on the scored images, such as wsoleval-v2"
             )
+        on = None
+        if needs_val and val is not None:
+            on, missing_on = score_folder(val[0], wsoleval.read(val[1]), protocol, side, allow_missing)
+        metric, missing = score_folder(folder, metadata, protocol, side, allow_missing)
+        missing += missing_on if on is not None else []
         found = metric.compute(on)
     return {"protocol": protocol, "images": len(metadata.ids), "missing": missing, **found}
 
 
 def framed(true: Boxes, size: tuple[int, ...], side: int, protocol: Protocol) -> Boxes:
-    """Boxes of an image of ``size`` (width, height) in the S x S frame, (K, 4) -> (K, 4)."""
+    """Boxes of an image of ``size`` (width, height) in the S x S frame, in whole pixels, (K, 4) -> (K, 4)."""
     scale = np.array(size * 2, dtype=np.float64)
     if protocol.geometry == "direct":
-        return true * side / scale
+        return np.trunc(true * side / scale)
     resized = side * _RESIZED
-    return np.clip(true * resized / scale - (resized - side) / 2, 0, side - 1)
+    return np.trunc(np.clip(true * resized / scale - (resized - side) / 2, 0, side - 1))
 
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:
@@ -215,4 +227,4 @@ def _mask(path: Path, side: int) -> npt.NDArray[np.bool_]:
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(f"{path}: no readable mask")
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST) > 127)
+    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST) > 0)

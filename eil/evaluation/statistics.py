@@ -2,14 +2,14 @@
 
 Images are resampled (Efron's bootstrap), and the threshold is chosen anew in each replicate, as it was chosen
 on images too. All runs that are scored on the same images take the same resamples, so that differences between
-methods are paired. Seeds are few, hence their spread is widened by Student's t instead of resampled alone.
+methods are paired. Seeds are few, hence their variance is taken as it is, and Student's t by its degrees of freedom.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, stats
 
 from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, at
 from eil.evaluation.protocols import Protocol
@@ -50,36 +50,46 @@ def replicates(scored: Scores, chosen_on: Scores, protocol: Protocol, count: int
     return joined | ({"max_box_acc_v2": np.mean(singles, axis=0)} if singles else {})
 
 
-def spread(runs: Floats) -> tuple[float, float]:
-    """Mean, and its standard deviation over images and seeds.
+def spread(runs: Floats) -> tuple[float, float, float]:
+    """Mean, and its standard deviation over images and over seeds.
 
     Args:
         runs: replicates of each seed's run, (S, R), resampled alike.
 
     Returns:
-        Mean over seeds and replicates; the root of (variance over images of the seeds' mean) + (variance of the
-        seeds' means, widened from the normal to Student's distribution with S - 1 degrees of freedom).
+        Mean over seeds and replicates; deviation over replicates of the seeds' mean; standard error of the mean over
+        the seeds' means, 0 for one seed.
     """
-    images = float(runs.mean(axis=0).var(ddof=1)) if runs.shape[1] > 1 else 0.0
-    seeds = 0.0
-    if len(runs) > 1:
-        wide = stats.t.ppf(0.975, len(runs) - 1) / stats.norm.ppf(0.975)
-        seeds = float(wide**2 * runs.mean(axis=1).var(ddof=1) / len(runs))
-    return float(runs.mean()), float(np.sqrt(images + seeds))
+    images = float(runs.mean(axis=0).std(ddof=1)) if runs.shape[1] > 1 else 0.0
+    seeds = float(stats.sem(runs.mean(axis=1))) if len(runs) > 1 else 0.0
+    return float(runs.mean()), images, seeds
+
+
+def half_width(runs: Floats, alpha: float = 0.05) -> float:
+    """Half the width of the interval that misses the truth with probability ``alpha``, (S, R) -> points.
+
+    Images give a normal part and seeds one of Student's t with S - 1 degrees of freedom; the two are added as
+    squares. That errs to the wide side; pooling their degrees of freedom (Satterthwaite) errs to the narrow side
+    when the few seeds happen to agree.
+    """
+    _, images, seeds = spread(runs)
+    of_images = float(stats.norm.isf(alpha / 2)) * images
+    of_seeds = float(stats.t.isf(alpha / 2, len(runs) - 1)) * seeds if seeds else 0.0
+    return float(np.hypot(of_images, of_seeds))
 
 
 def interval(runs: Floats) -> tuple[float, float]:
     """Mean and half the width of its 95 % interval over images and seeds, (S, R) -> two numbers."""
-    mean, deviation = spread(runs)
-    return mean, float(stats.norm.ppf(0.975)) * deviation
+    return float(runs.mean()), half_width(runs)
 
 
 def p_value(difference: Floats) -> float:
-    """Two-sided p of a paired difference being none, from :func:`spread`, (S, R) -> a number in [0, 1]."""
-    mean, deviation = spread(difference)
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
-    return 2 * float(stats.norm.sf(abs(mean) / deviation))
+    """Two-sided p of a paired difference being none: of which interval 0 is the end, (S, R) -> a number in [0, 1]."""
+    mean = abs(float(difference.mean()))
+    least = 1e-9
+    if mean == 0 or half_width(difference, least) <= mean:
+        return 1.0 if mean == 0 else least
+    return float(optimize.brentq(lambda alpha: half_width(difference, alpha) - mean, least, 1))
 
 
 def beats(difference: Floats) -> float:
@@ -89,7 +99,7 @@ def beats(difference: Floats) -> float:
 
 def detectable(difference: Floats) -> float:
     """The smallest true difference that would be told from none at 5 % with a power of 80 %, (S, R) -> points."""
-    return float(stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * spread(difference)[1]
+    return half_width(difference, 0.05) + half_width(difference, 0.4)  # 0.4: one side of it holds 80 %
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -76,7 +76,8 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         "errors": table(
             "kinds of error of the largest contour's box",
             {kind.replace("_", " "): f"error.{kind}" for kind in KINDS},
-            "in SPA's order: wrong class, IoU above 0.5, several objects, part of one, more than one, other",
+            "of the largest contour's box, whichever the protocol scores; in SPA's order: wrong class, IoU above 0.5, "
+            "several objects, part of one, more than one, other",
         ),
         "sizes": table("GT-known Loc by the share of the image that the object covers", _sizes(best)),
         "comparisons": comparisons(study, best, notes),
@@ -158,8 +159,8 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
     done = [record for record in records if record.status == "done"]
     images = {record.provenance["images"] for record in done}
     used = {record.protocol for record in done}
-    if len(used) > 1:
-        raise InputError(f"study {study.name}: records of several protocols, {', '.join(sorted(used))}: evaluate again")
+    if used - {study.protocols[0]}:
+        raise InputError(f"study {study.name}: records of protocol {', '.join(sorted(used))}: evaluate again")
     over = "images (bootstrap, the threshold chosen anew) and" if any(record.replicates for record in done) else ""
     notes = [  # the first of them says what ± is
         f"percent, mean ± half-width of the 95 % interval over {over} {study.seeds} seeds (Student's t), "
@@ -168,6 +169,8 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
         f"protocol {', '.join(used) or 'none'}; oracle columns: threshold chosen on test, intervals over seeds "
         "alone; last checkpoint",
     ]
+    if protocols.find(study.protocols[0]).geometry != "direct":
+        notes.append(f"the images were resized directly, where {study.protocols[0]} would have a central crop")
     if any(record.run.pretrained for record in records):
         names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
         notes.append(f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes")
@@ -177,5 +180,9 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
     missing = planned - len(done)
     if missing:
         notes.append(f"{missing} runs are missing from this table")
-    notes += [f"failed: {record.run.name}: {record.error}" for record in records if record.status == "failed"]
+    notes += [
+        f"failed: {record.run.name}: {' '.join((record.error or '').split())}"
+        for record in records
+        if record.status == "failed"
+    ]
     return notes + [f"left out: {line}" for line in dropped]

@@ -245,7 +245,7 @@ def _colors(cells: Sequence[Cell]) -> dict[str, Any]:
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 
-def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (Student's t)") -> str:
+def _caption(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (images and seeds)") -> str:
     seeds = sorted({len(cell.records) for cell in cells})
     images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
     return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images; settings: main table"

@@ -56,10 +56,11 @@ def read(path: Path = FILE) -> tuple[Published, ...]:
 
 
 def find(dataset: str, backbone: str, method: str, metric: str, protocol: str) -> Published | None:
-    """The published score of the same data set, backbone, method, metric and protocol, if it is undisputed."""
+    """The published score of the same data set, backbone, method, metric and protocol; None if sources disagree."""
     wanted = (dataset.casefold(), backbone, method.casefold(), metric, protocol)
-    for row in read():
-        key = (row.dataset.casefold(), row.backbone, row.method.casefold(), row.metric, row.protocol)
-        if key == wanted and row.status == "read":
-            return row
-    return None
+    found = [
+        row
+        for row in read()
+        if (row.dataset.casefold(), row.backbone, row.method.casefold(), row.metric, row.protocol) == wanted
+    ]
+    return found[0] if found and all(row.status == "read" for row in found) else None

@@ -17,7 +17,7 @@ MAIN = {
     "GT-known Loc ↑": "test.own.gt_known_loc",
     "MaxBoxAccV2 ↑": "test.own.max_box_acc_v2",
     "Top-1 Cls ↑": "test.own.top1_cls",
-    "MaxBoxAcc (oracle) ↑": "test.oracle.gt_known_loc",
+    "GT-known Loc (oracle) ↑": "test.oracle.gt_known_loc",
     "MaxBoxAccV2 (oracle) ↑": "test.oracle.max_box_acc_v2",
 }
 METRIC = MAIN["GT-known Loc ↑"]
@@ -109,7 +109,11 @@ def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Tabl
     for column in (name for name, metric in MAIN.items() if metric.startswith(OWN)):
         metric = column.removesuffix(" ↑")
         keys = [(study.dataset.name, c.backbone, c.control or c.method, metric, study.protocols[0]) for c in cells]
-        scores = [published.find(*key) for key in keys]
+        # What is published was pretrained on ImageNet.
+        scores = [
+            published.find(*key) if cell.records[0].run.pretrained else None
+            for key, cell in zip(keys, cells, strict=True)
+        ]
         if any(scores):
             header += [f"published {metric}", "difference"]
             for row, cell, score in zip(rows, cells, scores, strict=True):
@@ -187,14 +191,8 @@ def _latex(cell: str | Value) -> str:
 
 
 def _escape(text: str) -> str:
-    signs = {
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "±": r"$\pm$",
-        "↑": r"$\uparrow$",
-        "≥": r"$\geq$",
-        "γ": r"$\gamma$",
-    }
-    signs |= {"σ": r"$\sigma$", "–": "--", "#": r"\#"}
+    commands = {"↑": "uparrow", "↓": "downarrow", "≥": "geq", "γ": "gamma", "σ": "sigma", "±": "pm", "\\": "backslash"}
+    signs = {sign: rf"$\{name}$" for sign, name in commands.items()}
+    signs |= {sign: rf"\{sign}" for sign in "_%&#$"} | {"{": r"\{", "}": r"\}", "–": "--"}
+    signs |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(signs.get(character, character) for character in text)
