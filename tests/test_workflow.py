@@ -56,7 +56,7 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     results = tmp_path / "results" / "tiny"
     frame = pd.read_parquet(results / "records.parquet")
     assert frame["status"].tolist() == ["done"] * 8
-    assert frame["control"].tolist() == [None] * 6 + ["oracle_box"] * 2
+    assert frame["control"].fillna("").tolist() == [""] * 6 + ["oracle_box"] * 2
     assert not list((results / "runs").glob("*oracle_box*/weights.safetensors"))
     assert "| vgg_small | control: oracle box |" in (results / "tables" / "main.md").read_text()
     assert {"main.csv", "main.md", "main.tex", "gamma_sigma_vgg_small_eil.md"} <= {
