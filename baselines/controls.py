@@ -15,6 +15,7 @@ from torch import Tensor
 
 from eil.data import Boxes
 from eil.data.augment import Batch, uniform
+from eil.files import InputError
 from eil.method import Method
 
 
@@ -61,6 +62,8 @@ def oracle_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
     """
     side = batch.images.shape[2]
     maps = torch.zeros(len(boxes), side, side)
+    if not all(map(len, boxes)):
+        raise InputError("an image without a box: the oracle has nothing to show")
     for score_map, (x0, y0, x1, y1) in zip(maps, (own[0].round().astype(int) for own in boxes), strict=True):
         score_map[y0 : y1 + 1, x0 : x1 + 1] = 1
     return _with_a_background(maps)

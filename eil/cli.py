@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eil import __version__
-from eil.files import InputError, replacing, write_text
-from eil.run import Run
+from eil.files import InputError, replacing, write_json, write_text
+from eil.run import DatasetChoice, Run
 from eil.settings import SettingError
 from eil.study import Study, load
 
@@ -25,18 +25,41 @@ def check(args: argparse.Namespace) -> None:
     print(f"{len(runs)} runs")
 
 
+def plan(args: argparse.Namespace) -> None:
+    """Say what a study will cost: trainings, operations, hours, disk."""
+    from eil import data
+    from eil import plan as plans
+
+    study = _study(args)
+    runs, _ = study.plan(str(args.study))
+    images, classes = args.images, args.classes
+    if images is None or classes is None:
+        dataset = data.read(study.dataset.name, study.dataset.folder(), study.dataset.settings)
+        images, classes = [len(dataset.splits[name].ids) for name in ("train", "val", "test")], len(dataset.classes)
+    counts = dict(zip(("train", "val", "test"), images, strict=True))
+    costs = plans.cost(runs, counts, classes)
+    measured = plans.rates(args.rates or sorted(plans.REFERENCE.glob("step-*.csv")))
+    trainings = sum(run.control is None for run in runs)
+    print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings, on {counts} images of {classes} classes")
+    print("\n".join(plans.lines(costs, measured, args.tflops, plans.cached_bytes(runs, counts))))
+
+
 def prepare(args: argparse.Namespace) -> None:
     """Decode and resize a study's images, once."""
     from eil import data
     from eil.data import cache
+    from eil.data.geometry import Frame
 
     study = _study(args)
     wanted = {run.cache: run for run in study.runs() if args.cache in (None, run.cache)}
     for name, run in wanted.items():
-        folder = args.data / name
-        if not (folder / "dataset.json").exists():
-            dataset = data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
-            cache.build(dataset, folder, run.recipe.resize, run.recipe.crop)
+        folder, recipe = args.data / name, run.recipe
+        dataset = data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
+        frame = Frame(recipe.resize, recipe.crop, recipe.geometry, recipe.crops)
+        if (folder / "dataset.json").exists():
+            cache.require_same(dataset, folder, frame)
+        else:
+            cache.build(dataset, folder, frame)
         print(f"{folder} is ready")
 
 
@@ -101,6 +124,26 @@ def sheet(args: argparse.Namespace) -> None:
     print(args.results / "sheet.png")
 
 
+def data_check(args: argparse.Namespace) -> None:
+    """Decode every image of a data set and say what is missing, broken or shared between splits."""
+    import yaml
+
+    from eil import data
+    from eil.data import audit
+    from eil.report import contact_sheet
+
+    settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
+    dataset = data.read(args.dataset, DatasetChoice(name=args.dataset, root=args.root).folder(), settings)
+    found = audit.audit(dataset)
+    out = args.out or Path("results/check") / args.dataset
+    write_json(out / "check.json", found)
+    print("\n".join(audit.lines(found)))
+    if found["problems"]:
+        raise InputError(f"{len(found['problems'])} problems, all of them in {out / 'check.json'}")
+    contact_sheet.write(dataset, out / "sheet.png")
+    print(f"{out / 'sheet.png'} shows test images with their boxes")
+
+
 def score(args: argparse.Namespace) -> None:
     """Score a folder of maps, {image id}.npy, against lists in the wsolevaluation benchmark's layout."""
     import json
@@ -128,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.command is not score:
+    if "study" in args:
         _complete(args)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if getattr(args, "run", None):
@@ -172,20 +215,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     per_run: tuple[Command, ...] = (train, localize, evaluate)
-    per_study: tuple[Command, ...] = (check, prepare, sheet, aggregate, figures)
+    per_study: tuple[Command, ...] = (check, plan, prepare, sheet, aggregate, figures)
     for command in (*per_study, *per_run):
         sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
         sub.add_argument("study", type=Path, help="the study's YAML file")
         if command in per_run:
             sub.add_argument("run", help="name of the run, as `eil check STUDY` lists it")
+        if command is plan:
+            sub.add_argument("--images", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="if not at hand yet")
+            sub.add_argument("--classes", type=int, help="how many there are, if not at hand yet")
+            sub.add_argument("--tflops", type=float, nargs="*", default=[], help="a device's rate, assumed, in TFLOP/s")
+            sub.add_argument("--rates", type=Path, nargs="*", help="measured (default: results/reference/step-*.csv)")
         if command is prepare:
             sub.add_argument("--cache", help="only this folder of decoded images")
         sub.add_argument("--results", type=Path, help="the study's results (default: results/NAME OF THE FILE)")
         sub.add_argument("--data", type=Path, help="decoded images of all studies (default: results/data)")
         sub.add_argument("--data-root", type=Path, help="where the data set lies (else dataset.root, or EIL_DATA)")
     _score_options(commands.add_parser("score", help=score.__doc__, description=score.__doc__))
+    about = commands.add_parser("data", help="What there is to say of a data set.").add_subparsers(required=True)
+    _check_options(about.add_parser("check", help=data_check.__doc__, description=data_check.__doc__))
     return parser
+
+
+def _check_options(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(command=data_check)
+    sub.add_argument("dataset", help="its layout, as dataset.name in a study")
+    sub.add_argument("--root", type=Path, help="where it lies (else EIL_DATA)")
+    sub.add_argument("--set", metavar="KEY=VALUE", nargs="*", default=[], help="further settings, as under dataset")
+    sub.add_argument("--out", type=Path, help="for check.json and sheet.png (default: results/check/DATASET)")
 
 
 def _score_options(sub: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: everything is written beside its place and renamed."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -31,17 +32,17 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two writers of one file from sharing a half-written copy.
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    _remove(beside)
+    remove(beside)
     try:
         yield beside
         if beside.is_dir():
-            _remove(path)  # rename cannot put a folder over a full one
+            remove(path)  # rename cannot put a folder over a full one
         else:
             with beside.open("rb") as file:
                 os.fsync(file.fileno())  # else a power cut may keep the name and lose the bytes
         beside.replace(path)
     finally:
-        _remove(beside)
+        remove(beside)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,8 +102,22 @@ def read_arrays(path: Path, made_by: str = "") -> dict[str, npt.NDArray[Any]]:
         raise InputError(f"{path}: not a readable .npz of plain arrays: {error}") from None
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block; the others wait. A killed process lets go by itself.
+
+    Args:
+        path: of a file that stands for what is locked; it stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

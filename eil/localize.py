@@ -54,6 +54,8 @@ def localize(run: Run, data: Path, folder: Path) -> None:
         for split in ("val", "test"):
             batches = train.batches(run, data, split, model, fabric.device)
             maps, logits = map_split(wrapped, batches, control)
+            if run.recipe.crops > 1:
+                logits = over_crops(wrapped, batches)
             for what, values in (("map", maps), ("logits", logits)):
                 _check_finite(what, values, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
@@ -71,6 +73,15 @@ def map_split(model: Method, batches: Batches, control: Control | None = None) -
         maps.append(score_maps.float().cpu())
         logits.append(scores.float().cpu())
     return torch.cat(maps), torch.cat(logits)
+
+
+def over_crops(model: Method, batches: Batches) -> torch.Tensor:
+    """Logarithms of the ten crops' mean softmax (N, C), float32 on the CPU."""
+    found = []
+    for batch, crops in zip(batches.in_order(), batches.crops_in_order(), strict=True):
+        shares = [model.maps(crop, batch.labels)[0].float().softmax(dim=1) for crop in crops]
+        found.append(torch.stack(shares).mean(dim=0).clamp(min=1e-38).log().cpu())
+    return torch.cat(found)
 
 
 def _views(model: Method, batches: Batches, further: bool) -> Arrays:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eil import backbones, plugins
 from eil.backbones import Backbone
 from eil.cam import CamHead
+from eil.run import Pretrained
 
 Parts = dict[str, Tensor]
 
@@ -91,7 +92,7 @@ def build(
     backbone: str,
     num_classes: int,
     *,
-    pretrained: bool = False,
+    pretrained: Pretrained = False,
     output_stride: int | None = None,
     seed: int = 0,
 ) -> Method:

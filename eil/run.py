@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
+Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
+
 
 class Strict(BaseModel):
     """Read once, then frozen; unknown keys are errors."""
@@ -36,6 +38,9 @@ class Recipe(Strict):
             the epoch's mean loss has not fallen by ``min_delta`` (a share of it) for ``patience`` epochs.
         resize: side of the cached training images; ``crop`` is the side of what the network sees.
         flip: mirror half of the training images.
+        geometry: how photos are fitted into the square that the network sees (:mod:`eil.data.geometry`).
+        crops: 10 to classify by the mean softmax of four corners and the middle of the ``resize`` square, each
+            mirrored too (Krizhevsky et al., 2012); maps are always of the one image.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 80
@@ -57,6 +62,8 @@ class Recipe(Strict):
     resize: Annotated[int, Field(ge=8)] = 256
     crop: Annotated[int, Field(ge=8)] = 224
     flip: bool = True
+    geometry: Literal["direct", "center-crop", "shorter-side"] = "direct"
+    crops: Literal[1, 10] = 1
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "Recipe":
@@ -78,6 +85,11 @@ class DatasetChoice(BaseModel):
         """The reader's settings: all but name and root."""
         return dict(self.model_extra or {})
 
+    @property
+    def subject(self) -> str:
+        """What the data are, where a layout has several: cub for {name: wsoleval, benchmark: CUB}."""
+        return str(self.settings.get("benchmark", self.name)).lower()
+
     def folder(self) -> Path | None:
         """``root``, else the data set's folder under the environment's EIL_DATA, else None."""
         if self.root is not None:
@@ -97,7 +109,7 @@ class Run(Strict):
     study: Name
     dataset: DatasetChoice
     backbone: Name
-    pretrained: bool
+    pretrained: Pretrained
     output_stride: int | None
     method: Name
     settings: dict[str, Any]
@@ -133,8 +145,7 @@ class Run(Strict):
         """Name of the folder of decoded images that this run reads."""
         content = [
             self.dataset.model_dump(mode="json", exclude={"root"}),
-            self.recipe.resize,
-            self.recipe.crop,
+            *(getattr(self.recipe, key) for key in ("resize", "crop", "geometry", "crops")),
         ]
         return f"{self.dataset.name}-{self.recipe.resize}-{self.recipe.crop}-{_hash(content)}"
 

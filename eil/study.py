@@ -15,10 +15,9 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from eil import plugins, presets
-from eil.data import readers
+from eil import data, plugins, presets
 from eil.files import InputError
-from eil.run import DatasetChoice, Name, Recipe, Run, Strict
+from eil.run import DatasetChoice, Name, Pretrained, Recipe, Run, Strict
 from eil.settings import SettingError, Unsuitable, check, problems
 
 T = TypeVar("T", bound=BaseModel)
@@ -28,7 +27,7 @@ RESERVED = ("preset", "recipe")
 class BackboneChoice(Strict):
     """A backbone in a study, with what differs on it from the rest of the study."""
 
-    pretrained: bool = False
+    pretrained: Pretrained = False
     output_stride: int | None = None
     recipe: dict[str, Any] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -105,7 +104,7 @@ class Study(Strict):
         from eil.evaluation import protocols  # numba: half a second
 
         shapes, errors = self._shapes()
-        errors += self._dataset_problems()
+        errors += data.problems(self.dataset.name, self.dataset.settings)
         known = {"controls": plugins.available(plugins.CONTROLS), "protocols": list(protocols.read())}
         for key, given in (("controls", self.controls), ("protocols", self.protocols)):
             errors += [
@@ -160,11 +159,6 @@ class Study(Strict):
         except SettingError as error:
             raise InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}") from None
 
-    def _dataset_problems(self) -> list[str]:
-        if self.dataset.name not in readers():
-            return [f"dataset.name = {self.dataset.name}: must be one of {', '.join(readers())}"]
-        return check(readers()[self.dataset.name], self.dataset.settings, "dataset")
-
     def _grid(self, backbone: str, method: str) -> Iterator[Run]:
         choice = self.backbones[backbone]
         given = self.methods[method] | choice.methods.get(method, {})
@@ -195,7 +189,7 @@ class Study(Strict):
 
     def _preset(self, backbone: str, method: str, given: Mapping[str, Any]) -> presets.Preset:
         try:
-            return presets.find(given.get("preset", self.preset), self.dataset.name, backbone, method)
+            return presets.find(given.get("preset", self.preset), self.dataset.subject, backbone, method)
         except SettingError as error:
             place = f"methods.{method}.preset" if "preset" in given else "preset"
             raise InputError(f"{place} = {error.value}: {error.expected}") from None

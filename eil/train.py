@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from eil import backbones
 from eil import method as methods
 from eil.data import cache
 from eil.data.augment import Batches
@@ -72,6 +73,7 @@ def train(run: Run, data: Path, folder: Path) -> None:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("loss")
+    pretrained = {"pretrained_sha256": backbones.fingerprint(model.backbone)} if run.pretrained else {}
     training = batches(run, data, "train", model, fabric.device)
     checkpoint = folder / "last.ckpt"
     state = _resume(checkpoint, run, model, optimizer)
@@ -82,7 +84,7 @@ def train(run: Run, data: Path, folder: Path) -> None:
     with replacing(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
     save_weights(folder / "weights.safetensors", model, run)
-    write_json(folder / "train.json", _summary(state, time.monotonic() - started))
+    write_json(folder / "train.json", _summary(state, time.monotonic() - started) | pretrained)
     checkpoint.unlink()  # the weights are whole now; a checkpoint costs twice their size
 
 

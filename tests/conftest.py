@@ -10,6 +10,7 @@ import yaml
 from PIL import Image as PILImage
 
 from eil.data import birds, cache
+from eil.data.geometry import Frame
 from eil.run import Run
 from eil.study import parse
 
@@ -47,7 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Decoded birds as SMOKE wants them."""
     folder = tmp_path_factory.mktemp("data") / "birds"
     settings = {key: value for key, value in SMOKE["dataset"].items() if key != "name"}
-    cache.build(birds.read(**settings), folder, resize=36, crop=32)
+    cache.build(birds.read(**settings), folder, Frame(resize=36, crop=32))
     return folder
 
 

@@ -25,7 +25,7 @@ def plain(width: int = 4) -> Backbone:
         name: nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()) for name, channels in sizes.items()
     }
     stages["signed"] = nn.Conv2d(width, width, 1)
-    return Backbone("plain", stages, width, Traits(("first",), ("first", "second", "third"), (1,), (), 6), False)
+    return Backbone("plain", stages, width, Traits(("first",), ("first", "second", "third"), (1,), (), 6))
 
 
 def batch(size: int = 4, side: int = 8) -> tuple[Tensor, Targets]:

@@ -26,7 +26,7 @@ def plain(width: int = 6) -> Backbone:
         "second": nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
         "signed": nn.Conv2d(width, width, 1),
     }
-    return Backbone("plain", stages, width, Traits(("first",), ("first", "second"), (1,)), pretrained=False)
+    return Backbone("plain", stages, width, Traits(("first",), ("first", "second"), (1,)))
 
 
 def batch(size: int = 4) -> tuple[Tensor, Targets]:

@@ -22,7 +22,7 @@ def plain() -> Backbone:
         for name, channels in {"first": 3, "second": 6, "third": 6}.items()
     }
     stages["signed"] = nn.Conv2d(6, 6, 1)
-    return Backbone("plain", stages, 6, Traits(("first", "second"), ("first", "second", "third"), (1,)), False)
+    return Backbone("plain", stages, 6, Traits(("first", "second"), ("first", "second", "third"), (1,)))
 
 
 def batch() -> tuple[Tensor, Targets]:

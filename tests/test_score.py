@@ -31,7 +31,7 @@ def lists(tmp_path: Path) -> Path:
 def maps(tmp_path: Path) -> Path:
     """A random map for each image, of several sizes and types."""
     rng = np.random.default_rng(0)
-    for k, name in enumerate(wsoleval.read(LISTS).ids):
+    for k, name in enumerate(wsoleval.lists(LISTS).ids):
         path = tmp_path / "maps" / f"{name}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, rng.random((5 + k, 7)).astype([np.float16, np.float32, np.float64][k % 3]))
@@ -39,7 +39,7 @@ def maps(tmp_path: Path) -> Path:
 
 
 def test_the_lists_are_read_as_they_stand() -> None:
-    found = wsoleval.read(LISTS)
+    found = wsoleval.lists(LISTS)
     assert found.ids[4] == "c/five.jpg"
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.sizes is not None
@@ -72,19 +72,19 @@ def test_malformed_lists_are_named_with_file_and_line(lists: Path, name: str, ol
     assert old in text
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(InputError) as error:
-        wsoleval.read(lists)
+        wsoleval.lists(lists)
     assert message in str(error.value)
 
 
 def test_a_missing_list_is_named(lists: Path) -> None:
     (lists / "class_labels.txt").unlink()
     with pytest.raises(InputError, match=r"class_labels\.txt: cannot be read"):
-        wsoleval.read(lists)
+        wsoleval.lists(lists)
 
 
 def literal_score(maps: Path, contours: str) -> dict[float, float]:
     """MaxBoxAcc at each IoU: the benchmark's loop over images, thresholds, contours and true boxes."""
-    found = wsoleval.read(LISTS)
+    found = wsoleval.lists(LISTS)
     assert found.boxes is not None
     assert found.sizes is not None
     hits: dict[float, list[int]] = {iou: [0] * 1000 for iou in (0.3, 0.5, 0.7)}
@@ -204,7 +204,7 @@ def test_an_unknown_protocol_is_named(maps: Path, capsys: pytest.CaptureFixture[
 
 
 def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps: Path, tmp_path: Path) -> None:
-    names = wsoleval.read(lists).ids
+    names = wsoleval.lists(lists).ids
     (lists / "image_sizes.txt").write_text("")
     lines = [f"{name},{k}.png,{k}_ignore.png" for k, name in enumerate(names)] + [f"{names[0]},more.png,"]
     (lists / "localization.txt").write_text("\n".join(lines))
@@ -233,7 +233,7 @@ def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps:
     (lists / "localization.txt").write_text("\n".join(f"{name},{k}.png," for k, name in enumerate(names)))
     assert 0 < score.score(maps, lists, "wsoleval-v2", masks_root=tmp_path)["px_ap"] < 100
     (tmp_path / "3.png").unlink()
-    with pytest.raises(InputError, match=r"3\.png: no readable mask"):
+    with pytest.raises(InputError, match=r"3\.png: cannot be decoded: .*No such file"):
         score.score(maps, lists, "wsoleval-v2", masks_root=tmp_path)
 
 
@@ -245,7 +245,7 @@ def centred(side: int) -> np.ndarray:
 
 def accuracy(lists: Path, score_map: np.ndarray) -> list[float]:
     """MaxBoxAccV2's three parts for the same map on every image."""
-    found = wsoleval.read(lists)
+    found = wsoleval.lists(lists)
     assert found.boxes is not None
     assert found.sizes is not None
     metric = MaxBoxAcc("wsoleval-v2")

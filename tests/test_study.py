@@ -120,8 +120,8 @@ def test_bad_keys_and_values_are_named(
         (("methods", "eil", "at"), "pool9", "methods.eil.at = pool9: must be a stage of vgg_small: conv1, pool1"),
         (("methods", "cma"), {}, "methods.cma: must be one of acol, adl, cam, cutmix"),
         (("methods", "cam"), {"gamma": 0.5}, "methods.cam.gamma: unknown key (known: none)"),
-        (("dataset", "name"), "bird", "dataset.name = bird: must be one of birds, tiny_imagenet"),
-        (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes"),
+        (("dataset", "name"), "bird", "dataset.name = bird: must be one of birds, cub, folder, ilsvrc"),
+        (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes, images_per_class"),
         (("dataset", "classes"), 99, "dataset.classes = 99: Input should be less than or equal to"),
         (("backbones",), ["vgg17"], "backbones.vgg17: must be one of vgg_small"),
         (

@@ -6,18 +6,26 @@ meant: ``layer3`` is the last of ``layer3_0`` … ``layer3_5``.
 """
 
 import copy
+import hashlib
 import importlib
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from eil.files import InputError
+from eil.run import Pretrained
 from eil.settings import SettingError, Unsuitable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+LOCAL = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 # name -> module that builds it; imported on use, as torchvision takes a second.
 BUILDERS: dict[str, str] = {
     "vgg_small": "eil.backbones.small",
@@ -39,7 +47,8 @@ class Traits:
         strides: the output strides that can be asked for, the default first.
         head_widths: channels of the extra 3x3 convolutions before pooling.
         branch_width: channels of the convolutions that a method with branches of its own adds.
-        has_weights: whether there is a pretraining to load.
+        weights: names of the pretrainings that there are, the default first; for torchvision's networks, of its enums.
+        local_weights: whether a local file of weights in torchvision's names can be taken instead.
         mean: per-channel mean of the input, of values in [0, 1]; likewise ``std``.
     """
 
@@ -48,7 +57,8 @@ class Traits:
     strides: tuple[int, ...]
     head_widths: tuple[int, ...] = ()
     branch_width: int = 1024
-    has_weights: bool = True
+    weights: tuple[str, ...] = ()
+    local_weights: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -61,14 +71,11 @@ class Backbone(nn.Module):
         stages: modules in the order in which they run.
         out_channels: channels of the last stage's output.
         traits: see :class:`Traits`.
-        pretrained: whether the weights come from a pretraining.
     """
 
-    def __init__(
-        self, name: str, stages: Mapping[str, nn.Module], out_channels: int, traits: Traits, pretrained: bool
-    ) -> None:
+    def __init__(self, name: str, stages: Mapping[str, nn.Module], out_channels: int, traits: Traits) -> None:
         super().__init__()
-        self.name, self.out_channels, self.traits, self.pretrained = name, out_channels, traits, pretrained
+        self.name, self.out_channels, self.traits = name, out_channels, traits
         self.stages = nn.ModuleDict(stages)
 
     @property
@@ -137,33 +144,71 @@ class Backbone(nn.Module):
 
 
 def build(
-    name: str, pretrained: bool = False, output_stride: int | None = None, *, shapes_only: bool = False
+    name: str, pretrained: Pretrained = False, output_stride: int | None = None, *, shapes_only: bool = False
 ) -> Backbone:
     """Build a backbone.
 
     Args:
         name: as in :data:`BUILDERS`.
-        pretrained: load ImageNet weights.
+        pretrained: load ImageNet weights: the default ones, or those of a name, or ``FILE@sha256:HASH``, a local file
+            (safetensors, or a plain state dict of torch) in torchvision's names, whose hash is checked.
         output_stride: input pixels per cell of the last feature map (default: the WSOL one of its traits).
         shapes_only: check ``pretrained``, but load nothing.
 
     Raises:
-        SettingError: an unknown name or a stride that the backbone does not offer.
+        SettingError: an unknown name, weights or a stride that the backbone does not offer.
         InputError: pretrained weights that are not at hand; the message says what to put where.
     """
     if name not in BUILDERS:
         raise SettingError("backbones", name, f"must be one of {', '.join(BUILDERS)}")
     module = importlib.import_module(BUILDERS[name])
     traits: Traits = module.TRAITS[name]
-    if pretrained and not traits.has_weights:
+    if pretrained and not traits.weights:
         raise SettingError("pretrained", pretrained, f"{name} has no pretrained weights")
+    known = pretrained in (*traits.weights, True, False)
+    if not known and not (traits.local_weights and LOCAL.fullmatch(str(pretrained))):
+        files = " or FILE@sha256:HASH, of 64 hexadecimal digits" if traits.local_weights else ""
+        raise SettingError("pretrained", pretrained, f"must be true, false, {', '.join(traits.weights)}{files}")
     if output_stride is not None and output_stride not in traits.strides:
         raise SettingError("output_stride", output_stride, f"{name} offers {', '.join(map(str, traits.strides))}")
-    backbone: Backbone = getattr(module, name)(pretrained and not shapes_only, output_stride or traits.strides[0])
+    weights = None if shapes_only or not pretrained else traits.weights[0] if pretrained is True else pretrained
+    backbone: Backbone = getattr(module, name)(weights, output_stride or traits.strides[0])
     return backbone
 
 
-def build_shapes(name: str, pretrained: bool = False, output_stride: int | None = None) -> Backbone:
+def read_local(weights: str) -> dict[str, Tensor]:
+    """A state dict from ``FILE@sha256:HASH``; nothing is unpickled but tensors.
+
+    Raises:
+        InputError: no such file, one of another hash, or one that holds no weights.
+    """
+    path, expected = weights.rsplit("@sha256:", 1)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"pretrained weights {path}: {error.strerror}") from None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected.lower():
+        raise InputError(f"pretrained weights {path}: sha256 {digest}, expected {expected}")
+    try:
+        if path.endswith(".safetensors"):
+            return safetensors.torch.load(data)
+        found: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return found
+    except Exception as error:  # a damaged file raises half a dozen unrelated kinds
+        raise InputError(f"pretrained weights {path}: not a file of weights: {error}") from None
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """SHA-256 of a backbone's weights, whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, value in backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_shapes(name: str, pretrained: Pretrained = False, output_stride: int | None = None) -> Backbone:
     """A backbone without memory or weights, to check settings against; raises what :func:`build` does."""
     with torch.device("meta"):
         return build(name, pretrained, output_stride, shapes_only=True)

@@ -23,6 +23,7 @@ TRAITS = {
         non_negative=("stem", "head"),
         strides=(16, 32),
         branch_width=128,
+        weights=("package",),
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
     )
@@ -76,7 +77,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-def efficientnet_lite0(pretrained: bool, output_stride: int) -> Backbone:
+def efficientnet_lite0(weights: str | None, output_stride: int) -> Backbone:
     """EfficientNet-Lite0 as stem, block0 … block15, head; the last stride goes at output stride 16."""
     stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*_conv(3, 32, 3, 2)))
     channels, number = 32, 0
@@ -87,8 +88,8 @@ def efficientnet_lite0(pretrained: bool, output_stride: int) -> Backbone:
             )
             channels, number = width, number + 1
     stages["head"] = nn.Sequential(*_conv(channels, _OUT_CHANNELS, 1))
-    backbone = Backbone("efficientnet_lite0", stages, _OUT_CHANNELS, TRAITS["efficientnet_lite0"], pretrained)
-    if pretrained:
+    backbone = Backbone("efficientnet_lite0", stages, _OUT_CHANNELS, TRAITS["efficientnet_lite0"])
+    if weights:
         # The package's weights stand in the order in which the network is built.
         ours = backbone.state_dict()
         theirs = [value for name, value in read_weights().items() if not name.startswith("_fc")]

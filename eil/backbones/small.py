@@ -19,19 +19,17 @@ TRAITS = {
         strides=(4,),
         head_widths=(64,),
         branch_width=64,
-        has_weights=False,
     ),
     "resnet_small": Traits(
         erase_at=("layer1", "layer2"),
         non_negative=("stem", "layer1", "layer2", "layer3"),
         strides=(4,),
         branch_width=64,
-        has_weights=False,
     ),
 }
 
 
-def vgg_small(pretrained: bool, output_stride: int) -> Backbone:
+def vgg_small(weights: str | None, output_stride: int) -> Backbone:
     """Five 3x3 convolutions and two poolings (after VGG; Simonyan & Zisserman, ICLR 2015)."""
     del output_stride
     stages = OrderedDict(
@@ -42,11 +40,11 @@ def vgg_small(pretrained: bool, output_stride: int) -> Backbone:
         conv3=nn.Sequential(_conv(32, 64), _conv(64, 64)),
         conv4=_conv(64, 64),
     )
-    backbone = Backbone("vgg_small", stages, 64, TRAITS["vgg_small"], pretrained)
+    backbone = Backbone("vgg_small", stages, 64, TRAITS["vgg_small"])
     return _initialised(backbone)
 
 
-def resnet_small(pretrained: bool, output_stride: int) -> Backbone:
+def resnet_small(weights: str | None, output_stride: int) -> Backbone:
     """A stem and three basic blocks (after ResNet; He et al., CVPR 2016)."""
     del output_stride
     stages = OrderedDict(
@@ -55,7 +53,7 @@ def resnet_small(pretrained: bool, output_stride: int) -> Backbone:
         layer2=BasicBlock(32, 64),
         layer3=BasicBlock(64, 64),
     )
-    return _initialised(Backbone("resnet_small", stages, 64, TRAITS["resnet_small"], pretrained))
+    return _initialised(Backbone("resnet_small", stages, 64, TRAITS["resnet_small"]))
 
 
 class BasicBlock(nn.Module):

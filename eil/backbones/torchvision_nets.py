@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil.backbones import Backbone, Traits
+from eil.backbones import LOCAL, Backbone, Traits, read_local
 from eil.files import InputError
 
 TRAITS = {
@@ -23,22 +23,29 @@ TRAITS = {
         erase_at=("pool3", "pool4"),
         non_negative=tuple(f"{kind}{k}" for k in range(1, 6) for kind in ("conv", "pool")),
         strides=(16, 8, 32),
+        weights=("IMAGENET1K_V1",),
+        local_weights=True,
         head_widths=(1024,),
     ),
     "resnet50": Traits(
         erase_at=("layer2", "layer3"),
         non_negative=("stem", "layer1", "layer2", "layer3", "layer4"),
         strides=(16, 8, 32),
+        weights=("IMAGENET1K_V1", "IMAGENET1K_V2"),
+        local_weights=True,
     ),
     "inception_v3": Traits(
         erase_at=("Mixed_5d", "Mixed_6a"),
         non_negative=("Conv2d", "maxpool1", "maxpool2", "Mixed"),
         strides=(16, 8, 32),
+        weights=("IMAGENET1K_V1",),
+        local_weights=True,
         head_widths=(1024,),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
     ),
 }
+_HEADS = ("classifier.", "fc.", "AuxLogits.")  # of what is pretrained, not needed here
 _VGG16_POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
 _INCEPTION_STAGES = [
     "Conv2d_1a_3x3",
@@ -62,9 +69,8 @@ _INCEPTION_STAGES = [
 ]
 
 
-def vgg16(pretrained: bool, output_stride: int) -> Backbone:
+def vgg16(weights: str | None, output_stride: int) -> Backbone:
     """VGG16 without batch norm: the last pooling goes at stride 16, pool4 as well at stride 8."""
-    weights = torchvision.models.VGG16_Weights.IMAGENET1K_V1 if pretrained else None
     features = _load(torchvision.models.vgg16, weights).features
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     start = 0
@@ -76,12 +82,11 @@ def vgg16(pretrained: bool, output_stride: int) -> Backbone:
         del stages["pool5"]
     if output_stride < 16:
         stages["pool4"] = nn.Identity()
-    return Backbone("vgg16", stages, 512, TRAITS["vgg16"], pretrained)
+    return Backbone("vgg16", stages, 512, TRAITS["vgg16"])
 
 
-def resnet50(pretrained: bool, output_stride: int) -> Backbone:
+def resnet50(weights: str | None, output_stride: int) -> Backbone:
     """ResNet-50, one stage a bottleneck: layer4 loses its stride at 16, layer3 as well at 8; no dilation."""
-    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1 if pretrained else None
     net = _load(torchvision.models.resnet50, weights)
     stages: OrderedDict[str, Any] = OrderedDict()
     stages["stem"] = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
@@ -92,20 +97,19 @@ def resnet50(pretrained: bool, output_stride: int) -> Backbone:
         if output_stride <= largest:
             stages[layer].conv2.stride = (1, 1)
             stages[layer].downsample[0].stride = (1, 1)
-    return Backbone("resnet50", stages, 2048, TRAITS["resnet50"], pretrained)
+    return Backbone("resnet50", stages, 2048, TRAITS["resnet50"])
 
 
-def inception_v3(pretrained: bool, output_stride: int) -> Backbone:
+def inception_v3(weights: str | None, output_stride: int) -> Backbone:
     """Inception-v3 cut after Mixed_6e as SPG does: padded stem, Mixed_6a without stride (a pooling instead at 16).
 
     Its pretrained weights expect inputs of (x - 0.5) / 0.5, which is what its traits give it; the field feeds
     them ImageNet's mean and deviation.
     """
-    weights = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1 if pretrained else None
     net = _load(torchvision.models.inception_v3, weights, init_weights=True)
     stages: OrderedDict[str, Any] = OrderedDict((name, getattr(net, name)) for name in _INCEPTION_STAGES)
     if output_stride == 32:
-        return Backbone("inception_v3", stages, 2048, TRAITS["inception_v3"], pretrained)
+        return Backbone("inception_v3", stages, 2048, TRAITS["inception_v3"])
     for name in ("Mixed_7a", "Mixed_7b", "Mixed_7c"):
         del stages[name]
     for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3"):
@@ -116,7 +120,7 @@ def inception_v3(pretrained: bool, output_stride: int) -> Backbone:
     reduction.branch3x3.conv.stride = reduction.branch3x3dbl_3.conv.stride = (1, 1)
     reduction.branch3x3.conv.padding = reduction.branch3x3dbl_3.conv.padding = (1, 1)
     stages["Mixed_6a"] = _Reduction(reduction, pool=output_stride == 16)
-    return Backbone("inception_v3", stages, 768, TRAITS["inception_v3"], pretrained)
+    return Backbone("inception_v3", stages, 768, TRAITS["inception_v3"])
 
 
 class _Reduction(nn.Module):
@@ -135,18 +139,24 @@ class _Reduction(nn.Module):
         return torch.cat([branches.branch3x3(x), double, F.max_pool2d(x, 3, stride=1, padding=1)], 1)
 
 
-def _load(factory: Any, weights: Any, **options: Any) -> Any:
-    """A torchvision network, with its weights if there are any."""
+def _load(factory: Any, weights: str | None, **options: Any) -> Any:
+    """A torchvision network, with weights of its enums or of a local file, if any."""
     net = factory(weights=None, **options)
     if weights is None:
         return net
-    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if LOCAL.fullmatch(weights):
+        missing, unexpected = net.load_state_dict(read_local(weights), strict=False)
+        if lost := [name for name in missing if not name.startswith(_HEADS)] + list(unexpected):
+            raise InputError(f"pretrained weights {weights}: not those of {factory.__name__}: {', '.join(lost[:3])}")
+        return net
+    entry = torchvision.models.get_model_weights(factory)[weights]
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     try:
-        state = weights.get_state_dict(check_hash=True, weights_only=True)
+        state = entry.get_state_dict(check_hash=True, weights_only=True)
     except (URLError, OSError) as error:
         raise InputError(
-            f"pretrained weights {weights} are not at hand and cannot be fetched ({error}); "
-            f"download {weights.url} and put it at {place}"
+            f"pretrained weights {entry} are not at hand and cannot be fetched ({error}); "
+            f"download {entry.url} and put it at {place}"
         ) from None
     net.load_state_dict(state)
     return net

@@ -4,37 +4,70 @@ A reader lists images, labels, boxes and masks and decodes nothing; :mod:`eil.da
 image once. Only val and test carry boxes: training on image labels alone is the point of WSOL.
 """
 
+import importlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from eil.files import InputError
+from eil.settings import check, schema
 
 Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
+Count = Annotated[int, Field(ge=1)]
+NO_BOX: Boxes = np.empty((0, 4))
+IGNORED = 255  # in a mask: neither object nor background
+READERS = ("birds", "cub", "folder", "ilsvrc", "tiny_imagenet", "wsoleval")  # each a module of this package
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set, undecoded.
+    """One split of a data set, undecoded; it can be sent to another process.
 
     Attributes:
         ids: one name per image, unique.
         labels: class of each image, (N,).
-        boxes: per image, (K, 4) as x0, y0, x1, y1 in its own pixels, inclusive corners; K = 0 in train.
-        load: index -> image, (H, W, 3) RGB.
-        load_parts: index -> part mask, (H, W), 0 where there is no object, k for ``Dataset.parts[k - 1]``.
+        boxes: per image, (K, 4) as x0, y0, x1, y1 in its own pixels, inclusive corners; K = 0 in train. In val and
+            test, an image that has none gets one round each object of its mask.
+        sources: what ``load`` makes an image of; the path of a photo.
+        load: source -> image, (H, W, 3) RGB; a function of a module.
+        masks: what ``load_mask`` makes each mask of, or None.
+        load_mask: -> (H, W): 0 off the object, :data:`IGNORED` where nobody says, else k for ``Dataset.parts[k - 1]``,
+            or for the k-th object where the data set has no parts.
     """
 
     ids: Sequence[str]
     labels: npt.NDArray[np.int64]
     boxes: Sequence[Boxes]
-    load: Callable[[int], Image]
-    load_parts: Callable[[int], Image] | None = None
+    sources: Sequence[Any]
+    load: Callable[[Any], Image]
+    masks: Sequence[Any] | None = None
+    load_mask: Callable[[Any], Image] | None = None
+
+    def image(self, index: int) -> Image:
+        """Decode an image, (H, W, 3) RGB."""
+        return self.load(self.sources[index])
+
+    def mask(self, index: int) -> Image | None:
+        """Decode the mask of an image, (H, W), if there are masks."""
+        return self.load_mask(self.masks[index]) if self.masks is not None and self.load_mask is not None else None
+
+    def take(self, indices: Sequence[int]) -> "Split":
+        """The images at these positions."""
+        return replace(
+            self,
+            ids=[self.ids[i] for i in indices],
+            labels=self.labels[list(indices)],
+            boxes=[self.boxes[i] for i in indices],
+            sources=[self.sources[i] for i in indices],
+            masks=None if self.masks is None else [self.masks[i] for i in indices],
+        )
 
 
 @dataclass(frozen=True)
@@ -47,23 +80,95 @@ class Dataset:
     parts: tuple[str, ...] = ()
 
 
-def readers() -> dict[str, Callable[..., Dataset]]:
-    """The known layouts, by the name that a study file uses."""
-    from eil.data import birds, tiny_imagenet
+def reader(name: str) -> Callable[..., Dataset]:
+    """The reader of a layout, by the name that a study file uses; one of :data:`READERS`."""
+    found: Callable[..., Dataset] = importlib.import_module(f"eil.data.{name}").read
+    return found
 
-    return {"birds": birds.read, "tiny_imagenet": tiny_imagenet.read}
+
+def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """A line for each setting under ``dataset`` that can be used neither by the reader nor by :func:`subset`."""
+    if name not in READERS:
+        return [f"dataset.name = {name}: must be one of {', '.join(READERS)}"]
+    own, common = _sorted_out(name, settings)
+    known = {*schema(reader(name)).model_fields, *schema(subset).model_fields}
+    unknown = [key for key in common if key not in known]
+    return [
+        *check(reader(name), own, "dataset"),
+        *check(subset, {key: value for key, value in common.items() if key in known}, "dataset"),
+        *(f"dataset.{key}: unknown key (known: {', '.join(sorted(known))})" for key in unknown),
+    ]
 
 
 def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
-    """Read a data set and check what every layout must fulfil.
+    """Read a data set, or the subset of it that the settings ask for, and check what every layout must fulfil.
+
+    Args:
+        name: of the layout, one of :data:`READERS`.
+        root: where it lies.
+        settings: of the reader, and of :func:`subset`.
 
     Raises:
-        InputError: a class without images in a split, or a box outside its image.
+        InputError: settings that cannot be used, a split that names an image twice, or a class without images in one.
     """
-    dataset = readers()[name](root, **settings)
+    if found := problems(name, settings):
+        raise InputError("\n".join(found))
+    own, common = _sorted_out(name, settings)
+    # The schema turns what a YAML file can hold into what the reader takes (a path, say).
+    dataset = reader(name)(root, **dict(schema(reader(name)).model_validate(own)))
+    for split_name, split in dataset.splits.items():
+        if len(set(split.ids)) < len(split.ids):
+            twice = Counter(split.ids).most_common(1)[0][0]
+            raise InputError(f"data set {name}: split {split_name} has {twice} more than once")
+    dataset = subset(dataset, **common)
     for split_name, split in dataset.splits.items():
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
         if (counts == 0).any():
             empty = [dataset.classes[i] for i in np.flatnonzero(counts == 0)[:5]]
             raise InputError(f"data set {name}: split {split_name} has no image of class {', '.join(empty)}")
     return dataset
+
+
+def subset(
+    dataset: Dataset,
+    *,
+    classes: Annotated[int, Field(ge=2)] | None = None,
+    images_per_class: Count | None = None,
+    train_per_class: Count | None = None,
+    val_per_class: Count | None = None,
+    test_per_class: Count | None = None,
+) -> Dataset:
+    """Keep the first classes, and the first images of each class, in the reader's order: always the same.
+
+    Args:
+        dataset: the whole.
+        classes: how many to keep.
+        images_per_class: the most to keep of a class in every split.
+        train_per_class: the most in train.
+        val_per_class: the most in val.
+        test_per_class: the most in test.
+
+    Raises:
+        InputError: there are not so many classes.
+    """
+    if classes is not None and classes > len(dataset.classes):
+        raise InputError(f"dataset.classes = {classes}: {dataset.name} has {len(dataset.classes)}")
+    limits = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
+    splits = {}
+    for name, split in dataset.splits.items():
+        most = min((limit for limit in (images_per_class, limits[name]) if limit is not None), default=len(split.ids))
+        order = np.argsort(split.labels, kind="stable")
+        counts = np.bincount(split.labels)
+        # The number of each image within its class.
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+        kept = np.flatnonzero((rank < most) & (split.labels < (classes or len(dataset.classes))))
+        splits[name] = split if len(kept) == len(split.ids) else split.take(kept.tolist())
+    return replace(dataset, classes=dataset.classes[:classes], splits=splits)
+
+
+def _sorted_out(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the reader itself knows, and the rest."""
+    known = schema(reader(name)).model_fields
+    own = {key: value for key, value in settings.items() if key in known}
+    return own, {key: value for key, value in settings.items() if key not in known}

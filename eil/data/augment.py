@@ -4,7 +4,9 @@ The draws come from a counter-based generator, so they do not depend on the batc
 device, or on whether a killed training was resumed.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,9 +16,11 @@ from torch import Tensor
 
 from eil.data import Image
 from eil.data.cache import Cached
+from eil.files import InputError
 
 Draw = Literal["top", "left", "flip", "other_class"]
 _DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2, "other_class": 3}
+_READ_AHEAD = 2  # batches
 _RESIDENT_SHARE = 0.5  # of the device's free memory: the network needs the rest
 
 
@@ -60,6 +64,23 @@ def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size:
     columns = left[:, None] + torch.where(flip[:, None], steps.flip(0), steps)  # (B, size)
     batch = torch.arange(len(images), device=images.device)[:, None, None]
     return images[batch, rows[:, :, None], columns[:, None, :]]  # (B, size, size, ...)
+
+
+def ten_crops(images: Tensor, size: int) -> Iterator[Tensor]:
+    """Four corners and the middle of each image, and each of the five mirrored (Krizhevsky et al., 2012).
+
+    Args:
+        images: (B, S, S, 3).
+        size: side of the crops.
+
+    Yields:
+        Ten times (B, size, size, 3).
+    """
+    slack = images.shape[1] - size
+    for top, left in ((0, 0), (0, slack), (slack, 0), (slack, slack), (slack // 2, slack // 2)):
+        crop = images[:, top : top + size, left : left + size]
+        yield crop
+        yield crop.flip(2)
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
@@ -118,15 +139,15 @@ class Batches:
         count = len(self.labels)
         full = min(len(self) * self.batch_size, count)
         slack = self.split.images.shape[1] - self.crop
-        for index in order(seed, epoch, count)[:full].split(self.batch_size):  # type: ignore[no-untyped-call]
-            on_device = index.to(self.device)
+        chosen = order(seed, epoch, count)[:full].split(self.batch_size)  # type: ignore[no-untyped-call]
+        for index, fetched, whole in self._ahead(chosen):
+            on_device = index.to(self.device, non_blocking=True)
             top, left = ((uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left"))
             mirror = uniform(seed, epoch, on_device, "flip") < (0.5 if flip else 0.0)
-            images = crop_and_flip(self._fetch(self.images, self.split.images, index), top, left, mirror, self.crop)
+            images = crop_and_flip(fetched, top, left, mirror, self.crop)
             masks = None
-            if self.split.parts is not None:
-                parts = self._fetch(None, self.split.parts, index)
-                masks = (crop_and_flip(parts, top, left, mirror, self.crop) > 0).unsqueeze(1)  # (B, 1, S, S)
+            if whole is not None:
+                masks = (crop_and_flip(whole, top, left, mirror, self.crop) > 0).unsqueeze(1)  # (B, 1, S, S)
             yield Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, masks)
 
     def in_order(self) -> Iterator[Batch]:
@@ -134,16 +155,46 @@ class Batches:
         for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]
             yield self.at(index)
 
+    def crops_in_order(self) -> Iterator[Iterator[Tensor]]:
+        """The ten crops, each (B, 3, S, S), of all images, a batch after the other, as :meth:`in_order` has them."""
+        if self.split.large is None:
+            raise InputError("the cache has no images for ten crops")
+        for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]
+            large = self._fetch(None, self.split.large, index)
+            yield (normalise(crop, self.mean, self.std) for crop in ten_crops(large, self.crop))
+
     def at(self, index: Tensor) -> Batch:
         """The images at these positions, as they are."""
         images = self._fetch(self.images, self.split.images, index)
         on_device = index.to(self.device)
         return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
 
+    def _ahead(self, chosen: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Positions, images and masks of each batch; the next ones are read while the last is being used."""
+
+        def read(index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            masks = None if self.split.masks is None else self._fetch(None, self.split.masks, index)
+            return index, self._fetch(self.images, self.split.images, index), masks
+
+        if self.images is not None:  # on the device already
+            yield from map(read, chosen)
+            return
+        with ThreadPoolExecutor(1) as reader:  # one: batches in their order, and a disk likes that too
+            coming: deque[Future[tuple[Tensor, Tensor, Tensor | None]]] = deque()
+            for index in chosen:
+                coming.append(reader.submit(read, index))
+                if len(coming) > _READ_AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
     def _fetch(self, resident: Tensor | None, mapped: Image, index: Tensor) -> Tensor:
         if resident is not None:
             return resident[index.to(self.device)]
-        return torch.from_numpy(mapped[index.numpy()]).to(self.device, non_blocking=True)
+        gathered = torch.from_numpy(mapped[index.numpy()])
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
+            gathered = gathered.pin_memory()
+        return gathered.to(self.device, non_blocking=True)
 
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number

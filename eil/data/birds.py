@@ -85,7 +85,7 @@ def read(
     test_per_class: Annotated[int, Field(ge=1)] = 30,
     seed: Annotated[int, Field(ge=0)] = 0,
 ) -> Dataset:
-    """Describe the birds; nothing is drawn until a split's ``load`` is called.
+    """Describe the birds; no image is drawn for train until it is asked for.
 
     Args:
         root: unused, birds are drawn rather than read.
@@ -109,9 +109,19 @@ def _split(name: str, classes: int, per_class: int, seed: int) -> Split:
         ids=[f"{name}/{label:02d}/{i:04d}" for _, _, label, i in keys],
         labels=labels,
         boxes=boxes,
-        load=lambda index: draw(*keys[index])[0],
-        load_parts=lambda index: draw(*keys[index])[1],
+        sources=keys,
+        load=_image,
+        masks=keys,
+        load_mask=_parts,
     )
+
+
+def _image(key: tuple[int, int, int, int]) -> Image:
+    return draw(*key)[0]
+
+
+def _parts(key: tuple[int, int, int, int]) -> Image:
+    return draw(*key)[1]
 
 
 def _box(parts: Image) -> Boxes:

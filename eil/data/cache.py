@@ -1,27 +1,38 @@
 """Decoded images, once: every split becomes a folder with images.npy and index.parquet.
 
-The reader's work (decode, check, resize) happens here and nowhere else. What comes after reads arrays: by
+The reader's work (decode, check, resize) happens here and nowhere else, in parallel processes, a block of images at a
+time. A killed preparation goes on where it was; the cache appears as a whole. What comes after reads arrays: by
 memory map, or resident on the device where they fit (:mod:`eil.data.augment`).
 """
 
+import contextlib
+import functools
 import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image as PILImage
 from tqdm import tqdm
 
-from eil.data import Boxes, Dataset, Image, Split
-from eil.files import InputError, read_json, replacing, write_json
+from eil.data import IGNORED, Boxes, Dataset, Image, Split, geometry
+from eil.data.geometry import Frame
+from eil.files import InputError, locked, read_json, remove, write_json
 
-cv2.setNumThreads(1)  # the pool below is the parallelism; OpenCV's own threads would multiply it
+cv2.setNumThreads(1)  # the processes are the parallelism; OpenCV's own threads would multiply it
+BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
+FORMAT = 2  # of the folder; another one is refused
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -30,47 +41,85 @@ class Cached:
 
     Attributes:
         images: (N, S, S, 3) uint8 RGB, memory-mapped.
-        parts: (N, S, S) uint8 part masks, memory-mapped, or None.
+        large: likewise at the training images' side, where ten crops are to be classified.
+        masks: (N, S, S) uint8, memory-mapped, or None; see :class:`eil.data.Split`.
         labels: (N,).
         ids: N names.
         boxes: per image (K, 4), in pixels of the S x S frame, inclusive corners.
     """
 
     images: Image
-    parts: Image | None
+    masks: Image | None
     labels: npt.NDArray[np.int64]
     ids: tuple[str, ...]
     boxes: tuple[Boxes, ...]
+    large: Image | None = None
 
 
-def build(dataset: Dataset, folder: Path, resize: int, crop: int) -> None:
-    """Decode and resize a data set into ``folder``, whole or not at all.
+def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
+    """Decode and resize a data set into ``folder``, or go on with it.
 
     Args:
         dataset: what a reader gave.
         folder: where the cache appears, with one folder a split and dataset.json.
-        resize: side of the training images; crops of ``crop`` are taken from them.
-        crop: side of val's and test's images, resized directly (aspect ratio not kept, as the field does).
+        frame: sides and geometry.
 
     Raises:
-        InputError: an image that cannot be decoded or a box outside its image, by name.
+        InputError: an image that cannot be decoded or a box outside its image, by name. What was decoded before
+            is kept, so that the next call goes on from there.
     """
-    with replacing(folder) as beside:
+    partial = folder.with_name(f".{folder.name}.partial")
+    with locked(folder.with_name(f".{folder.name}.lock")):
+        if (folder / "dataset.json").exists():  # another process made it while this one waited
+            return
+        key = listing(dataset, frame)
+        if not (partial / "listing").exists() or (partial / "listing").read_text() != key:
+            remove(partial)
+            partial.mkdir(parents=True)
+            (partial / "listing").write_text(key)
         digest = hashlib.sha256()
         for name, split in dataset.splits.items():
-            target = beside / name
-            target.mkdir(parents=True)
-            digest.update(_write_split(name, split, target, resize if name == "train" else crop))
-        write_json(
-            beside / "dataset.json",
-            {
-                "name": dataset.name,
-                "classes": list(dataset.classes),
-                "parts": list(dataset.parts),
-                "resize": resize,
-                "crop": crop,
-                "sha256": digest.hexdigest(),
-            },
+            for row in _write_split(name, split, partial / name, frame):
+                digest.update(bytes.fromhex(row["sha256"]))
+        scored = [split for name, split in dataset.splits.items() if name != "train"]
+        description = {
+            "format": FORMAT,
+            "name": dataset.name,
+            "classes": list(dataset.classes),
+            "parts": list(dataset.parts),
+            **asdict(frame),
+            "boxed_masks": any(split.masks is not None and not any(map(len, split.boxes)) for split in scored),
+            "listing": key,
+            "sha256": digest.hexdigest(),
+        }
+        write_json(partial / "dataset.json", description)
+        for name in ("listing", *(f"{name}/blocks" for name in dataset.splits)):
+            remove(partial / name)
+        remove(folder)
+        partial.replace(folder)
+
+
+def listing(dataset: Dataset, frame: Frame) -> str:
+    """Hash of what a cache is made from, without decoding: names, labels, boxes, sizes of files, and the frame."""
+    digest = hashlib.sha256(json.dumps([FORMAT, dataset.name, dataset.classes, asdict(frame)]).encode())
+    for name, split in dataset.splits.items():
+        digest.update(name.encode())
+        for image, label, boxes, source in zip(split.ids, split.labels, split.boxes, split.sources, strict=True):
+            size = source.stat().st_size if isinstance(source, Path) and source.exists() else source
+            digest.update(f"{image},{label},{boxes.tolist()},{size}\n".encode())
+    return digest.hexdigest()
+
+
+def require_same(dataset: Dataset, folder: Path, frame: Frame) -> None:
+    """Refuse a cache that was made from other files or settings than these.
+
+    Raises:
+        InputError: it was; the message says what to do.
+    """
+    if describe(folder)["listing"] != listing(dataset, frame):
+        raise InputError(
+            f"{folder}: was made from other photos, lists or settings than there are now; remove the folder and "
+            "`eil prepare` makes it anew"
         )
 
 
@@ -82,10 +131,11 @@ def open_split(folder: Path, split: str) -> Cached:
     """
     describe(folder)
     index = pd.read_parquet(folder / split / "index.parquet")
-    parts = folder / split / "parts.npy"
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in (folder / split).glob("*.npy")}
     return Cached(
-        images=np.load(folder / split / "images.npy", mmap_mode="r"),
-        parts=np.load(parts, mmap_mode="r") if parts.exists() else None,
+        images=arrays["images"],
+        masks=arrays.get("masks"),
+        large=arrays.get("large"),
         labels=index["label"].to_numpy(np.int64),
         ids=tuple(index["id"]),
         boxes=tuple(np.asarray(flat, dtype=np.float64).reshape(-1, 4) for flat in index["boxes"]),
@@ -93,65 +143,132 @@ def open_split(folder: Path, split: str) -> Cached:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What dataset.json says: name, classes, parts, sizes and the content's hash."""
-    return read_json(folder / "dataset.json", "eil prepare")
+    """What dataset.json says: name, classes, parts, frame, and the content's hash.
+
+    Raises:
+        InputError: no cache, or one of another version.
+    """
+    found = read_json(folder / "dataset.json", "eil prepare")
+    if found.get("format") != FORMAT:
+        raise InputError(f"{folder}: was made by another version of eil; remove it and `eil prepare` makes it anew")
+    return found
 
 
-def scale_boxes(boxes: Boxes, width: int, height: int, side: int) -> Boxes:
-    """Boxes of a width x height image in a side x side frame: scaled and truncated, as wsolevaluation does."""
-    return np.trunc(boxes * side / np.array([width, height] * 2))
+def examine(split: Split, index: int) -> tuple[Image, Image | None, Boxes, str]:
+    """Image, mask, boxes and fingerprint of one image, checked.
 
+    The fingerprint is a SHA-256 of its name, label, boxes and file (or of its pixels, where it has no file).
 
-def _write_split(name: str, split: Split, target: Path, side: int) -> bytes:
-    """Write images.npy, parts.npy and index.parquet; return the hash of the content."""
-    count = len(split.ids)
-    images = np.lib.format.open_memmap(target / "images.npy", "w+", np.uint8, (count, side, side, 3))
-    parts = None
-    if split.load_parts is not None:
-        parts = np.lib.format.open_memmap(target / "parts.npy", "w+", np.uint8, (count, side, side))
-    digest = hashlib.sha256()
-    rows = []
-    for i, (image, part, size) in enumerate(_decoded(split, side, f"{name}: decoding")):
-        images[i] = image
-        digest.update(image.tobytes())
-        if parts is not None and part is not None:
-            parts[i] = part
-        boxes = _checked(split.boxes[i], size, split.ids[i])
-        flat = scale_boxes(boxes, *size, side).ravel().tolist()
-        rows.append({"id": split.ids[i], "label": int(split.labels[i]), "boxes": flat})
-    images.flush()
-    if parts is not None:
-        parts.flush()
-    index = pd.DataFrame(rows)
-    index.to_parquet(target / "index.parquet")
-    digest.update(index.to_csv(index=False).encode())
-    return digest.digest()
-
-
-def _decoded(split: Split, side: int, title: str) -> Iterator[tuple[Image, Image | None, tuple[int, int]]]:
-    """Resized image, resized parts and original (width, height) of every image, in order."""
-
-    def one(index: int) -> tuple[Image, Image | None, tuple[int, int]]:
-        image = split.load(index)
-        height, width = image.shape[:2]
-        parts = None
-        if split.load_parts is not None:
-            # Nearest keeps labels labels.
-            parts = cv2.resize(split.load_parts(index), (side, side), interpolation=cv2.INTER_NEAREST)
-        small = PILImage.fromarray(image).resize((side, side), PILImage.Resampling.BILINEAR)
-        return np.asarray(small), np.asarray(parts) if parts is not None else None, (width, height)
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(split.ids), 512):  # in blocks, so that memory stays bounded
-            block = range(start, min(start + 512, len(split.ids)))
-            yield from tqdm(pool.map(one, block), title, len(block), leave=False, disable=None)
-
-
-def _checked(boxes: Boxes, size: tuple[int, int], image_id: str) -> Boxes:
-    width, height = size
+    Raises:
+        InputError: an image that cannot be decoded, or a box outside the image.
+    """
+    image, mask, name = split.image(index), split.mask(index), split.ids[index]
+    height, width = image.shape[:2]
+    boxes = split.boxes[index]
+    if mask is not None and not len(boxes):  # OpenImages' masks have resolutions of their own
+        boxes = np.floor(around(mask) * np.array([width, height] * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
     x0, y0, x1, y1 = boxes.T
     inside = (x0 >= 0) & (y0 >= 0) & (x0 <= x1) & (y0 <= y1) & (x1 < width) & (y1 < height)
     if not inside.all():
-        bad = boxes[~inside][0].tolist()
-        raise InputError(f"{image_id}: box {bad} does not lie in the {width}x{height} image")
-    return boxes
+        raise InputError(f"{name}: box {boxes[~inside][0].tolist()} does not lie in the {width}x{height} image")
+    source = split.sources[index]
+    digest = hashlib.sha256(f"{name},{split.labels[index]},{boxes.tolist()}\n".encode())
+    digest.update(source.read_bytes() if isinstance(source, Path) else image.tobytes())
+    return image, mask, boxes, digest.hexdigest()
+
+
+def around(mask: Image) -> Boxes:
+    """A box round each object of a mask, (K, 4)."""
+    found = []
+    for value in np.setdiff1d(np.unique(mask), [0, IGNORED]):
+        ys, xs = np.nonzero(mask == value)
+        found.append([xs.min(), ys.min(), xs.max(), ys.max()])
+    return np.array(found, dtype=np.float64).reshape(-1, 4)
+
+
+def over_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
+    """``act`` on each task, in processes of its own for two or more; results as in ``map``.
+
+    Raises:
+        InputError: as ``act`` does, or a process was killed (for want of memory, say).
+    """
+    if len(tasks) < 2:
+        yield from map(act, tasks)
+        return
+    # A forked process would inherit the locks of threads that it does not have.
+    pool = ProcessPoolExecutor(min(len(tasks), cores()), multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(act, tasks)
+    except BrokenProcessPool:
+        raise InputError("a process that decodes images was killed; was there too little memory?") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def blocks(count: int) -> list[range]:
+    """Positions of ``count`` images by the block."""
+    return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
+
+
+def _write_split(name: str, split: Split, target: Path, frame: Frame) -> list[dict[str, Any]]:
+    """Write images.npy, index.parquet and what else there is; rows of id, label, boxes and fingerprint."""
+    training = name == "train"
+    if not (target / "blocks").exists():
+        remove(target)
+        target.mkdir()
+        _create(target, split, frame, training)
+        (target / "blocks").mkdir()
+    done = {int(path.stem) for path in (target / "blocks").glob("[0-9]*.json")}
+    todo = [block for block in blocks(len(split.ids)) if block.start not in done]
+    tasks = [(block.start, split.take(block)) for block in todo]
+    write = functools.partial(_write_block, target, frame, training)
+    with contextlib.closing(over_processes(write, tasks)) as written:
+        bar: Iterable[int] = tqdm(written, f"{name}: decoding", len(tasks), leave=False, disable=None, unit="block")
+        for _ in bar:
+            pass
+    rows = [
+        row
+        for block in blocks(len(split.ids))
+        for row in read_json(target / "blocks" / f"{block.start:09d}.json")["rows"]
+    ]
+    pd.DataFrame(rows, columns=["id", "label", "boxes", "sha256"]).to_parquet(target / "index.parquet")
+    return rows
+
+
+def _create(target: Path, split: Split, frame: Frame, training: bool) -> None:
+    """Arrays of the right size, without content."""
+    count, side = len(split.ids), frame.resize if training else frame.crop
+    shapes: dict[str, tuple[int, ...]] = {"images": (count, side, side, 3)}
+    if split.masks is not None:
+        shapes["masks"] = (count, side, side)
+    if frame.crops > 1 and not training:
+        shapes["large"] = (count, frame.resize, frame.resize, 3)
+    for name, shape in shapes.items():
+        np.lib.format.open_memmap(target / f"{name}.npy", "w+", np.uint8, shape).flush()
+
+
+def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Split]) -> int:
+    """Decode some images into the arrays, and note what they are once they are there."""
+    start, split = task
+    arrays = {path.stem: np.lib.format.open_memmap(path, "r+") for path in target.glob("*.npy")}
+    rows = []
+    for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
+        image, mask, boxes, digest = examine(split, i)
+        place = geometry.whole if training else geometry.seen
+        size = (image.shape[1], image.shape[0])
+        placed = place(size, frame)
+        arrays["images"][start + i] = placed.image(image)
+        if mask is not None:
+            arrays["masks"][start + i] = place((mask.shape[1], mask.shape[0]), frame).mask(mask)
+        if "large" in arrays:
+            arrays["large"][start + i] = geometry.whole(size, frame).image(image)
+        rows.append({"id": name, "label": label, "boxes": placed.boxes(boxes, size).ravel().tolist(), "sha256": digest})
+    for array in arrays.values():
+        array.flush()
+    write_json(target / "blocks" / f"{start:09d}.json", {"rows": rows})
+    return len(rows)

@@ -1,19 +1,20 @@
-"""The metadata layout of the wsolevaluation benchmark: image lists, labels, sizes, and boxes or masks.
+"""wsoleval: the layout of the wsolevaluation benchmark (Choe et al., CVPR 2020): CUB, ILSVRC, OpenImages30k.
 
 A folder ``metadata/{CUB,ILSVRC,OpenImages}/{train,val,test}`` holds image_ids.txt, class_labels.txt (``id,label``),
 image_sizes.txt (``id,width,height``) and localization.txt (``id,x0,y0,x1,y1`` with inclusive corners in original
-pixels, several lines an image; or ``id,mask.png,ignore.png``). No headers, and no newline at the end.
+pixels, several lines an image; or ``id,mask.png,ignore.png``). No headers, and no newline at the end. Images and masks
+lie under ``{CUB,ILSVRC,OpenImages}/`` by their ids. Its "train-fullsup" is ``val``: CUBV2, ImageNetV2, OpenImages' own.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from eil.data import Boxes
+from eil.data import NO_BOX, Boxes, Dataset, Split, photos
 from eil.files import InputError
 
 T = TypeVar("T")
@@ -39,43 +40,117 @@ class Metadata:
     masks: tuple[tuple[str, ...], ...] | None
 
 
-def read(folder: Path) -> Metadata:
+def read(
+    root: Path | None = None, *, benchmark: Literal["CUB", "ILSVRC", "OpenImages"], metadata: Path | None = None
+) -> Dataset:
+    """List the photos of one of the benchmark's data sets.
+
+    Args:
+        root: the folder that holds the folders of images, CUB and so on.
+        benchmark: which of them.
+        metadata: the folder of the lists (default: metadata under ``root``).
+
+    Raises:
+        InputError: a missing folder, list or first photo of a split, or what :func:`lists` refuses.
+    """
+    if root is None or not (root / benchmark).is_dir():
+        raise InputError(
+            f"wsoleval: no {benchmark} in {root or 'any folder (no root was given)'}; name the folder that holds "
+            f"{benchmark}/ and metadata/{benchmark}/ by dataset.root in the study, by --data-root, or by EIL_DATA"
+        )
+    folder = (metadata or root / "metadata") / benchmark
+    splits = {name: _split(root / benchmark, folder / name, name != "train") for name in ("train", "val", "test")}
+    count = 1 + max(int(split.labels.max()) for split in splits.values())
+    return Dataset(name=benchmark.lower(), classes=_names(splits["train"], count), splits=splits)
+
+
+def _split(images: Path, folder: Path, located: bool) -> Split:
+    found = lists(folder, located)
+    boxes = found.boxes if found.boxes is not None else (NO_BOX,) * len(found.ids)
+    rows = [
+        (name, label, photos.inside(images, name, f"{folder / 'image_ids.txt'}:{line}"), own)
+        for line, (name, label, own) in enumerate(zip(found.ids, found.labels.tolist(), boxes, strict=True), start=1)
+    ]
+    _require_first(rows[0][2], folder)
+    if found.masks is None:
+        return photos.split(rows)
+    where = str(folder / "localization.txt")
+    masks = [[photos.inside(images, name, where) if name else None for name in own] for own in found.masks]
+    return photos.split(rows, masks)
+
+
+def _require_first(photo: Path, folder: Path) -> None:
+    """Say what is wrong before hours are spent on finding that no photo is where the lists say."""
+    if photo.is_file():
+        return
+    others = sorted(path.name for path in photo.parent.glob("*")) if photo.parent.is_dir() else []
+    if others and folder.parent.name == "ILSVRC" and folder.name == "val":
+        raise InputError(
+            f"{photo}: no such file, but {others[0]} is there: ImageNetV2 was released anew under hashed names, for "
+            "which the lists' authors gave no mapping. Use the first release (0.jpeg to 9.jpeg in each "
+            "folder), or the data set ilsvrc, which holds val out of the training photos"
+        )
+    raise InputError(f"{photo}: no such file; {folder / 'image_ids.txt'} names it first")
+
+
+def _names(train: Split, count: int) -> tuple[str, ...]:
+    """The lists have no names: that of a class is the folder in which its first training photo lies."""
+    first = {int(label): name for name, label in zip(reversed(train.ids), reversed(train.labels), strict=True)}
+    return tuple(Path(first[k]).parent.name if k in first else f"class {k}" for k in range(count))
+
+
+def lists(folder: Path, located: bool = True) -> Metadata:
     """Read the lists of one split.
+
+    Args:
+        folder: of the lists.
+        located: whether to read sizes, and boxes or masks, as well; training has none, or does not look at them.
 
     Raises:
         InputError: a missing list, a malformed line (file and line number), an id that is unknown or given twice,
             an image without a label, size or box, or a box with x1 < x0.
     """
-    ids = tuple(line for _, line in _lines(folder / "image_ids.txt"))
+    ids = tuple(line for _, line in photos.lines(folder / "image_ids.txt"))
     known = {name: k for k, name in enumerate(ids)}
     if len(known) < len(ids):
         seen: set[str] = set()
         twice = next(k for k, name in enumerate(ids, start=1) if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise InputError(f"{folder / 'image_ids.txt'}:{twice}: {ids[twice - 1]} stands there twice")
     labels = _one_each(folder / "class_labels.txt", known, 1)[:, 0]
-    empty_list = not any(_lines(folder / "image_sizes.txt"))
+    if (labels < 0).any():
+        raise InputError(f"{folder / 'class_labels.txt'}: a label below 0: {ids[int(labels.argmin())]}")
+    if not located:
+        return Metadata(ids, labels, None, None, None)
+    empty_list = not any(photos.lines(folder / "image_sizes.txt"))
     sizes = None if empty_list else _one_each(folder / "image_sizes.txt", known, 2)
-    located: list[list[list[str]]] = [[] for _ in ids]
-    for _, image, rest, where in _entries(folder / "localization.txt", known):
+    boxes, masks = _localization(folder / "localization.txt", known)
+    return Metadata(ids, labels, sizes, boxes, masks)
+
+
+def _localization(
+    path: Path, known: dict[str, int]
+) -> tuple[tuple[Boxes, ...] | None, tuple[tuple[str, ...], ...] | None]:
+    """Boxes or masks of each image; the other is None."""
+    found: list[list[list[str]]] = [[] for _ in known]
+    for _, image, rest, where in _entries(path, known):
         if len(rest) not in (2, 4):
             raise InputError(f"{where}: expected id,x0,y0,x1,y1 or id,mask,ignore")
         if len(rest) == 4:
             x0, y0, x1, y1 = _numbers(rest, float, where)
             if not (x1 >= x0 and y1 >= y0):
                 raise InputError(f"{where}: a box that ends before it begins: {','.join(rest)}")
-        if located[image] and len(located[image][0]) != len(rest):
+        if found[image] and len(found[image][0]) != len(rest):
             raise InputError(f"{where}: a mask beside boxes")
-        located[image].append(rest)
-    empty = next((ids[k] for k, own in enumerate(located) if not own), None)
+        found[image].append(rest)
+    empty = next((name for name, k in known.items() if not found[k]), None)
     if empty is not None:
-        raise InputError(f"{folder / 'localization.txt'}: has no line for {empty}")
-    kinds = {len(rest) for own in located for rest in own}
+        raise InputError(f"{path}: has no line for {empty}")
+    kinds = {len(rest) for own in found for rest in own}
     if len(kinds) > 1:
-        raise InputError(f"{folder / 'localization.txt'}: boxes for some images and masks for others")
+        raise InputError(f"{path}: boxes for some images and masks for others")
     if kinds == {4}:
-        return Metadata(ids, labels, sizes, tuple(np.array(own, dtype=np.float64) for own in located), None)
-    masks = tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in located)
-    return Metadata(ids, labels, sizes, None, masks)
+        return tuple(np.array(own, dtype=np.float64) for own in found), None
+    return None, tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in found)
 
 
 def _one_each(path: Path, known: dict[str, int], count: int) -> npt.NDArray[np.int64]:
@@ -95,23 +170,12 @@ def _one_each(path: Path, known: dict[str, int], count: int) -> npt.NDArray[np.i
 
 def _entries(path: Path, known: dict[str, int]) -> Iterator[tuple[int, int, list[str], str]]:
     """Line number, image, the values after its id, and ``file:line`` for messages."""
-    for number, line in _lines(path):
+    for number, line in photos.lines(path):
         name, *rest = line.split(",")
         where = f"{path}:{number}"
         if name not in known:
             raise InputError(f"{where}: unknown image id {name}")
         yield number, known[name], rest, where
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            raise InputError(f"{path}:{number}: an empty line")
-        yield number, line.strip()
 
 
 def _numbers(texts: list[str], kind: Callable[[str], T], where: str) -> list[T]:

@@ -45,6 +45,11 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     side = int(description["crop"])
     val, test = (cache.open_split(data, name) for name in ("val", "test"))
     protocol = protocols.find(names[0])
+    bare = next(
+        (i for split in (val, test) for i, own in zip(split.ids, split.boxes, strict=True) if not len(own)), None
+    )
+    if bare is not None:
+        raise InputError(f"image {bare} has neither box nor mask, so that its map cannot be scored; maps.npz has it")
     on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
     _write_curves(folder / "curves.npz", {"val": on, "test": scored})
     level = metrics.level_of(protocol.threshold, on, scored, protocol)
@@ -64,7 +69,8 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
         | _history(training.pop("history", [])),
         training=training,
-        provenance=records.provenance() | {"data_sha256": description["sha256"], "images": len(test.ids)},
+        provenance=records.provenance()
+        | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]},
     )
     write_arrays(folder / "examples.npz", _examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
@@ -139,10 +145,10 @@ def _against_masks(
     names: list[str],
 ) -> dict[str, float]:
     """PxAP, pixel IoU at the threshold that is best on val, and the mean share of each part that a map covers."""
-    if test.parts is None or val.parts is None:
+    if test.masks is None or val.masks is None:
         return {}
     counts = {}
-    for name, mask in (("val", val.parts), ("test", test.parts)):
+    for name, mask in (("val", val.masks), ("test", test.masks)):
         counts[name] = np.zeros((2, masks.BINS), np.int64)
         for score_map, parts in zip(arrays[f"{name}_maps"], mask, strict=True):
             counts[name] += masks.histogram(maps.prepared(score_map, side, protocol), parts)
@@ -150,7 +156,7 @@ def _against_masks(
     covered = []
     for start, images in _chunks(arrays["test_maps"], test.ids, side, protocol):
         covered += [
-            masks.part_coverage(image, test.parts[i], int(levels[i]), len(names))
+            masks.part_coverage(image, test.masks[i], int(levels[i]), len(names))
             for i, image in enumerate(images, start)
         ]
     best = int(masks.pixel_iou(counts["val"]).argmax())

@@ -3,10 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from eil.data import Image
+from eil.data import IGNORED, Image
 
 BINS = 1000
-IGNORED = 255  # in a mask: neither object nor background
 _EDGES = np.concatenate([np.arange(BINS) / BINS, [2.0]])
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

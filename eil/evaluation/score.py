@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eil.data import Boxes, wsoleval
+from eil.data import Boxes, geometry, photos, wsoleval
+from eil.data.geometry import Frame
 from eil.data.wsoleval import Metadata
 from eil.evaluation import boxes, maps, masks, metrics, protocols
 from eil.evaluation.metrics import Scores
@@ -128,8 +128,8 @@ def score_folder(
             missing += [] if score_map is not None else [name]
             found.append(np.zeros((1, 1)) if score_map is None else score_map)
         true = [
-            framed(own, tuple(size), side, metric.protocol)
-            for own, size in zip(metadata.boxes[part], metadata.sizes[part].tolist(), strict=True)
+            framed(own, (width, height), side, metric.protocol)
+            for own, (width, height) in zip(metadata.boxes[part], metadata.sizes[part].tolist(), strict=True)
         ]
         metric.update(found, true)
     return metric, missing
@@ -153,9 +153,8 @@ def score_masks(
         score_map = _load(folder / f"{name}.npy", allow_missing)
         missing += [] if score_map is not None else [name]
         prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, rules)
-        *objects, ignore = (_mask(root / file, side) if file else np.zeros((side, side), bool) for file in files)
-        found = np.where(np.any(objects, axis=0), 1, np.where(ignore, masks.IGNORED, 0)).astype(np.uint8)
-        counts += masks.histogram(prepared, found)
+        mask = photos.load_mask([photos.inside(root, file, name) if file else None for file in files])
+        counts += masks.histogram(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
     if not counts[0].any():
         raise InputError(f"the masks under {root} show no object")
     return {
@@ -175,7 +174,7 @@ def score(
 ) -> dict[str, Any]:
     """Everything that ``eil score`` prints. See :func:`score_folder` and :func:`score_masks`."""
     needs_val = protocols.find(protocol).threshold == "val"
-    metadata = wsoleval.read(lists)
+    metadata = wsoleval.lists(lists)
     if metadata.masks is not None:
         if masks_root is None:
             raise InputError(f"{lists}: names masks; say where they lie with --masks")
@@ -188,20 +187,17 @@ def score(
             )
         on = None
         if needs_val and val is not None:
-            on, missing_on = score_folder(val[0], wsoleval.read(val[1]), protocol, side, allow_missing)
+            on, missing_on = score_folder(val[0], wsoleval.lists(val[1]), protocol, side, allow_missing)
         metric, missing = score_folder(folder, metadata, protocol, side, allow_missing)
         missing += missing_on if on is not None else []
         found = metric.compute(on)
     return {"protocol": protocol, "images": len(metadata.ids), "missing": missing, **found}
 
 
-def framed(true: Boxes, size: tuple[int, ...], side: int, protocol: Protocol) -> Boxes:
+def framed(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) -> Boxes:
     """Boxes of an image of ``size`` (width, height) in the S x S frame, in whole pixels, (K, 4) -> (K, 4)."""
-    scale = np.array(size * 2, dtype=np.float64)
-    if protocol.geometry == "direct":
-        return np.trunc(true * side / scale)
-    resized = side * _RESIZED
-    return np.trunc(np.clip(true * resized / scale - (resized - side) / 2, 0, side - 1))
+    frame = Frame(round(side * _RESIZED), side, protocol.geometry)
+    return geometry.seen(size, frame).boxes(true, size)
 
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:
@@ -221,10 +217,3 @@ def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:
         raise InputError(f"{path}: a score map holds NaN or infinity")
     numbers: npt.NDArray[np.floating] = found.astype(np.float64)
     return numbers
-
-
-def _mask(path: Path, side: int) -> npt.NDArray[np.bool_]:
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise InputError(f"{path}: no readable mask")
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST) > 0)

@@ -90,10 +90,9 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         first = study.protocols[0]
         own = f"test.{protocols.find(first).threshold}.gt_known_loc"
         columns = {first: own} | {name: f"gt_known_loc@{name}" for name in study.protocols[1:]}
-        crops = [name for name in study.protocols if protocols.find(name).geometry != "direct"]
-        note = f"the maps are of directly resized images, where {', '.join(crops)} would have a central crop"
+        others = _other_geometry(study.protocols, [record for cell in best for record in cell.records])
         what = "GT-known Loc of the same maps by protocol, each with its own threshold"
-        found["protocols"] = table(what, columns, *([note] if crops else []))
+        found["protocols"] = table(what, columns, *others)
     for name, grid in gamma_sigma_grids(cells).items():
         found[f"marginal_{name}"] = marginal(study, name, grid, notes)
     return found
@@ -147,6 +146,26 @@ def marginal(study: Study, name: str, grid: Sequence[Cell], notes: Sequence[str]
     return Table(f"{study.name}: marginal effects of {name.replace('_', ' ')}", header, rows, notes)
 
 
+def _other_geometry(names: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """A line if images were fitted into the network's square otherwise than these protocols would have it."""
+    used = {record.run.recipe.geometry for record in records}
+    others = [f"{name} ({own})" for name in names if used - {own := protocols.find(name).geometry}]
+    return (
+        [f"the images' geometry is {', '.join(sorted(used))}, other than that of {', '.join(others)}"] if others else []
+    )
+
+
+def _of_the_data(study: Study, records: Sequence[Record]) -> list[str]:
+    """Which part of the data set this is, and what was made of it."""
+    given = {key: value for key, value in study.dataset.settings.items() if "/" not in str(value)}
+    notes = [f"data: {study.dataset.name}, {', '.join(f'{k} = {v}' for k, v in given.items())}"] if given else []
+    if any(record.provenance.get("boxed_masks") for record in records):
+        notes.append("boxes: one round each object's mask")
+    if any(record.run.recipe.crops > 1 for record in records):
+        notes.append("classified by the mean softmax of ten crops, localized on one")
+    return notes
+
+
 def _sizes(cells: Sequence[Cell]) -> dict[str, str]:
     """Columns of the bins that hold images, with their number."""
     metrics = cells[0].records[0].metrics
@@ -169,8 +188,7 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
         f"protocol {', '.join(used) or 'none'}; oracle columns: threshold chosen on test, intervals over seeds "
         "alone; last checkpoint",
     ]
-    if protocols.find(study.protocols[0]).geometry != "direct":
-        notes.append(f"the images were resized directly, where {study.protocols[0]} would have a central crop")
+    notes += _other_geometry(study.protocols[:1], done) + _of_the_data(study, done)
     if any(record.run.pretrained for record in records):
         names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
         notes.append(f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes")

@@ -69,7 +69,7 @@ def write(records: Sequence[Record], results: Path) -> None:
 
 
 def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
-    """Heat map of mean GT-known Loc over gamma and sigma; the title gives the methods without them."""
+    """Heat map of mean GT-known Loc over gamma and sigma; the caption gives the methods without them."""
     gammas = sorted({float(cell.settings["gamma"]) for cell in grid})
     sigmas = sorted({float(cell.settings["sigma"]) for cell in grid})
     values = np.full((len(gammas), len(sigmas)), np.nan)
@@ -89,12 +89,8 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
         xticklabels=[f"{s:g}" for s in sigmas], yticklabels=[f"{g:g}" for g in gammas],
     )  # fmt: skip
     title = name.replace("_", " ")
-    axes.set(
-        xlabel="σ (weight of the erased loss)",
-        ylabel="γ (erasing threshold)",
-        title=f"{title}\nfor comparison: {shown}",
-    )
-    _below(figure, _caption(grid))
+    axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=title)
+    _below(figure, f"for comparison: {shown}; {_caption(grid)}")
     return figure
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from eil.evaluation import protocols
 from eil.report import published
 from eil.report.cells import OWN, Cell, as_good_as_the_best, chosen, interval
 from eil.run import readable
@@ -99,7 +100,7 @@ def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Tab
             f"controls learn nothing: their own maps with the classification of {', '.join(sorted(borrowed))}; none is "
             "compared for the best; the oracle box is the true one, random class the map of another class"
         )
-    table = cells_table(f"{study.name}: methods on {study.dataset.name}", contestants, MAIN, [*notes, *note])
+    table = cells_table(f"{study.name}: methods on {study.dataset.subject}", contestants, MAIN, [*notes, *note])
     return _beside_published(table, study, contestants)
 
 
@@ -108,11 +109,9 @@ def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Tabl
     header, rows, notes = list(table.header), [list(row) for row in table.rows], list(table.notes)
     for column in (name for name, metric in MAIN.items() if metric.startswith(OWN)):
         metric = column.removesuffix(" ↑")
-        keys = [(study.dataset.name, c.backbone, c.control or c.method, metric, study.protocols[0]) for c in cells]
-        # What is published was pretrained on ImageNet.
+        keys = [(study.dataset.subject, c.backbone, c.control or c.method, metric, study.protocols[0]) for c in cells]
         scores = [
-            published.find(*key) if cell.records[0].run.pretrained else None
-            for key, cell in zip(keys, cells, strict=True)
+            published.find(*key) if _as_published(study, cell) else None for key, cell in zip(keys, cells, strict=True)
         ]
         if any(scores):
             header += [f"published {metric}", "difference"]
@@ -123,9 +122,17 @@ def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Tabl
     return Table(table.title, header, rows, notes)
 
 
+def _as_published(study: Study, cell: Cell) -> bool:
+    """Published scores are of networks pretrained on ImageNet, of all test images, in the protocol's own geometry."""
+    run = cell.records[0].run
+    part = {"classes", "images_per_class", "test_per_class"} & study.dataset.settings.keys()
+    same = run.recipe.geometry == protocols.find(study.protocols[0]).geometry and run.recipe.crops == 1
+    return bool(run.pretrained) and not part and same
+
+
 def grid_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
     """Every cell of the grid."""
-    return cells_table(f"{study.name}: every setting on {study.dataset.name}", cells, MAIN, notes)
+    return cells_table(f"{study.name}: every setting on {study.dataset.subject}", cells, MAIN, notes)
 
 
 def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[str, Table]:

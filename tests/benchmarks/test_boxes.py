@@ -69,8 +69,8 @@ def test_boxes_against_the_literal_loop(benchmark: BenchmarkFixture, kind: str, 
         for contours, found in ratios.items():
             found.append(theirs / seconds(partial(boxes.iou_curve, image, TRUE, contours)))
     true = [TRUE] * COUNT
-    both = seconds(lambda: boxes.iou_curves(images, true, "all", 1)) / seconds(
-        lambda: boxes.iou_curves(images, true, "all", threads())
+    both = seconds(lambda: boxes.iou_curves(images, true, "all", threads=1)) / seconds(
+        lambda: boxes.iou_curves(images, true, "all", threads=threads())
     )
     benchmark.pedantic(boxes.iou_curve, (images[0], TRUE), rounds=20)
     medians = {contours: statistics.median(found) for contours, found in ratios.items()}
@@ -91,5 +91,5 @@ def test_fifty_thousand_maps_in_bounded_memory(benchmark: BenchmarkFixture) -> N
     all_of_them_took = benchmark.pedantic(lambda: seconds(all_of_them), rounds=1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\n50,000 maps in {all_of_them_took:.0f} s on {threads()} threads, peak memory {peak:.0f} MiB")
-    assert metric.compute()["max_box_acc"] > 0
+    assert metric.compute()["max_box_acc_v2"] > 0
     assert peak < 2000

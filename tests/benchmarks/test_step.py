@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch.utils.flop_counter import FlopCounterMode
 
-from eil import method, plugins, records
+from eil import method, plan, plugins, records
 from eil.files import write_text
 from eil.method import Method, Targets
 from eil.report.tables import Table
@@ -25,10 +24,10 @@ from eil.settings import Unsuitable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES = [("vgg_small", 56, 32), ("resnet_small", 56, 32), ("efficientnet_lite0", 128, 16), ("resnet50", 112, 8)]
-METHODS = [name for name in plugins.available(plugins.METHODS) if name != "cam"]
+METHODS = plugins.available(plugins.METHODS)
 ROUNDS = 15
 BASE = "cam"
-Row = tuple[str, str, str, int, int, float, float]
+Row = tuple[str, str, str, int, int, float, float, float, float]
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +42,22 @@ def table() -> Iterator[list[Row]]:
     yield rows
     where = records.provenance()
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{where['processor']}, 2 threads"
-    header = ("", "method", "backbone", "pixels", "batch", "time / CAM's", "operations / CAM's", "measured / predicted")
+    header = (
+        "what",
+        "method",
+        "backbone",
+        "pixels",
+        "batch",
+        "time / CAM's",
+        "operations / CAM's",
+        "measured / predicted",
+    )
     cells = [[*map(str, row[:5]), f"{row[5]:.3f}", f"{row[6]:.3f}", f"{row[5] / row[6]:.3f}"] for row in sorted(rows)]
+    # What a plan computes hours from (eil plan).
+    rates = [
+        [*map(str, row[:5]), f"{1000 * row[7]:.3f}", f"{row[8] / row[7] / 1e9:.2f}", device, "fp32"]
+        for row in sorted(rows)
+    ]
     notes = [
         f"`make bench` at {where['commit']}: {device}, fp32, torch {where['versions']['torch']}, {where['time'][:10]}",
         f"median ratio of {ROUNDS} interleaved pairs in one process, beside the ratio of the floating-point operations "
@@ -53,6 +66,8 @@ def table() -> Iterator[list[Row]]:
     text = Table("Cost of a training step and of inference, relative to CAM", header, cells, notes).markdown()
     name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
     write_text(Path("results") / f"step-{name}-fp32-{where['time'][:10]}.md", text)
+    columns = (*header[:5], "ms", "GFLOP/s", "device", "precision")
+    write_text(Path("results") / f"step-{name}-fp32-{where['time'][:10]}.csv", Table("", columns, rates, ()).csv())
 
 
 def build(name: str, backbone: str, size: int, batch: int) -> tuple[Method, torch.Tensor, Targets]:
@@ -72,12 +87,6 @@ def step(model: Method, images: torch.Tensor, targets: Targets) -> None:
 def infer(model: Method, images: torch.Tensor, targets: Targets) -> None:
     with torch.inference_mode():
         model.maps(images, targets.labels)
-
-
-def flops(act: Callable[..., None], *arguments: object) -> int:
-    with FlopCounterMode(display=False) as counter:
-        act(*arguments)
-    return int(counter.get_total_flops())
 
 
 def timed(act: Callable[..., None], *arguments: object) -> float:
@@ -106,7 +115,8 @@ def test_cost_relative_to_cam(
     ours, base = build(name, backbone, size, batch), build(BASE, backbone, size, batch)
     for model, *_ in (ours, base):
         model.train(act is step)
-    counted = flops(act, *ours) / flops(act, *base)
+    operations = plan.operations(lambda: act(*ours))
+    counted = operations / plan.operations(lambda: act(*base))
     for _ in range(3):
         act(*ours), act(*base)
     pairs = [(timed(act, *ours), timed(act, *base)) for _ in range(ROUNDS)]
@@ -114,6 +124,7 @@ def test_cost_relative_to_cam(
     benchmark.extra_info |= {"time / CAM": measured, "operations / CAM": counted}
     benchmark.pedantic(act, ours, rounds=5)
     label = "training step" if act is step else "inference"
-    table.append((label, name, backbone, size, batch, measured, counted))
+    seconds = statistics.median(a for a, _ in pairs)
+    table.append((label, name, backbone, size, batch, measured, counted, seconds, operations))
     # Operations leave out what is not a product: hiding, pasting, resizing. Such work must stay small.
     assert measured / counted < 1.25

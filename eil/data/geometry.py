@@ -1,0 +1,87 @@
+"""How a photo becomes the square that a network sees, and what happens to its boxes and masks on the way.
+
+- ``direct``: the whole photo is squeezed into the square, as the wsolevaluation benchmark does.
+- ``center-crop``: it is squeezed into a larger square, of which the middle is cut out, as the EIL authors' code does.
+- ``shorter-side``: its shorter side is scaled, its shape kept, and the middle cut out, as ImageNet's classifiers do.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image as PILImage
+
+from eil.data import Boxes, Image
+
+Geometry = Literal["direct", "center-crop", "shorter-side"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is cached of a data set: sides in pixels, and how photos are fitted in.
+
+    Attributes:
+        resize: side of the training images, of which the loader takes random crops.
+        crop: side of what the network sees, and of val's and test's images.
+        geometry: see above.
+        crops: 10 if ten crops are to be classified, for which val and test are cached at ``resize`` too.
+    """
+
+    resize: int
+    crop: int
+    geometry: Geometry = "direct"
+    crops: int = 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A photo is scaled to ``width`` x ``height``; of that a square at ``left``, ``top`` is kept."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    side: int
+
+    def image(self, image: Image) -> Image:
+        """(H, W, 3) -> (side, side, 3), bilinear with antialiasing."""
+        scaled = PILImage.fromarray(image).resize((self.width, self.height), PILImage.Resampling.BILINEAR)
+        return self._cut(np.asarray(scaled))
+
+    def mask(self, mask: Image) -> Image:
+        """(H, W) -> (side, side); nearest, which keeps labels labels."""
+        scaled = cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_NEAREST)
+        return self._cut(np.asarray(scaled, dtype=np.uint8))
+
+    def boxes(self, boxes: Boxes, size: tuple[int, int]) -> Boxes:
+        """Boxes (K, 4) of a photo of this (width, height) in the square.
+
+        Scaled and truncated, as the benchmark does, then shifted and clipped. A box outside the square shrinks to a
+        line on its border, which no prediction finds.
+        """
+        scaled = np.trunc(boxes * np.array([self.width, self.height] * 2) / np.array([*size, *size]))
+        return np.clip(scaled - np.array([self.left, self.top] * 2), 0, self.side - 1)
+
+    def _cut(self, array: Image) -> Image:
+        return array[self.top : self.top + self.side, self.left : self.left + self.side]
+
+
+def whole(size: tuple[int, int], frame: Frame) -> Placement:
+    """A photo of this (width, height) in the square of side ``resize`` that training takes its crops from."""
+    return _placed(size, frame.resize, frame.resize, frame.geometry == "shorter-side")
+
+
+def seen(size: tuple[int, int], frame: Frame) -> Placement:
+    """A photo of this (width, height) in the square of side ``crop`` that val and test show to the network."""
+    if frame.geometry == "direct":
+        return _placed(size, frame.crop, frame.crop, keep_shape=False)
+    return _placed(size, frame.resize, frame.crop, frame.geometry == "shorter-side")
+
+
+def _placed(size: tuple[int, int], scaled: int, side: int, keep_shape: bool) -> Placement:
+    width, height = scaled, scaled
+    if keep_shape:
+        shorter = min(size)
+        width, height = (max(scaled, round(each * scaled / shorter)) for each in size)
+    return Placement(width, height, (width - side) // 2, (height - side) // 2, side)
