@@ -9,7 +9,7 @@ import csv
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from eil.run import Run
 
 REFERENCE = Path("results/reference")
 _BATCH = 2  # images on which operations are counted
-_GIGA, _TERA, _EXA = 1e9, 1e12, 1e18
+_GIGA, _TERA, _PETA = 1e9, 1e12, 1e15
 _TEN_CROPS = 10
 
 
@@ -123,8 +123,8 @@ def lines(costs: Mapping[str, Cost], measured: Sequence[Rate], assumed: Sequence
         cached: bytes of the decoded images.
     """
     text = [
-        f"{name}: {each.trainings} trainings, {each.training / _EXA:.3g} EFLOP to train, "
-        f"{each.inference / _EXA:.3g} for maps"
+        f"{name}: {each.trainings} trainings, {each.training / _PETA:.3g} PFLOP to train, "
+        f"{each.inference / _PETA:.3g} for maps"
         for name, each in costs.items()
     ]
     disk = cached + sum(each.weights + each.maps for each in costs.values())
@@ -160,9 +160,10 @@ def _backward(gradient: Any, images: Any, weights: Any, *rest: Any, **_: Any) ->
 def _cost(run: Run, images: Mapping[str, int], classes: int) -> Cost:
     model = _shapes(run, classes)
     side, recipe = run.recipe.crop, run.recipe
-    photos = torch.empty(_BATCH, 3, side, side, device="meta")
-    targets = Targets(torch.zeros(_BATCH, dtype=torch.int64, device="meta"))
-    step = operations(lambda: torch.autograd.backward(model.loss(*model.augment(photos, targets))["total"]))
+    # Augmentation has no products to count, and its random draws need memory.
+    photos, targets = model.augment(torch.zeros(_BATCH, 3, side, side), Targets(torch.zeros(_BATCH, dtype=torch.int64)))
+    photos, targets = photos.to("meta"), _without_memory(targets)
+    step = operations(lambda: torch.autograd.backward(model.loss(photos, targets)["total"]))
     model.eval()
     found: list[torch.Tensor] = []
     with torch.no_grad():
@@ -176,6 +177,13 @@ def _cost(run: Run, images: Mapping[str, int], classes: int) -> Cost:
         look / _BATCH * scored * (1 + (_TEN_CROPS if recipe.crops > 1 else 0)),
         4 * sum(parameter.numel() for parameter in model.parameters()),
         4 * scored * (math.prod(maps.shape[1:]) + classes),
+    )
+
+
+def _without_memory(targets: Targets) -> Targets:
+    held = {each.name: getattr(targets, each.name) for each in fields(targets)}
+    return replace(
+        targets, **{name: value.to("meta") for name, value in held.items() if isinstance(value, torch.Tensor)}
     )
 
 

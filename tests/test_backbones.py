@@ -1,11 +1,15 @@
 """Stages against the networks they are cut from."""
 
+import hashlib
 import io
+import pickle
 import urllib.error
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 
 from eil import backbones
 from eil.backbones import efficientnet_lite
@@ -89,6 +93,55 @@ def test_weights_that_cannot_be_fetched_say_what_to_put_where(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"download https://\S+/vgg16-397923af.pth and put it at \S+checkpoints/vgg16"):
         backbones.build("vgg16", pretrained=True)
+
+
+def test_local_weights_are_loaded_if_their_hash_is_right(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = torchvision.models.resnet50(weights=None)
+    path = tmp_path / "mine.safetensors"
+    save_file(net.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    backbone = backbones.build("resnet50", f"{path}@sha256:{digest}")
+    assert torch.equal(backbone.stages["layer3_5"].conv2.weight, net.layer3[5].conv2.weight)
+    assert torch.equal(backbone.stages["stem"][1].running_mean, net.bn1.running_mean)
+    with pytest.raises(InputError, match=rf"mine.safetensors: sha256 {digest}, expected 0{{64}}"):
+        backbones.build("resnet50", f"{path}@sha256:{'0' * 64}")
+    with pytest.raises(InputError, match=r"mine.safetensors@sha256:\w+: not those of vgg16: features.0.weight"):
+        backbones.build("vgg16", f"{path}@sha256:{digest}")
+    plain = tmp_path / "mine.pth"
+    torch.save(net.state_dict(), plain)
+    again = backbones.build("resnet50", f"{plain}@sha256:{hashlib.sha256(plain.read_bytes()).hexdigest()}")
+    assert backbones.fingerprint(again) == backbones.fingerprint(backbone)
+    torch.nn.init.zeros_(again.stages["stem"][1].running_mean)
+    again.stages["stem"][1].running_mean += 1
+    assert backbones.fingerprint(again) != backbones.fingerprint(backbone)
+
+
+def test_local_weights_are_never_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(print))
+    with pytest.raises(InputError, match="evil.pth: not a file of weights"):
+        backbones.build("vgg16", f"{path}@sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+    with pytest.raises(InputError, match="none.pth: No such file"):
+        backbones.build("vgg16", f"{tmp_path / 'none.pth'}@sha256:{'0' * 64}")
+
+
+def test_weights_are_named_as_torchvision_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda self, **_: _noted(taken, self))
+    for given, expected in ((True, "IMAGENET1K_V1"), ("IMAGENET1K_V2", "IMAGENET1K_V2")):
+        with pytest.raises(InputError, match="cannot be fetched"):
+            backbones.build("resnet50", given)
+        assert taken.pop() == torchvision.models.ResNet50_Weights[expected]
+    with pytest.raises(SettingError, match="must be true, false, IMAGENET1K_V1, IMAGENET1K_V2 or FILE@sha256:HASH"):
+        backbones.build("resnet50", "IMAGENET1K_V3", shapes_only=True)
+    with pytest.raises(SettingError, match="must be true, false, package$"):
+        backbones.build("efficientnet_lite0", f"x.pth@sha256:{'0' * 64}", shapes_only=True)
+
+
+def _noted(taken: list[object], weights: object) -> None:
+    taken.append(weights)
+    raise urllib.error.URLError("no network")
 
 
 def test_small_backbones_have_no_pretrained_weights() -> None:

@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eil import localize, records, train
-from eil.data import cache
+from eil import backbones, localize, records, train
+from eil.data import birds, cache
+from eil.data.geometry import Frame
 from eil.evaluation import boxes, evaluate, maps, protocols
-from eil.files import InputError, read_arrays, write_arrays
+from eil.files import InputError, read_arrays, read_json, write_arrays
 from eil.run import Recipe, Run
+from eil.study import parse
 
 HONEST = protocols.find("honest")
 EIL = "vgg_small-eil-gamma0.6-sigma1-seed0"
@@ -183,3 +185,44 @@ def test_both_precisions_train(runs: dict[str, Run], images: Path, tmp_path: Pat
     recipe = runs[EIL].recipe.model_copy(update={"precision": precision, "clip_norm": 1.0, "channels_last": False})
     train.train(runs[EIL].model_copy(update={"recipe": recipe}), images, tmp_path)
     assert load_file(tmp_path / "weights.safetensors")["head.classifier.weight"].dtype == torch.float32
+
+
+def test_ten_crops_classify_by_their_mean_softmax(content: dict[str, Any], tmp_path: Path) -> None:
+    content["recipe"] |= {"crops": 10, "geometry": "center-crop"}
+    content |= {"methods": ["cam"], "seeds": 1}
+    study = parse(content, "s")
+    (run,) = study.runs()
+    settings = study.dataset.settings
+    cache.build(birds.read(**settings), tmp_path / "data", Frame(36, 32, "center-crop", 10))
+    train.train(run, tmp_path / "data", tmp_path / run.name)
+    localize.localize(run, tmp_path / "data", tmp_path / run.name)
+    found = read_arrays(tmp_path / run.name / "maps.npz")["test_logits"]
+    model = train.build(run, tmp_path / "data")
+    train.load_weights(tmp_path / run.name / "weights.safetensors", model, run)
+    model.eval()
+    split = cache.open_split(tmp_path / "data", "test")
+    assert split.large is not None
+    traits = model.backbone.traits
+    for k, image in enumerate(np.asarray(split.large)):
+        total = torch.zeros(2)
+        for top, left in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)):
+            crop = torch.from_numpy(image[top : top + 32, left : left + 32].copy()).permute(2, 0, 1) / 255
+            x = (crop - torch.tensor(traits.mean)[:, None, None]) / torch.tensor(traits.std)[:, None, None]
+            for each in (x, x.flip(2)):
+                with torch.no_grad():
+                    total += model.maps(each[None], torch.zeros(1, dtype=torch.int64))[0][0].softmax(0)
+        np.testing.assert_allclose(np.exp(found[k]), total / 10, atol=1e-5)
+    # The one image that is localized is the middle of the larger one.
+    np.testing.assert_array_equal(split.images[0], split.large[0][2:34, 2:34])
+    record = evaluate.evaluate(run, tmp_path / "data", tmp_path / run.name)
+    assert record.run.recipe.crops == 10
+
+
+def test_the_pretrained_weights_hash_is_kept(content: dict[str, Any], tmp_path: Path) -> None:
+    content |= {"methods": ["cam"], "seeds": 1, "backbones": {"efficientnet_lite0": {"pretrained": True}}}
+    content["recipe"] |= {"epochs": 1, "resize": 36, "crop": 32}
+    (run,) = parse(content, "s").runs()
+    cache.build(birds.read(**parse(content, "s").dataset.settings), tmp_path / "data", Frame(36, 32))
+    train.train(run, tmp_path / "data", tmp_path / run.name)
+    fresh = backbones.build("efficientnet_lite0", pretrained=True)
+    assert read_json(tmp_path / run.name / "train.json")["pretrained_sha256"] == backbones.fingerprint(fresh)
