@@ -49,17 +49,27 @@ def _sweep(image: Bytes, boxes: Floats, order: Ints, best: Floats, holes: bool, 
         value = int(image[y, x])
         if value == 0 and not holes:
             break  # never above a threshold
-        root = (y + 1) * stride + x + 1
-        pixel = root
-        parent[root], since[root] = root, value
-        frame[root, 0], frame[root, 1], frame[root, 2], frame[root, 3] = x, y, x, y
+        pixel = (y + 1) * stride + x + 1
+        root = -1
         for k in range(4 if holes else 8):
-            neighbour = pixel + offsets[k]
-            if parent[neighbour] >= 0:
-                other = find(parent, neighbour)
-                if other != root:
-                    _merge(parent, frame, since, root, other, value, boxes, best, holes, height, width, rules)
-                    root = other
+            other = find(parent, pixel + offsets[k])
+            if other < 0 or other == root:
+                continue
+            if root < 0:
+                root = other
+                parent[pixel] = root
+                if x < frame[root, 0] or y < frame[root, 1] or x > frame[root, 2] or y > frame[root, 3]:
+                    if since[root] != value:
+                        _settle(frame[root], since[root], value, boxes, best, holes, height, width, rules)
+                    since[root] = value
+                    frame[root, 0], frame[root, 1] = min(x, frame[root, 0]), min(y, frame[root, 1])
+                    frame[root, 2], frame[root, 3] = max(x, frame[root, 2]), max(y, frame[root, 3])
+            else:
+                _merge(parent, frame, since, root, other, value, boxes, best, holes, height, width, rules)
+                root = other
+        if root < 0:
+            parent[pixel], since[pixel] = pixel, value
+            frame[pixel, 0], frame[pixel, 1], frame[pixel, 2], frame[pixel, 3] = x, y, x, y
     for root in range(parent.size):
         if parent[root] == root:
             _settle(frame[root], since[root], LEVELS if holes else 0, boxes, best, holes, height, width, rules)
