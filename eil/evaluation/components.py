@@ -58,12 +58,7 @@ def _sweep(image: Bytes, boxes: Floats, order: Ints, best: Floats, holes: bool, 
             if root < 0:
                 root = other
                 parent[pixel] = root
-                if x < frame[root, 0] or y < frame[root, 1] or x > frame[root, 2] or y > frame[root, 3]:
-                    if since[root] != value:
-                        _settle(frame[root], since[root], value, boxes, best, holes, height, width, rules)
-                    since[root] = value
-                    frame[root, 0], frame[root, 1] = min(x, frame[root, 0]), min(y, frame[root, 1])
-                    frame[root, 2], frame[root, 3] = max(x, frame[root, 2]), max(y, frame[root, 3])
+                _join(frame, since, root, x, y, value, boxes, best, holes, height, width, rules)
             else:
                 _merge(parent, frame, since, root, other, value, boxes, best, holes, height, width, rules)
                 root = other
@@ -73,6 +68,31 @@ def _sweep(image: Bytes, boxes: Floats, order: Ints, best: Floats, holes: bool, 
     for root in range(parent.size):
         if parent[root] == root:
             _settle(frame[root], since[root], LEVELS if holes else 0, boxes, best, holes, height, width, rules)
+
+
+@numba.njit(nogil=True, cache=True)
+def _join(
+    frame: Frames,
+    since: Frames,
+    root: int,
+    x: int,
+    y: int,
+    value: int,
+    boxes: Floats,
+    best: Floats,
+    holes: bool,
+    height: int,
+    width: int,
+    rules: Rules,
+) -> None:
+    """Let ``root`` take in one pixel; most lie within its frame, and then nothing changes."""
+    x0, y0, x1, y1 = frame[root, 0], frame[root, 1], frame[root, 2], frame[root, 3]
+    if x0 <= x <= x1 and y0 <= y <= y1:
+        return
+    if since[root] != value:
+        _settle(frame[root], since[root], value, boxes, best, holes, height, width, rules)
+    since[root] = value
+    frame[root, 0], frame[root, 1], frame[root, 2], frame[root, 3] = min(x, x0), min(y, y0), max(x, x1), max(y, y1)
 
 
 @numba.njit(nogil=True, cache=True)
