@@ -92,7 +92,7 @@ def any_map(draw: st.DrawFn) -> np.ndarray:
     return np.clip(found, 0, 255).astype(np.uint8)
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=2500)
 @given(any_map(), st.integers(0, 2**31))
 def test_curves_equal_opencvs_contours_at_every_level(image: np.ndarray, seed: int) -> None:
     height, width = image.shape

@@ -74,12 +74,11 @@ def frame_of_largest(image: Bytes) -> Ints:
         value = filled[y, x]
         if value == 0:
             break
-        root = (y + 1) * stride + x + 1
-        parent[root], first[root], roots[alive] = root, root, root
-        frame[root, 0], frame[root, 1], frame[root, 2], frame[root, 3] = x, y, x, y
-        area[root] = _new_quads(parent, root, stride)
-        alive += 1
-        _join(parent, frame, area, first, root, stride)
+        pixel = (y + 1) * stride + x + 1
+        root = _join(parent, frame, area, first, pixel, x, y, stride)
+        if root == pixel:  # nothing is around it yet
+            roots[alive] = pixel
+            alive += 1
         following = filled[order[k + 1] // width, order[k + 1] % width] if k + 1 < order.size else 0
         if following < value:  # every pixel of this value is in: levels following .. value - 1 look like this
             alive = _living(roots, alive, parent)
@@ -89,21 +88,34 @@ def frame_of_largest(image: Bytes) -> Ints:
     return found
 
 
-@numba.njit(nogil=True, cache=True)
-def _join(parent: Parents, frame: Ints, area: Ints, first: Ints, pixel: int, stride: int) -> None:
-    """Merge a new pixel with the components around it: frames and areas add up."""
+@numba.njit(nogil=True, cache=True, inline="always")  # a call for each pixel costs more than what it does
+def _join(parent: Parents, frame: Ints, area: Ints, first: Ints, pixel: int, x: int, y: int, stride: int) -> int:
+    """Let a new pixel and the components around it be one: frames and areas add up. Its root, itself if it is alone."""
+    parent[pixel] = pixel
+    added = _new_quads(parent, pixel, stride)
     root = pixel
     for dy in (-stride, 0, stride):
         for dx in (-1, 0, 1):
             other = find(parent, pixel + dy + dx)
-            if other >= 0 and other != root:
-                parent[root] = other
+            if other < 0 or other == root:
+                continue
+            if root == pixel:
+                frame[other, 0], frame[other, 1] = min(x, frame[other, 0]), min(y, frame[other, 1])
+                frame[other, 2], frame[other, 3] = max(x, frame[other, 2]), max(y, frame[other, 3])
+                first[other] = min(first[other], pixel)
+            else:
                 area[other] += area[root]
                 first[other] = min(first[other], first[root])
                 for k in range(2):
                     frame[other, k] = min(frame[other, k], frame[root, k])
                     frame[other, k + 2] = max(frame[other, k + 2], frame[root, k + 2])
-                root = other
+            parent[root] = other
+            root = other
+    if root == pixel:
+        first[root] = pixel
+        frame[root, 0], frame[root, 1], frame[root, 2], frame[root, 3] = x, y, x, y
+    area[root] += added
+    return root
 
 
 @numba.njit(nogil=True, cache=True)
