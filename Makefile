@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -18,8 +18,11 @@ lint: .venv/ready
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-bench: .venv/ready  ## time steps and inference against their floating-point operations
-	pytest tests/benchmarks --benchmark-only --benchmark-enable -p no:xdist
+bench: .venv/ready  ## time steps, evaluator, loader and start-up
+	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
+
+bench-compare: .venv/ready  ## the same, held against the last that was saved, as ratios
+	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-compare --benchmark-columns=median -p no:xdist
 
 # Rebuilt when what is to be installed changes.
 .venv/ready: pyproject.toml constraints.txt

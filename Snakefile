@@ -3,6 +3,7 @@
 #   snakemake --cores all                                                     the demo
 #   snakemake --cores all --configfile workflow/config/tiny_imagenet.yaml     any other study
 #   snakemake --cores all partial                                             tables of what there is
+#   snakemake --cores all timing                                              what each method costs
 
 # A study given by --configfile replaces the demo; merging the two would mix their grids.
 if "dataset" not in config:
@@ -15,6 +16,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/timing.smk"
 
 
 localrules:

@@ -113,6 +113,32 @@ def figures(args: argparse.Namespace) -> None:
     print(f"figures in {args.results / 'figures'}")
 
 
+def measure(args: argparse.Namespace) -> None:
+    """Time a training iteration and inference of every method of a study, alone on this machine."""
+    from eil import records, timing
+    from eil.report import cells
+    from eil.report import timing as report
+
+    study = _study(args)
+    runs, _ = study.plan(str(args.study))
+    found = timing.timings(runs, args.data, args.batches, args.precisions, args.iterations, args.warmup)
+    done = [each for each in records.collect(runs, args.results / "runs") if each.status == "done"]
+    best = cells.chosen([cell for cell in cells.group(done) if not cell.control]) if done else []
+    accuracy = {(cell.backbone, cell.method): cell.mean(cells.OWN + "gt_known_loc") for cell in best}
+    print(report.write(found, args.results / "timing", accuracy))
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Profile training iterations of a run, alone on this machine: a trace, operations, memory, a verdict."""
+    from eil import profile as profiles
+
+    study = _study(args)
+    run = study.run(args.run) if args.run else study.runs()[0]
+    folder = args.results / "profile" / run.name
+    found = profiles.profile(run, args.data / run.cache, folder / "trace.json.gz", args.iterations)
+    print(f"{profiles.write(run, found, folder)}: {found.verdict}")
+
+
 def sheet(args: argparse.Namespace) -> None:
     """Draw a contact sheet of a study's test images with their boxes and parts."""
     from eil import data
@@ -174,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "study" in args:
         _complete(args)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if getattr(args, "run", None):
+    if getattr(args, "run", None) and args.command is not profile:
         folder = args.results / "runs" / args.run
         folder.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(folder / f"{args.command.__name__}.log"))
@@ -215,9 +241,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     per_run: tuple[Command, ...] = (train, localize, evaluate)
-    per_study: tuple[Command, ...] = (check, plan, prepare, sheet, aggregate, figures)
+    per_study: tuple[Command, ...] = (check, plan, prepare, sheet, measure, profile, aggregate, figures)
     for command in (*per_study, *per_run):
-        sub = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        name = "time" if command is measure else command.__name__  # `time` is a module's name
+        sub = commands.add_parser(name, help=command.__doc__, description=command.__doc__)
         sub.set_defaults(command=command)
         sub.add_argument("study", type=Path, help="the study's YAML file")
         if command in per_run:
@@ -227,6 +254,14 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--classes", type=int, help="how many there are, if not at hand yet")
             sub.add_argument("--tflops", type=float, nargs="*", default=[], help="a device's rate, assumed, in TFLOP/s")
             sub.add_argument("--rates", type=Path, nargs="*", help="measured (default: results/reference/step-*.csv)")
+        if command is measure:
+            sub.add_argument("--batches", type=int, nargs="*", default=[], help="batch sizes (default: the recipe's)")
+            sub.add_argument("--precisions", nargs="*", choices=("fp32", "tf32", "bf16"), default=[], help="likewise")
+            sub.add_argument("--iterations", type=int, default=30, help="to time of each (default: 30)")
+            sub.add_argument("--warmup", type=int, default=5, help="to let pass before (default: 5)")
+        if command is profile:
+            sub.add_argument("run", nargs="?", help="name of the run (default: the study's first)")
+            sub.add_argument("--iterations", type=int, default=10, help="to profile (default: 10)")
         if command is prepare:
             sub.add_argument("--cache", help="only this folder of decoded images")
         sub.add_argument("--results", type=Path, help="the study's results (default: results/NAME OF THE FILE)")

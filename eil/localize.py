@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 
-from eil import plugins, train
+from eil import plugins, step, train
 from eil.data import Boxes
 from eil.data.augment import Batch, Batches
 from eil.files import InputError, write_arrays
@@ -38,8 +37,8 @@ def localize(run: Run, data: Path, folder: Path) -> None:
     Raises:
         InputError: no weights of this run, or a map that is not finite; its image is named.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=train.PRECISION[run.recipe.precision])  # type: ignore[arg-type]
-    model = train.build(run, data)
+    fabric = step.fabric_of(run.recipe)
+    model = step.build(run, data)
     control: Control | None = plugins.load(plugins.CONTROLS, run.control) if run.control else None
     trained = folder.with_name(run.trained.name) if control else folder
     train.load_weights(trained / "weights.safetensors", model, run.trained)
@@ -50,9 +49,9 @@ def localize(run: Run, data: Path, folder: Path) -> None:
     wrapped.mark_forward_method("views")
     wrapped.eval()
     arrays: Arrays = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), fabric.autocast():
         for split in ("val", "test"):
-            batches = train.batches(run, data, split, model, fabric.device)
+            batches = step.batches(run, data, split, model, fabric.device)
             maps, logits = map_split(wrapped, batches, control)
             if run.recipe.crops > 1:
                 logits = over_crops(wrapped, batches)

@@ -107,7 +107,7 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in libraries},
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": threads(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
@@ -151,7 +151,8 @@ def settings_label(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key}={readable(value)}" for key, value in settings.items())
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text(encoding="utf-8").splitlines():

@@ -32,7 +32,8 @@ class Recipe(Strict):
         schedule: "step" multiplies the rate by ``decay`` at each of ``milestones``, "cosine" takes it to 0.
         milestones: epochs, counted from 0, at which a step schedule decays.
         warmup: epochs over which the rate first rises from 0.
-        precision: "fp32", or "bf16" for mixed precision.
+        precision: "fp32"; "tf32", with TF32 products on a GPU; or "bf16" for mixed precision.
+        compile: whether the loss goes through torch.compile.
         clip_norm: largest norm of the gradient, or none.
         stop: "epochs" runs all of them; "plateau" (the paper's "while training is not convergent") ends when
             the epoch's mean loss has not fallen by ``min_delta`` (a share of it) for ``patience`` epochs.
@@ -53,7 +54,8 @@ class Recipe(Strict):
     milestones: tuple[int, ...] = (60,)
     warmup: Annotated[float, Field(ge=0)] = 0.0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool = False
     channels_last: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     stop: Literal["epochs", "plateau"] = "epochs"

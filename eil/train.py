@@ -21,17 +21,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from eil import backbones
-from eil import method as methods
-from eil.data import cache
+from eil import backbones, step
 from eil.data.augment import Batches
 from eil.files import InputError, replacing, write_json
-from eil.method import Method, Targets
+from eil.method import Method
 from eil.run import Recipe, Run
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 20  # steps between two looks whether the loss is finite
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 class NotFinite(ArithmeticError):
@@ -64,17 +61,10 @@ def train(run: Run, data: Path, folder: Path) -> None:
         raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
     started = time.monotonic()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    fabric = Fabric(accelerator="auto", devices=1, precision=PRECISION[run.recipe.precision])  # type: ignore[arg-type]
-    model = build(run, data)
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, run.recipe), momentum=run.recipe.momentum, nesterov=run.recipe.momentum > 0
-    )
-    if run.recipe.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    wrapped.mark_forward_method("loss")
+    fabric, wrapped, optimizer = step.set_up(run, data)
+    model = wrapped.module
     pretrained = {"pretrained_sha256": backbones.fingerprint(model.backbone)} if run.pretrained else {}
-    training = batches(run, data, "train", model, fabric.device)
+    training = step.batches(run, data, "train", model, fabric.device)
     checkpoint = folder / "last.ckpt"
     state = _resume(checkpoint, run, model, optimizer)
     while not _finished(state, run.recipe):
@@ -86,35 +76,6 @@ def train(run: Run, data: Path, folder: Path) -> None:
     save_weights(folder / "weights.safetensors", model, run)
     write_json(folder / "train.json", _summary(state, time.monotonic() - started) | pretrained)
     checkpoint.unlink()  # the weights are whole now; a checkpoint costs twice their size
-
-
-def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
-    """New layers learn ``head_multiplier`` times as fast; the backbone's, and they alone, at the base rate."""
-    backbone = {id(parameter) for parameter in model.backbone.parameters()}
-    new = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
-    base = recipe.learning_rate
-    return [
-        {
-            "params": list(model.backbone.parameters()),
-            "base": base,
-            "weight_decay": recipe.weight_decay,
-            "lr": base,
-        },
-        {
-            "params": new,
-            "base": base * recipe.head_multiplier,
-            "weight_decay": recipe.weight_decay,
-            "lr": base * recipe.head_multiplier,
-        },
-    ]
-
-
-def rate(recipe: Recipe, epoch: float) -> float:
-    """Factor of the learning rate after ``epoch`` epochs, a fraction within one."""
-    factor = min(1.0, epoch / recipe.warmup) if recipe.warmup else 1.0
-    if recipe.schedule == "cosine":
-        return factor * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
-    return factor * recipe.decay ** sum(epoch >= milestone for milestone in recipe.milestones)
 
 
 def save_weights(path: Path, model: Method, run: Run) -> None:
@@ -145,26 +106,6 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
         raise InputError(f"{path}: not a safetensors file: {error}") from None
 
 
-def build(run: Run, data: Path) -> Method:
-    """The run's method on its backbone, with initial weights."""
-    return methods.build(
-        run.method,
-        run.settings,
-        run.backbone,
-        len(cache.describe(data)["classes"]),
-        pretrained=run.pretrained,
-        output_stride=run.output_stride,
-        seed=run.seed,
-    )
-
-
-def batches(run: Run, data: Path, split: str, model: Method, device: torch.device) -> Batches:
-    """Batches of a cached split as the run's backbone wants them."""
-    traits = model.backbone.traits
-    images = cache.open_split(data, split)
-    return Batches(images, run.recipe.batch_size, run.recipe.crop, traits.mean, traits.std, device)
-
-
 def _epoch(fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, state: State) -> dict[str, float]:
     """One pass over the training images; the mean of every part of the loss, and the time it took."""
     recipe, started = run.recipe, time.monotonic()
@@ -173,20 +114,14 @@ def _epoch(fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, 
     names: list[str] = []
     checked = 0
     epoch = data.training(run.seed, state.epoch, recipe.flip)
-    for step, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}")):
-        factor = rate(recipe, state.epoch + (step + 0.5) / len(data))
+    for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}")):
+        factor = step.rate(recipe, state.epoch + (number + 0.5) / len(data))
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        images, targets = model.module.augment(batch.images, Targets(batch.labels, batch.masks))
-        parts = model.loss(images, targets)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(parts["total"])
-        if recipe.clip_norm is not None:
-            fabric.clip_gradients(model, optimizer, max_norm=recipe.clip_norm, error_if_nonfinite=False)
-        optimizer.step()
+        parts = step.take(fabric, model, optimizer, batch, recipe)
         names = list(parts)
         logged.append(torch.stack([part.detach().float() for part in parts.values()]))
-        if (step + 1) % _LOOK_EVERY == 0:
+        if (number + 1) % _LOOK_EVERY == 0:
             _check_finite(logged, names, checked, state.epoch)
             checked = len(logged)
     _check_finite(logged, names, checked, state.epoch)
@@ -200,9 +135,9 @@ def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int
     fresh = torch.stack(logged[start:]) if logged[start:] else torch.zeros(1, 1)
     if bool(fresh.isfinite().all()):
         return
-    step = int((~fresh.isfinite()).any(dim=1).nonzero()[0])
-    parts = ", ".join(f"{name} {value:g}" for name, value in zip(names, fresh[step].tolist(), strict=True))
-    raise NotFinite(f"the loss is not finite at epoch {epoch + 1}, step {start + step + 1}: {parts}")
+    row = int((~fresh.isfinite()).any(dim=1).nonzero()[0])
+    parts = ", ".join(f"{name} {value:g}" for name, value in zip(names, fresh[row].tolist(), strict=True))
+    raise NotFinite(f"the loss is not finite at epoch {epoch + 1}, step {start + row + 1}: {parts}")
 
 
 def _close_epoch(state: State, parts: dict[str, float], recipe: Recipe) -> None:

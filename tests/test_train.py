@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eil import backbones, localize, records, train
+from eil import backbones, localize, records, step, train
 from eil.data import birds, cache
 from eil.data.geometry import Frame
 from eil.evaluation import boxes, evaluate, maps, protocols
@@ -58,8 +58,8 @@ def test_a_killed_training_ends_in_the_same_weights(
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:
-    model = train.build(runs[EIL], images)
-    optimizer = torch.optim.SGD(train.parameter_groups(model, runs[EIL].recipe))
+    model = step.build(runs[EIL], images)
+    optimizer = torch.optim.SGD(step.parameter_groups(model, runs[EIL].recipe))
     other = runs["vgg_small-eil-gamma0.8-sigma1-seed0"]
     train._save(tmp_path / "last.ckpt", other, model, optimizer, train.State(epoch=1))
     assert train._resume(tmp_path / "last.ckpt", runs[EIL], model, optimizer).epoch == 0
@@ -100,16 +100,16 @@ def test_plateau_stops_when_the_loss_has_not_fallen_for_long_enough() -> None:
 
 
 def test_rates() -> None:
-    step = Recipe(schedule="step", milestones=(2, 4), decay=0.1, epochs=6)
-    assert [train.rate(step, epoch) for epoch in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    stepped = Recipe(schedule="step", milestones=(2, 4), decay=0.1, epochs=6)
+    assert [step.rate(stepped, epoch) for epoch in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     cosine = Recipe(schedule="cosine", epochs=4, warmup=1)
-    assert train.rate(cosine, 0.5) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi / 8)))
-    assert train.rate(cosine, 2) == pytest.approx(0.5)
-    assert train.rate(cosine, 4) == pytest.approx(0)
+    assert step.rate(cosine, 0.5) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi / 8)))
+    assert step.rate(cosine, 2) == pytest.approx(0.5)
+    assert step.rate(cosine, 4) == pytest.approx(0)
 
 
 def test_weights_of_another_run_and_other_files_are_refused(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:
-    model = train.build(runs[EIL], images)
+    model = step.build(runs[EIL], images)
     train.save_weights(tmp_path / "other", model, runs["vgg_small-eil-gamma0.8-sigma1-seed0"])
     (tmp_path / "pickle").write_bytes(b"\x80\x04not safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "unknown")
@@ -133,10 +133,10 @@ def trained(runs: dict[str, Run], images: Path, tmp_path: Path) -> Path:
 
 def test_maps_are_those_of_the_trained_weights(runs: dict[str, Run], images: Path, trained: Path) -> None:
     arrays = read_arrays(trained / "maps.npz")
-    model = train.build(runs[EIL], images).eval()
+    model = step.build(runs[EIL], images).eval()
     train.load_weights(trained / "weights.safetensors", model, runs[EIL])
     for split, count in (("val", 6), ("test", 8)):
-        batches = train.batches(runs[EIL], images, split, model, torch.device("cpu"))
+        batches = step.batches(runs[EIL], images, split, model, torch.device("cpu"))
         with torch.inference_mode():
             found = [model.maps(b.images, b.labels) for b in batches.in_order()]
         assert len(arrays[f"{split}_maps"]) == count
@@ -180,11 +180,34 @@ def test_maps_of_another_data_set_are_refused(runs: dict[str, Run], images: Path
         evaluate.evaluate(runs[EIL], images, trained)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_both_precisions_train(runs: dict[str, Run], images: Path, tmp_path: Path, precision: str) -> None:
     recipe = runs[EIL].recipe.model_copy(update={"precision": precision, "clip_norm": 1.0, "channels_last": False})
     train.train(runs[EIL].model_copy(update={"recipe": recipe}), images, tmp_path)
     assert load_file(tmp_path / "weights.safetensors")["head.classifier.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_convolutions_run_in_the_recipes_precision(
+    runs: dict[str, Run], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: Any
+) -> None:
+    run = runs[EIL].model_copy(update={"recipe": runs[EIL].recipe.model_copy(update={"precision": precision})})
+    seen: set[torch.dtype] = set()
+    build = step.build
+
+    def watched(*arguments: Any) -> Any:
+        model = build(*arguments)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+        return model
+
+    monkeypatch.setattr(step, "build", watched)
+    train.train(run, images, tmp_path / run.name)
+    assert seen == {dtype}
+    seen.clear()
+    localize.localize(run, images, tmp_path / run.name)
+    assert seen == {dtype}
 
 
 def test_ten_crops_classify_by_their_mean_softmax(content: dict[str, Any], tmp_path: Path) -> None:
@@ -197,7 +220,7 @@ def test_ten_crops_classify_by_their_mean_softmax(content: dict[str, Any], tmp_p
     train.train(run, tmp_path / "data", tmp_path / run.name)
     localize.localize(run, tmp_path / "data", tmp_path / run.name)
     found = read_arrays(tmp_path / run.name / "maps.npz")["test_logits"]
-    model = train.build(run, tmp_path / "data")
+    model = step.build(run, tmp_path / "data")
     train.load_weights(tmp_path / run.name / "weights.safetensors", model, run)
     model.eval()
     split = cache.open_split(tmp_path / "data", "test")
@@ -226,3 +249,30 @@ def test_the_pretrained_weights_hash_is_kept(content: dict[str, Any], tmp_path: 
     train.train(run, tmp_path / "data", tmp_path / run.name)
     fresh = backbones.build("efficientnet_lite0", pretrained=True)
     assert read_json(tmp_path / run.name / "train.json")["pretrained_sha256"] == backbones.fingerprint(fresh)
+
+
+def test_compiled_training_gives_the_eager_weights_or_says_why_not(
+    runs: dict[str, Run],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    eager = runs[EIL]
+    compiled = eager.model_copy(update={"recipe": eager.recipe.model_copy(update={"compile": True})})
+
+    def refused(*_: object, **__: object) -> object:
+        raise RuntimeError("no compiler\nfound")
+
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: refused)
+    train.train(eager, images, tmp_path / "eager")
+    train.train(compiled, images, tmp_path / "fallen back")
+    assert "torch.compile failed, going on without it: no compiler found" in caplog.text
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("eager", "fallen back"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    used: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda loss, **_: lambda *given: (used.append("compiled"), loss(*given))[1])
+    train.train(compiled, images, tmp_path / "compiled")
+    assert len(used) == 2 * 4  # every step of both epochs
+    two = load_file(tmp_path / "compiled" / "weights.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)

@@ -69,6 +69,10 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     (results / "tables").rename(results / "old")
     plan = finished(tmp_path, "-n", *study(tmp_path, content))
     assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
+    # What it costs.
+    finished(tmp_path, "timing", "profile", *study(tmp_path, content))
+    assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1
+    assert (results / "profile" / "vgg_small-cam-seed0" / "profile.md").exists()
     # Other settings of one method train that method alone.
     content["methods"]["eil"]["gamma"] = [0.6]
     content["methods"]["eil"]["sigma"] = 0.5

@@ -90,7 +90,7 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
     )  # fmt: skip
     title = name.replace("_", " ")
     axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=title)
-    _below(figure, f"for comparison: {shown}; {_caption(grid)}")
+    caption(figure, f"for comparison: {shown}; {_caption(grid)}")
     return figure
 
 
@@ -118,7 +118,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
         _legend(axes)
     band = ", band: lowest to highest" if max(len(own) for _, own in panels) <= FEW else ""
     what = f"line: mean{band}; ● threshold chosen on val, ★ oracle (mean over seeds)"
-    _below(figure, _caption(cells, what))
+    caption(figure, _caption(cells, what))
     return figure
 
 
@@ -147,7 +147,7 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
         axes.set_xlim(0.5, len(own[0].records[0].curves["history.total"]) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _legend(axes)
-    _below(figure, _caption(cells, "line: mean"))
+    caption(figure, _caption(cells, "line: mean"))
     return figure
 
 
@@ -177,7 +177,7 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
             ylim=(0, 100),
         )
         _legend(axes)
-    _below(figure, _caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
+    caption(figure, _caption(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
     return figure
 
 
@@ -216,7 +216,7 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
             if row == rows[0]:
                 axes.set_title(title, fontsize=7)
     labels = ", ".join(cell.label for cell in cells)
-    _below(figure, f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)")
+    caption(figure, f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)")
     return figure
 
 
@@ -236,8 +236,12 @@ def _per_backbone(cells: Sequence[Cell]) -> tuple[Figure, list[tuple[Axes, list[
 
 
 def _colors(cells: Sequence[Cell]) -> dict[str, Any]:
+    return method_colors([cell.method for cell in cells])
+
+
+def method_colors(methods: Sequence[str]) -> dict[str, Any]:
     """A colour a method, by its place among all that are installed: the same in every figure and study."""
-    names = list(dict.fromkeys([*plugins.available(plugins.METHODS), *(cell.method for cell in cells)]))
+    names = list(dict.fromkeys([*plugins.available(plugins.METHODS), *methods]))
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 
@@ -254,10 +258,10 @@ def _legend(axes: Axes) -> None:
     axes.legend(fontsize=6, handlelength=2, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.24))
 
 
-def _below(figure: Figure, caption: str) -> None:
+def caption(figure: Figure, text: str) -> None:
     """A caption under the figure, broken to its width."""
     letters = int(figure.get_figwidth() * 20)  # 6-point letters an inch
-    figure.supxlabel(textwrap.fill(caption, letters), fontsize=6)
+    figure.supxlabel(textwrap.fill(text, letters), fontsize=6)
 
 
 def _mean(cell: Cell, metric: str) -> float:

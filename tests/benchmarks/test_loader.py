@@ -5,7 +5,6 @@ trained on too.
 """
 
 import os
-import re
 import statistics
 import threading
 import time
@@ -16,14 +15,13 @@ import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from saving import save
 
-from eil import data, method, records
+from eil import data, method
 from eil.data import NO_BOX, Dataset, Image, Split, cache
 from eil.data.augment import Batches
 from eil.data.geometry import Frame
-from eil.files import write_text
 from eil.method import Targets
-from eil.report.tables import Table
 
 MANY, SIDE = 200_000, 16
 ROUNDS = 5
@@ -49,11 +47,7 @@ def table() -> Iterator[Rows]:
     """Rows, written as a table in the end."""
     rows: Rows = []
     yield rows
-    where = records.provenance()
-    notes = [f"`make bench` at {where['commit']}: {where['processor']}, torch {where['versions']['torch']}"]
-    text = Table("The cache and the loader", ("what", "measured"), rows, [*notes, where["time"][:10]]).markdown()
-    name = re.sub(r"[^a-z0-9]+", "-", where["processor"].lower()).strip("-")
-    write_text(Path("results") / f"data-{name}-{where['time'][:10]}.md", text)
+    save("data", "The cache and the loader", ("what", "measured"), rows)
 
 
 @pytest.fixture(scope="module")

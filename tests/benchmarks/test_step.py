@@ -2,25 +2,25 @@
 
     make bench
 
-A ratio is of two things measured in turn in one process. Leaves results/step-{device}-fp32-{date}.md, which names
-the machine and the versions.
+A ratio is of two things measured in turn in one process. Leaves results/step-fp32-{device}-{date}.md and .csv,
+which name the machine and the versions.
 """
 
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from saving import save
 
-from eil import method, plan, plugins, records
+from eil import method, plan, plugins
 from eil.files import write_text
 from eil.method import Method, Targets
 from eil.report.tables import Table
 from eil.settings import Unsuitable
+from eil.timing import device_name
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES = [("vgg_small", 56, 32), ("resnet_small", 56, 32), ("efficientnet_lite0", 128, 16), ("resnet50", 112, 8)]
@@ -40,34 +40,24 @@ def table() -> Iterator[list[Row]]:
     """Rows, written as a table in the end."""
     rows: list[Row] = []
     yield rows
-    where = records.provenance()
-    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{where['processor']}, 2 threads"
-    header = (
-        "what",
-        "method",
-        "backbone",
-        "pixels",
-        "batch",
-        "time / CAM's",
-        "operations / CAM's",
-        "measured / predicted",
+    header = ["what", "method", "backbone", "pixels", "batch"]
+    lines = [[*map(str, row[:5]), f"{row[5]:.3f}", f"{row[6]:.3f}", f"{row[5] / row[6]:.3f}"] for row in sorted(rows)]
+    path = save(
+        "step-fp32",
+        "Cost of a training step and of inference, relative to CAM",
+        [*header, "time / CAM's", "operations / CAM's", "measured / predicted"],
+        lines,
+        f"median ratio of {ROUNDS} interleaved pairs in one process, beside the ratio of the floating-point operations "
+        "that torch counts; a step is augmentation, loss and gradients; methods with their defaults",
     )
-    cells = [[*map(str, row[:5]), f"{row[5]:.3f}", f"{row[6]:.3f}", f"{row[5] / row[6]:.3f}"] for row in sorted(rows)]
     # What a plan computes hours from (eil plan).
+    device = f"{device_name()}, 2 threads" if DEVICE.type == "cpu" else device_name()
     rates = [
         [*map(str, row[:5]), f"{1000 * row[7]:.3f}", f"{row[8] / row[7] / 1e9:.2f}", device, "fp32"]
         for row in sorted(rows)
     ]
-    notes = [
-        f"`make bench` at {where['commit']}: {device}, fp32, torch {where['versions']['torch']}, {where['time'][:10]}",
-        f"median ratio of {ROUNDS} interleaved pairs in one process, beside the ratio of the floating-point operations "
-        "that torch counts; a step is augmentation, loss and gradients; methods with their defaults",
-    ]
-    text = Table("Cost of a training step and of inference, relative to CAM", header, cells, notes).markdown()
-    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    write_text(Path("results") / f"step-{name}-fp32-{where['time'][:10]}.md", text)
-    columns = (*header[:5], "ms", "GFLOP/s", "device", "precision")
-    write_text(Path("results") / f"step-{name}-fp32-{where['time'][:10]}.csv", Table("", columns, rates, ()).csv())
+    columns = [*header, "ms", "GFLOP/s", "device", "precision"]
+    write_text(path.with_suffix(".csv"), Table("", columns, rates, ()).csv())
 
 
 def build(name: str, backbone: str, size: int, batch: int) -> tuple[Method, torch.Tensor, Targets]:

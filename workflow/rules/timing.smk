@@ -1,0 +1,58 @@
+# What training iterations and inference cost: alone on the machine, since company would be measured too.
+
+
+rule timing:
+    input:
+        sorted({f"results/data/{run.cache}/dataset.json" for run in RUNS.values()}),
+    output:
+        f"{RESULTS}/timing/timing.json",
+    log:
+        f"{RESULTS}/timing.log",
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores
+    resources:
+        gpu=lambda wildcards: workflow.global_resources.get("gpu", 1),
+    params:
+        all_keys=all_keys,
+        eil=EIL,
+    message:
+        "time every method of {STUDY.name}"
+    shell:
+        "eil time {params.eil} 2>&1 | tee {log}"
+
+
+# Likewise alone.
+rule profile_run:
+    input:
+        images,
+    output:
+        f"{RESULTS}/profile/{{run}}/profile.md",
+        f"{RESULTS}/profile/{{run}}/trace.json.gz",
+    log:
+        f"{RESULTS}/profile/{{run}}/profile.log",
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores
+    resources:
+        gpu=lambda wildcards: workflow.global_resources.get("gpu", 1),
+    params:
+        key=key,
+        eil=EIL,
+    message:
+        "profile {wildcards.run}"
+    shell:
+        "eil profile {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"
+
+
+# The first run on each backbone.
+rule profile:
+    input:
+        [
+            f"{RESULTS}/profile/{run.name}/profile.md"
+            for run in {
+                run.backbone: run
+                for run in reversed(RUNS.values())
+                if run.control is None
+            }.values()
+        ],
