@@ -4,6 +4,7 @@ Each method is timed in turn with the study's first one on the same backbone, it
 that what slows the machine slows both. On a GPU times are between events on the device, on a CPU a monotonic clock's.
 """
 
+import functools
 import itertools
 import logging
 import statistics
@@ -21,7 +22,7 @@ from eil.stopwatch import Stopwatch, stopwatch
 
 PARTS = ("data", "forward", "backward", "optimizer")
 CEILING = {"cuda": 8192, "cpu": 1536}  # side of the matrices whose product is the most that a device can do
-_CEILING_ROUNDS = 8
+_CEILING_ROUNDS = 16
 _log = logging.getLogger(__name__)
 
 
@@ -172,6 +173,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
+@functools.cache  # one measurement for all that is compared with it
 def ceiling(device: torch.device, precision: str) -> float:
     """Operations a second of a large product of matrices, the best of several: what the device can do at most."""
     side = CEILING[device.type]
