@@ -33,7 +33,9 @@ def plan(args: argparse.Namespace) -> None:
     study = _study(args)
     runs, _ = study.plan(str(args.study))
     images, classes = args.images, args.classes
-    if images is None or classes is None:
+    if (images is None) != (classes is None):
+        raise InputError("--images and --classes belong together")
+    if images is None:
         dataset = data.read(study.dataset.name, study.dataset.folder(), study.dataset.settings)
         images, classes = [len(dataset.splits[name].ids) for name in ("train", "val", "test")], len(dataset.classes)
     counts = dict(zip(("train", "val", "test"), images, strict=True))
@@ -158,16 +160,23 @@ def data_check(args: argparse.Namespace) -> None:
     from eil.data import audit
     from eil.report import contact_sheet
 
-    settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
-    dataset = data.read(args.dataset, DatasetChoice(name=args.dataset, root=args.root).folder(), settings)
+    try:
+        settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {' '.join(args.set)}: not KEY=VALUE in YAML: {error}") from None
+    chosen = DatasetChoice(name=args.dataset, root=args.root, **settings)
+    dataset = data.read(args.dataset, chosen.folder(), settings)
     found = audit.audit(dataset)
-    out = args.out or Path("results/check") / args.dataset
+    out = args.out or Path("results/check") / chosen.subject
     write_json(out / "check.json", found)
     print("\n".join(audit.lines(found)))
+    try:
+        contact_sheet.write(dataset, out / "sheet.png")
+        print(f"{out / 'sheet.png'} shows test images with their boxes")
+    except InputError as error:
+        print(f"no contact sheet: {error}")
     if found["problems"]:
         raise InputError(f"{len(found['problems'])} problems, all of them in {out / 'check.json'}")
-    contact_sheet.write(dataset, out / "sheet.png")
-    print(f"{out / 'sheet.png'} shows test images with their boxes")
 
 
 def score(args: argparse.Namespace) -> None:
@@ -260,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--iterations", type=int, default=30, help="to time of each (default: 30)")
             sub.add_argument("--warmup", type=int, default=5, help="to let pass before (default: 5)")
         if command is profile:
-            sub.add_argument("run", nargs="?", help="name of the run (default: the study's first)")
+            sub.add_argument("--run", help="name of the run (default: the study's first)")
             sub.add_argument("--iterations", type=int, default=10, help="to profile (default: 10)")
         if command is prepare:
             sub.add_argument("--cache", help="only this folder of decoded images")

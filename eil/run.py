@@ -139,14 +139,20 @@ class Run(Strict):
     @property
     def key(self) -> str:
         """Hash of everything that determines the result, and not of where the data lie."""
+        from eil import data
+
         content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
+        for name in data.locations(self.dataset.name) & content["dataset"].keys():
+            content["dataset"][name] = content["dataset"][name] is not None
         return _hash(content)
 
     @property
     def cache(self) -> str:
-        """Name of the folder of decoded images that this run reads."""
+        """Name of the folder of decoded images that this run reads: other photos, or photos elsewhere, have another."""
+        folder = self.dataset.folder()
         content = [
             self.dataset.model_dump(mode="json", exclude={"root"}),
+            str(folder.resolve()) if folder else None,
             *(getattr(self.recipe, key) for key in ("resize", "crop", "geometry", "crops")),
         ]
         return f"{self.dataset.name}-{self.recipe.resize}-{self.recipe.crop}-{_hash(content)}"

@@ -8,7 +8,7 @@ from eil import backbones, method, plugins
 from eil.method import Method, Targets
 from eil.run import Recipe
 from eil.settings import Unsuitable, schema
-from eil.train import parameter_groups
+from eil.step import parameter_groups
 
 SIDES = {"vgg_small": 32, "resnet_small": 32, "inception_v3": 64}
 CASES = [(name, backbone) for name in plugins.available(plugins.METHODS) for backbone in backbones.BUILDERS]

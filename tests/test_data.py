@@ -101,7 +101,7 @@ def test_a_truncated_photo_is_named_and_leaves_no_cache(photos: Path, tmp_path: 
 
 def test_a_box_outside_its_image_is_named(tmp_path: Path) -> None:
     dataset = birds.read(classes=2, train_per_class=1, val_per_class=1, test_per_class=1)
-    dataset.splits["test"].boxes[1][0, 2] = 128  # type: ignore[index]
+    dataset.splits["test"].boxes[1][0, 2] = 129  # type: ignore[index]
     with pytest.raises(InputError, match=r"test/01/0000: box .* does not lie in the 128x128 image"):
         cache.build(dataset, tmp_path / "cache", Frame(32, 32))
 

@@ -16,6 +16,8 @@ from eil import cli, data
 from eil.data import audit, cache, wsoleval
 from eil.data.geometry import Frame
 from eil.files import InputError
+from eil.run import Run
+from eil.study import parse
 
 LISTS = os.environ.get("EIL_WSOL_METADATA")
 Layout = tuple[str, Path, dict[str, Any]]
@@ -87,11 +89,82 @@ def test_cub_boxes_are_the_benchmarks(tmp_path: Path) -> None:
     assert data.read("cub", root.parent, settings).splits["test"].masks is None  # the folder above will do
 
 
-def test_a_box_that_ends_on_the_border_is_kept_inside(tmp_path: Path) -> None:
+def test_a_box_that_ends_one_pixel_beyond_is_kept_inside(tmp_path: Path) -> None:
     root, _ = cub(tmp_path)
     text = (root / "train_test_split.txt").read_text().replace("\n2 1\n", "\n2 0\n")
     (root / "train_test_split.txt").write_text(text)
-    assert data.read("cub", root, {"held_out": 1}).splits["test"].boxes[0].tolist() == [[10, 5, 59, 44]]
+    test = data.read("cub", root, {"held_out": 1}).splits["test"]
+    assert test.boxes[0].tolist() == [[10, 5, 60, 44]]  # of 60 columns
+    assert cache.examine(test, 0, scored=True)[2].tolist() == [[10, 5, 59, 44]]
+
+
+def test_boxes_of_training_photos_are_never_read(tmp_path: Path) -> None:
+    root, settings = cub(tmp_path)
+    _replace(root / "bounding_boxes.txt", "\n3 10.0 5.0 29.0 39.0", "\n3 10.0 5.0 0.0 0.0")  # a training photo
+    assert not len(data.read("cub", root, settings).splits["train"].boxes[2])
+
+
+def test_boxes_drawn_at_another_size_are_scaled_and_another_photo_is_found_out(tmp_path: Path) -> None:
+    root, settings = ilsvrc(tmp_path)
+    path = next((root / "Annotations" / "CLS-LOC" / "val").iterdir())
+    _replace(path, "<width>60</width><height>48</height>", "<width>120</width><height>96</height>")
+    test = data.read("ilsvrc", root, settings).splits["test"]
+    index = [Path(name).stem for name in test.ids].index(path.stem)
+    assert cache.examine(test, index, scored=True)[2].tolist() == [[1, 2, 16, 24], [10, 2, 25, 24]]
+    _replace(path, "<width>120</width>", "<width>96</width>")
+    test = data.read("ilsvrc", root, settings).splits["test"]
+    with pytest.raises(
+        InputError, match=r"val_.*JPEG: is 60x48, but its boxes were drawn at 96x96: is it another photo"
+    ):
+        cache.examine(test, index, scored=True)
+
+
+def test_imagenetv2_in_another_order_is_found_out(tmp_path: Path) -> None:
+    root, settings = wsoleval_ilsvrc(tmp_path)
+    photo(root / "ILSVRC" / "val2" / "0" / "0.jpeg", 5, (48, 60))
+    found = audit.audit(data.read("wsoleval", root, settings))
+    assert found["problems"] == [
+        "val: val2/0/0.jpeg: is 48x60, but its boxes were drawn at 60x48: is it another photo?"
+    ]
+
+
+def test_ilsvrc_annotations_with_breeds_and_other_classes(tmp_path: Path) -> None:
+    root, settings = ilsvrc(tmp_path)
+    folder_ = root / "Annotations" / "CLS-LOC" / "train" / "n01440764"
+    one, two, three = (folder_ / f"n01440764_{k}.xml" for k in (1, 2, 3))
+    three.write_text(three.read_text().replace("<name>n01440764</name>", "<name>n01443537</name>"))  # another class
+    two.write_text(two.read_text().replace("<name>n01440764</name>", "<name>Scottish_deerhound</name>", 1))
+    val = data.read("ilsvrc", root, settings).splits["val"]
+    assert val.ids[0] == "train/n01440764/n01440764_2.JPEG"  # the last one has no box of its class
+    assert val.labels[0] == 0
+    assert len(val.boxes[0]) == 2
+    two.write_text(two.read_text().replace("<xmin>2</xmin>", "<xmin>40</xmin>"))  # ends before it begins
+    assert data.read("ilsvrc", root, settings).splits["val"].boxes[0].tolist() == [[20, 4, 50, 48]]
+    assert one.exists()
+
+
+def test_masks_that_overlap_keep_their_boxes_and_blank_ones_are_found_out(tmp_path: Path) -> None:
+    root, settings = wsoleval_openimages(tmp_path)
+    stem = root / "OpenImages" / "test" / "c0"
+    mask(stem / "0_m1.png", (3, 3, 10, 10))
+    mask(stem / "0_m2.png", (3, 3, 20, 30))
+    test = data.read("wsoleval", root, settings).splits["test"]
+    assert cache.examine(test, 0, scored=True)[2].tolist() == [[3, 3, 10, 10], [3, 3, 20, 30]]
+    for k in (1, 2):
+        mask(stem / f"0_m{k}.png", (0, 0, -1, -1))
+    found = audit.audit(data.read("wsoleval", root, settings))
+    assert found["problems"] == ["test: test/c0/0.jpg: its mask shows no object"]
+
+
+def test_other_photos_have_another_cache_and_the_same_ones_elsewhere_the_same_key(tmp_path: Path) -> None:
+    def run(root: str, **settings: str) -> Run:
+        content = {"name": "s", "dataset": {"name": "cub", "root": root, **settings}, "backbones": ["vgg_small"]}
+        return parse(content | {"methods": ["cam"]}, "s").runs()[0]
+
+    one, two = run("/a", cubv2="/a/v2"), run("/b", cubv2="/b/v2")
+    assert one.cache != two.cache
+    assert one.key == two.key
+    assert run("/a").key != one.key
 
 
 def test_cubv2_is_val_where_it_is_given(tmp_path: Path) -> None:
@@ -139,7 +212,9 @@ def test_ilsvrc_takes_val_from_annotated_training_photos(tmp_path: Path) -> None
     dataset = data.read("ilsvrc", root, settings)
     assert dataset.classes == ("tench", "goldfish", "great white shark")
     assert dataset.splits["val"].ids[0] == "train/n01440764/n01440764_3.JPEG"
-    assert dataset.splits["test"].boxes[0].tolist() == [[2, 4, 32, 47], [20, 4, 50, 47]]  # 48 is outside 48 rows
+    test = dataset.splits["test"]
+    assert test.boxes[0].tolist() == [[2, 4, 32, 48], [20, 4, 50, 48]]
+    assert cache.examine(test, 0, scored=True)[2].tolist() == [[2, 4, 32, 47], [20, 4, 50, 47]]  # 48 rows: 0 to 47
     with pytest.raises(InputError, match=r"train/n01440764: 3 annotated training photos, 4 are needed for val"):
         data.read("ilsvrc", root, {"held_out": 4})
 
@@ -279,20 +354,23 @@ def test_check_tells_everything_that_is_wrong(tmp_path: Path, capsys: Any) -> No
     photos = sorted((root / "test" / "dog").iterdir())
     shutil.copy(root / "train" / "dog" / "photo, 1.JPG", photos[0])  # the same photo in train and test
     (root / "test" / "a cat" / "photo, 1.JPG").write_bytes(b"")
-    _replace(root / "boxes.csv", "test/émeu/photo, 0.png,3,3,20,30", "test/émeu/photo, 0.png,3,3,20,48")
+    _replace(root / "boxes.csv", "test/émeu/photo, 0.png,3,3,20,30", "test/émeu/photo, 0.png,3,3,20,49")
     out = tmp_path / "check"
     arguments = ["data", "check", "folder", "--root", str(root), "--set", "held_out=1", "--out", str(out)]
     assert cli.main(arguments) == 1
     found = json.loads((out / "check.json").read_text())
     assert len(found["problems"]) == 3
     assert "photo, 1.JPG: is empty" in found["problems"][0]
-    assert "test/émeu/photo, 0.png: box [3.0, 3.0, 20.0, 48.0] does not lie in the 60x48 image" in found["problems"][1]
+    assert "test/émeu/photo, 0.png: box [3.0, 3.0, 20.0, 49.0] does not lie in the 60x48 image" in found["problems"][1]
     assert found["problems"][2].startswith("same content: train/dog/photo, 1.JPG of train and test/dog/photo")
     assert any(line.startswith("same look") for line in found["remarks"])
     assert found["sha256"] is None
+    assert not (out / "sheet.png").exists()  # a photo that it would show cannot be decoded
     captured = capsys.readouterr()
     assert "problem: test: " in captured.out
     assert "3 problems, all of them in" in captured.err
+    assert cli.main(["data", "check", "folder", "--set", "held_out=["]) == 1
+    assert "not KEY=VALUE in YAML" in capsys.readouterr().err
     assert settings == {"held_out": 1}
 
 

@@ -134,7 +134,7 @@ def test_a_profile_names_what_bounds_the_run(content: dict[str, Any], tmp_path: 
     cache.build(birds.read(**study.dataset.settings), tmp_path / "data" / run.cache, Frame(36, 32))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     where = ["--results", str(tmp_path / "r"), "--data", str(tmp_path / "data"), "--iterations", "3"]
-    assert cli.main(["profile", str(tmp_path / "tiny.yaml"), *where]) == 0
+    assert cli.main(["profile", str(tmp_path / "tiny.yaml"), "--run", run.name, *where]) == 0
     folder = tmp_path / "r" / "profile" / run.name
     text = (folder / "profile.md").read_text()
     assert "conv" in text

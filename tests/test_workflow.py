@@ -69,6 +69,8 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     (results / "tables").rename(results / "old")
     plan = finished(tmp_path, "-n", *study(tmp_path, content))
     assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
+    # Another study of the same images does not decode them again.
+    assert not re.search(r"^prepare +1$", finished(tmp_path, "-n", *study(tmp_path, content | {"name": "other"})), re.M)
     # What it costs.
     finished(tmp_path, "timing", "profile", *study(tmp_path, content))
     assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1

@@ -36,6 +36,8 @@ class Split:
         boxes: per image, (K, 4) as x0, y0, x1, y1 in its own pixels, inclusive corners; K = 0 in train. In val and
             test, an image that has none gets one round each object of its mask.
         sources: what ``load`` makes an image of; the path of a photo.
+        sizes: width and height at which the boxes were drawn, (N, 2), if the data set says so. An image of another size
+            and the same shape has its boxes scaled; one of another shape is not that image.
         load: source -> image, (H, W, 3) RGB; a function of a module.
         masks: what ``load_mask`` makes each mask of, or None.
         load_mask: -> (H, W): 0 off the object, :data:`IGNORED` where nobody says, else k for ``Dataset.parts[k - 1]``,
@@ -47,6 +49,7 @@ class Split:
     boxes: Sequence[Boxes]
     sources: Sequence[Any]
     load: Callable[[Any], Image]
+    sizes: npt.NDArray[np.int64] | None = None
     masks: Sequence[Any] | None = None
     load_mask: Callable[[Any], Image] | None = None
 
@@ -66,6 +69,7 @@ class Split:
             labels=self.labels[list(indices)],
             boxes=[self.boxes[i] for i in indices],
             sources=[self.sources[i] for i in indices],
+            sizes=None if self.sizes is None else self.sizes[list(indices)],
             masks=None if self.masks is None else [self.masks[i] for i in indices],
         )
 
@@ -84,6 +88,13 @@ def reader(name: str) -> Callable[..., Dataset]:
     """The reader of a layout, by the name that a study file uses; one of :data:`READERS`."""
     found: Callable[..., Dataset] = importlib.import_module(f"eil.data.{name}").read
     return found
+
+
+def locations(name: str) -> set[str]:
+    """Settings of a reader that say where something lies."""
+    if name not in READERS:
+        return set()
+    return {key for key, field in schema(reader(name)).model_fields.items() if "Path" in str(field.annotation)}
 
 
 def problems(name: str, settings: Mapping[str, Any]) -> list[str]:

@@ -89,7 +89,7 @@ def difference_hash(image: Image) -> int:
 
 
 def _look_at(name: str, split: Split) -> list[Seen]:
-    tasks = [split.take(block) for block in blocks(len(split.ids))]
+    tasks = [(split.take(block), name != "train") for block in blocks(len(split.ids))]
     found: list[Seen] = []
     with contextlib.closing(over_processes(_look_at_block, tasks)) as looked:
         for part in tqdm(looked, f"{name}: {BLOCK} images a step", len(tasks), leave=False, disable=None):
@@ -97,12 +97,13 @@ def _look_at(name: str, split: Split) -> list[Seen]:
     return found
 
 
-def _look_at_block(split: Split) -> list[Seen]:
+def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
+    split, scored = task
     found = []
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
         source = split.sources[i]
         try:
-            image, _, boxes, fingerprint = examine(split, i)
+            image, _, boxes, fingerprint = examine(split, i, scored)
         except InputError as error:
             found.append(Seen(name, label, error=str(error)))
             continue

@@ -21,6 +21,7 @@ from eil.files import InputError
 Draw = Literal["top", "left", "flip", "other_class"]
 _DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2, "other_class": 3}
 _READ_AHEAD = 2  # batches
+_BLOCK = 1000  # images
 _RESIDENT_SHARE = 0.5  # of the device's free memory: the network needs the rest
 
 
@@ -124,7 +125,7 @@ class Batches:
         self.device = device
         self.labels = torch.tensor(split.labels, device=device)
         resident = device.type == "cuda" and split.images.nbytes < _RESIDENT_SHARE * _free_memory(device)
-        self.images = torch.from_numpy(np.array(split.images)).to(device) if resident else None
+        self.images = _on_device(split.images, device) if resident else None
 
     def __len__(self) -> int:
         """Batches in a training epoch."""
@@ -215,6 +216,14 @@ def _mix(z: Tensor) -> Tensor:
 def _shift(z: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; torch's own is arithmetic."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _on_device(images: Image, device: torch.device) -> Tensor:
+    """A copy of memory-mapped images on the device, by blocks: the host holds one of them at a time."""
+    found = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), _BLOCK):
+        found[start : start + _BLOCK] = torch.from_numpy(np.array(images[start : start + _BLOCK])).to(device)
+    return found
 
 
 def _free_memory(device: torch.device) -> int:

@@ -9,8 +9,10 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +32,8 @@ from eil.files import InputError, locked, read_json, remove, write_json
 
 cv2.setNumThreads(1)  # the processes are the parallelism; OpenCV's own threads would multiply it
 BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
+SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
+COLUMNS = ["id", "label", "boxes", "sha256"]
 FORMAT = 2  # of the folder; another one is refused
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,8 +83,8 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
             (partial / "listing").write_text(key)
         digest = hashlib.sha256()
         for name, split in dataset.splits.items():
-            for row in _write_split(name, split, partial / name, frame):
-                digest.update(bytes.fromhex(row["sha256"]))
+            for fingerprint in _write_split(name, split, partial / name, frame):
+                digest.update(bytes.fromhex(fingerprint))
         scored = [split for name, split in dataset.splits.items() if name != "train"]
         description = {
             "format": FORMAT,
@@ -154,31 +158,57 @@ def describe(folder: Path) -> dict[str, Any]:
     return found
 
 
-def examine(split: Split, index: int) -> tuple[Image, Image | None, Boxes, str]:
+def examine(split: Split, index: int, scored: bool) -> tuple[Image, Image | None, Boxes, str]:
     """Image, mask, boxes and fingerprint of one image, checked.
 
     The fingerprint is a SHA-256 of its name, label, boxes and file (or of its pixels, where it has no file).
 
+    Args:
+        split: of a data set.
+        index: of the image in it.
+        scored: whether the image is of val or test.
+
     Raises:
-        InputError: an image that cannot be decoded, or a box outside the image.
+        InputError: an image that cannot be decoded or is another one than its boxes were drawn on, a box outside the
+            image, or a mask without an object.
     """
     image, mask, name = split.image(index), split.mask(index), split.ids[index]
-    height, width = image.shape[:2]
+    size = (image.shape[1], image.shape[0])
     boxes = split.boxes[index]
-    if mask is not None and not len(boxes):  # OpenImages' masks have resolutions of their own
-        boxes = np.floor(around(mask) * np.array([width, height] * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
-    x0, y0, x1, y1 = boxes.T
-    inside = (x0 >= 0) & (y0 >= 0) & (x0 <= x1) & (y0 <= y1) & (x1 < width) & (y1 < height)
-    if not inside.all():
-        raise InputError(f"{name}: box {boxes[~inside][0].tolist()} does not lie in the {width}x{height} image")
+    if scored and mask is not None and not len(boxes):
+        boxes = around(mask)
+        if not len(boxes):
+            raise InputError(f"{name}: its mask shows no object")
+        boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
+    boxes = _within(_at_size(boxes, size, split.sizes, index, name), size, name)
     source = split.sources[index]
     digest = hashlib.sha256(f"{name},{split.labels[index]},{boxes.tolist()}\n".encode())
     digest.update(source.read_bytes() if isinstance(source, Path) else image.tobytes())
     return image, mask, boxes, digest.hexdigest()
 
 
+def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] | None, index: int, name: str) -> Boxes:
+    """Boxes scaled from the size at which they were drawn, if that is known and another."""
+    if sizes is None or (drawn := tuple(map(int, sizes[index]))) == size:
+        return boxes
+    if abs(drawn[0] * size[1] - drawn[1] * size[0]) > SAME_SHAPE * size[0] * drawn[1]:
+        raise InputError(
+            f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo?"
+        )
+    return boxes * np.array(size * 2) / np.array(drawn * 2)
+
+
+def _within(boxes: Boxes, size: tuple[int, int], name: str) -> Boxes:
+    """Boxes that lie in the image; an end one pixel beyond it (x + width, or counted from 1) is its last pixel."""
+    last = np.array([size[0] - 1, size[1] - 1] * 2)
+    inside = (boxes >= 0).all(axis=1) & (boxes <= last + 1).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
+    if not inside.all():
+        raise InputError(f"{name}: box {boxes[~inside][0].tolist()} does not lie in the {size[0]}x{size[1]} image")
+    return np.minimum(boxes, last)
+
+
 def around(mask: Image) -> Boxes:
-    """A box round each object of a mask, (K, 4)."""
+    """A box round what is to be seen of each object of a mask, (K, 4)."""
     found = []
     for value in np.setdiff1d(np.unique(mask), [0, IGNORED]):
         ys, xs = np.nonzero(mask == value)
@@ -200,7 +230,7 @@ def over_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
     try:
         yield from pool.map(act, tasks)
     except BrokenProcessPool:
-        raise InputError("a process that decodes images was killed; was there too little memory?") from None
+        raise InputError("a process that decodes images was killed: is there memory and disk enough?") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -215,8 +245,8 @@ def blocks(count: int) -> list[range]:
     return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]
 
 
-def _write_split(name: str, split: Split, target: Path, frame: Frame) -> list[dict[str, Any]]:
-    """Write images.npy, index.parquet and what else there is; rows of id, label, boxes and fingerprint."""
+def _write_split(name: str, split: Split, target: Path, frame: Frame) -> Iterable[str]:
+    """Write images.npy, index.parquet and what else there is; the images' fingerprints."""
     training = name == "train"
     if not (target / "blocks").exists():
         remove(target)
@@ -231,13 +261,14 @@ def _write_split(name: str, split: Split, target: Path, frame: Frame) -> list[di
         bar: Iterable[int] = tqdm(written, f"{name}: decoding", len(tasks), leave=False, disable=None, unit="block")
         for _ in bar:
             pass
-    rows = [
-        row
+    # As a frame a block takes a tenth of the memory that its rows take.
+    parts = [
+        pd.DataFrame(read_json(target / "blocks" / f"{block.start:09d}.json")["rows"], columns=COLUMNS)
         for block in blocks(len(split.ids))
-        for row in read_json(target / "blocks" / f"{block.start:09d}.json")["rows"]
     ]
-    pd.DataFrame(rows, columns=["id", "label", "boxes", "sha256"]).to_parquet(target / "index.parquet")
-    return rows
+    index = pd.concat(parts, ignore_index=True)
+    index.to_parquet(target / "index.parquet")
+    return index["sha256"]
 
 
 def _create(target: Path, split: Split, frame: Frame, training: bool) -> None:
@@ -248,6 +279,9 @@ def _create(target: Path, split: Split, frame: Frame, training: bool) -> None:
         shapes["masks"] = (count, side, side)
     if frame.crops > 1 and not training:
         shapes["large"] = (count, frame.resize, frame.resize, 3)
+    needed, free = sum(math.prod(shape) for shape in shapes.values()), shutil.disk_usage(target).free
+    if needed > free:  # else the processes that write die of it, without a word
+        raise InputError(f"{target}: needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} are free")
     for name, shape in shapes.items():
         np.lib.format.open_memmap(target / f"{name}.npy", "w+", np.uint8, shape).flush()
 
@@ -258,7 +292,7 @@ def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Sp
     arrays = {path.stem: np.lib.format.open_memmap(path, "r+") for path in target.glob("*.npy")}
     rows = []
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
-        image, mask, boxes, digest = examine(split, i)
+        image, mask, boxes, digest = examine(split, i, scored=not training)
         place = geometry.whole if training else geometry.seen
         size = (image.shape[1], image.shape[0])
         placed = place(size, frame)

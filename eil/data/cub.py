@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from PIL import Image as PILImage
 from pydantic import Field
 
-from eil.data import Boxes, Dataset, Split, photos, wsoleval
+from eil.data import NO_BOX, Boxes, Dataset, Split, photos, wsoleval
 from eil.data.photos import Row
 from eil.files import InputError
 
@@ -49,26 +48,32 @@ def read(
     training = {number: fields[0] for number, fields in _by_number(root / "train_test_split.txt", 1).items()}
     boxes = _by_number(root / "bounding_boxes.txt", 4)
     rows: dict[str, list[Row]] = {"0": [], "1": []}
+    known: dict[str, str] = {}
     for line, (number, (name,)) in enumerate(_by_number(root / "images.txt", 1).items(), start=1):
-        where = f"{root / 'images.txt'}:{line}"
-        path = photos.inside(root / "images", name, where)
+        path = photos.inside(root / "images", name, f"{root / 'images.txt'}:{line}")
         for table, list_name in ((labels, LISTS[1]), (training, LISTS[2]), (boxes, LISTS[3])):
             if number not in table:
                 raise InputError(f"{root / list_name}: has no line for image {number}, {name}")
         if training[number] not in rows:
             raise InputError(f"{root / LISTS[2]}: image {number} is {training[number]}: expected 0 or 1")
         label = _label(labels[number], len(classes), f"{root / LISTS[1]}: image {number}")
-        rows[training[number]].append((name, label, path, _box(boxes[number], root / LISTS[3], number, path)))
-    train, val = photos.held_out(rows["1"], held_out)
-    if cubv2 is not None:
-        train, _ = photos.held_out(rows["1"], 0)
+        rows[training[number]].append((name, label, path, NO_BOX))
+        known[name] = number
+    train, val = photos.held_out(rows["1"], held_out if cubv2 is None else 0)
+    val, test = (
+        [
+            (name, label, path, _box(boxes[known[name]], f"{root / LISTS[3]}: image {known[name]}"))
+            for name, label, path, _ in part
+        ]
+        for part in (val, rows["0"])
+    )
     return Dataset(
         name="cub",
         classes=tuple(name for (name,) in classes),
         splits={
             "train": photos.split(train),
             "val": _split(root, val) if cubv2 is None else _cubv2(cubv2, cubv2_lists, len(classes)),
-            "test": _split(root, rows["0"]),
+            "test": _split(root, test),
         },
     )
 
@@ -92,23 +97,15 @@ def _label(text: str, classes: int, where: str) -> int:
     return int(text) - 1
 
 
-def _box(fields: list[str], path: Path, number: str, photo: Path) -> Boxes:
-    """x, y, width, height to corners: x + width as the wsolevaluation lists have it, within the photo."""
-    where = f"{path}: image {number}"
+def _box(fields: list[str], where: str) -> Boxes:
+    """x, y, width, height to corners: x + width as the wsolevaluation lists have it."""
     try:
         x, y, width, height = map(float, fields)
     except ValueError:
         raise InputError(f"{where}: box {' '.join(fields)}: expected x, y, width, height") from None
     if not (width > 0 and height > 0):
         raise InputError(f"{where}: box {' '.join(fields)}: a box without an area")
-    try:
-        with PILImage.open(photo) as image:  # the header alone: CUB lists no sizes
-            right, bottom = image.width - 1, image.height - 1
-    except OSError as error:
-        raise InputError(f"{photo}: cannot be decoded: {error}") from None
-    if x < 0 or y < 0 or x > right or y > bottom:
-        raise InputError(f"{where}: box {' '.join(fields)} does not lie in the {right + 1}x{bottom + 1} photo")
-    return np.array([[x, y, min(x + width, right), min(y + height, bottom)]])
+    return np.array([[x, y, x + width, y + height]])
 
 
 def _split(root: Path, rows: list[Row]) -> Split:
@@ -123,5 +120,6 @@ def _cubv2(folder: Path, lists: Path | None, classes: int) -> Split:
     found = wsoleval.lists(lists or folder.parent / "metadata" / "CUB" / "val")
     if found.boxes is None or found.labels.max() >= classes:
         raise InputError(f"{lists or folder.parent / 'metadata' / 'CUB' / 'val'}: not the lists of CUBV2")
-    rows = zip(found.ids, found.labels.tolist(), found.boxes, strict=True)
-    return photos.split([(name, label, photos.inside(folder, name, "image_ids.txt"), b) for name, label, b in rows])
+    listed = zip(found.ids, found.labels.tolist(), found.boxes, strict=True)
+    rows = [(name, label, photos.inside(folder, name, "image_ids.txt"), own) for name, label, own in listed]
+    return photos.split(rows, sizes=found.sizes)

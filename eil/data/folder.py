@@ -7,6 +7,7 @@ training photos of each class are val; they need boxes then.
 Without boxes.csv a network can be trained and its maps computed; evaluation then says that it needs boxes.
 """
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,8 @@ def _boxes(root: Path) -> dict[str, Boxes]:
     if not path.exists():
         return {}
     for number, line in photos.lines(path):
-        name, *corners = [field.strip() for field in line.rsplit(",", 4)]
+        fields = next(csv.reader([line]))
+        name, corners = ",".join(fields[:-4]).strip(), [field.strip() for field in fields[-4:]]  # names may hold commas
         where = f"{path}:{number}"
         if number == 1 and corners == ["x0", "y0", "x1", "y1"]:
             continue  # a header

@@ -5,6 +5,7 @@ is ``test``, as in every WSOL paper. ``val``, on which thresholds are chosen, is
 have annotations, the last few of each class; the boxes of the rest are never read.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
@@ -12,9 +13,13 @@ from xml.etree import ElementTree
 import numpy as np
 from pydantic import Field
 
-from eil.data import NO_BOX, Boxes, Dataset, photos
+from eil.data import NO_BOX, Boxes, Dataset, Split, photos
 from eil.data.photos import Row
 from eil.files import InputError
+
+Located = tuple[Row, tuple[int, int]]  # with the size at which its boxes were drawn
+WNID = re.compile(r"n\d{8}")
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read(root: Path | None = None, *, held_out: Annotated[int, Field(ge=1)] = 10) -> Dataset:
@@ -35,58 +40,74 @@ def read(root: Path | None = None, *, held_out: Annotated[int, Field(ge=1)] = 10
         )
     data, annotations = root / "Data" / "CLS-LOC", root / "Annotations" / "CLS-LOC"
     folders = photos.in_class_folders(data / "train")
-    labels = {wnid: label for label, wnid in enumerate(folders)}
     train: list[Row] = []
-    val: list[Row] = []
-    for wnid, paths in folders.items():
-        known = {path.stem for path in (annotations / "train" / wnid).glob("*.xml")}
-        apart = [path for path in paths if path.stem in known][-held_out:]
-        if len(apart) < held_out:
-            raise InputError(
-                f"{annotations / 'train' / wnid}: {len(apart)} annotated training photos, {held_out} are needed for "
-                "val (dataset.held_out); without the training annotations, use the data set wsoleval and its lists"
-            )
-        rest = sorted(set(paths) - set(apart))
-        train += [(f"train/{wnid}/{path.name}", labels[wnid], path, NO_BOX) for path in rest]
-        val += [_annotated(f"train/{wnid}/{path.name}", path, annotations / "train" / wnid, labels) for path in apart]
+    val: list[Located] = []
+    for label, (wnid, paths) in enumerate(folders.items()):
+        apart = _held_out(paths, annotations / "train" / wnid, wnid, label, held_out)
+        names = {name for (name, _, _, _), _ in apart}
+        every = ((f"train/{wnid}/{path.name}", label, path, NO_BOX) for path in paths)
+        train += [row for row in every if row[0] not in names]
+        val += apart
+    labels = {wnid: label for label, wnid in enumerate(folders)}
     test = [
-        _annotated(f"val/{path.name}", path, annotations / "val", labels)
+        _test(path, annotations / "val" / f"{path.stem}.xml", labels)
         for path in sorted((data / "val").iterdir())
         if photos.is_photo(path)
     ]
-    splits = {"train": photos.split(train), "val": photos.split(val), "test": photos.split(test)}
+    splits = {"train": photos.split(train), "val": _split(val), "test": _split(test)}
     return Dataset(name="ilsvrc", classes=_names(root, list(folders)), splits=splits)
 
 
-def _annotated(name: str, path: Path, folder: Path, labels: dict[str, int]) -> Row:
-    wnid, boxes = annotation(folder / f"{path.stem}.xml")
-    if wnid not in labels:
-        raise InputError(f"{folder / path.stem}.xml: {wnid} is no folder of the training photos")
-    return name, labels[wnid], path, boxes
+def _held_out(paths: list[Path], folder: Path, wnid: str, label: int, count: int) -> list[Located]:
+    """The last photos of a class that have a box, in their order; the label is their folder's, whatever the XML's."""
+    found: list[Located] = []
+    known = {path.stem for path in folder.glob("*.xml")}
+    for path in reversed([path for path in paths if path.stem in known]):
+        names, boxes, size = annotation(folder / f"{path.stem}.xml")
+        # Some annotations name a dog's breed in words, and some hold objects of other classes.
+        own = [name == wnid or not WNID.fullmatch(name) for name in names]
+        if any(own):
+            found.insert(0, ((f"train/{wnid}/{path.name}", label, path, boxes[own]), size))
+        if len(found) == count:
+            return found
+    raise InputError(
+        f"{folder}: {len(found)} annotated training photos, {count} are needed for val (dataset.held_out); without the "
+        "training annotations, use the data set wsoleval and its lists"
+    )
 
 
-def annotation(path: Path) -> tuple[str, Boxes]:
-    """WordNet id and boxes (K, 4) of one XML file; boxes end within the photo's size.
+def _test(path: Path, annotated: Path, labels: dict[str, int]) -> Located:
+    names, boxes, size = annotation(annotated)
+    kinds = {name for name in names if WNID.fullmatch(name)}
+    if len(kinds) != 1 or not kinds <= labels.keys():
+        raise InputError(f"{annotated}: expected objects of one class of the training photos, found {names or 'none'}")
+    wnid = kinds.pop()
+    return (f"val/{path.name}", labels[wnid], path, boxes), size
+
+
+def annotation(path: Path) -> tuple[list[str], Boxes, tuple[int, int]]:
+    """Names of the objects in one XML file, their boxes (K, 4), and the (width, height) at which they were drawn.
+
+    Boxes that end before they begin are left out with their names.
 
     Raises:
-        InputError: no such file, no XML, no object, objects of two kinds, or a box that ends before it begins.
+        InputError: no such file, or no XML of this kind.
     """
     try:
         tree = ElementTree.parse(path).getroot()
-        size = [int(tree.findtext(f"size/{side}", "")) for side in ("width", "height")]
-        kinds = {each.findtext("name", "") for each in tree.iter("object")}
-        corners = [
-            [float(each.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")]
+        size = int(tree.findtext("size/width", "")), int(tree.findtext("size/height", ""))
+        found = [
+            (each.findtext("name", ""), [float(each.findtext(f"bndbox/{key}", "")) for key in CORNERS])
             for each in tree.iter("object")
         ]
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise InputError(f"{path}: not an annotation of ILSVRC: {error}") from None
-    if len(kinds) != 1:
-        raise InputError(f"{path}: expected objects of one kind, found {', '.join(sorted(kinds)) or 'none'}")
-    boxes = np.array(corners)
-    if (boxes[:, 2:] < boxes[:, :2]).any():
-        raise InputError(f"{path}: a box that ends before it begins")
-    return kinds.pop(), np.minimum(boxes, np.array(size * 2) - 1)  # the annotators' frame starts at 0 or at 1
+    sound = [(name, corners) for name, corners in found if corners[0] <= corners[2] and corners[1] <= corners[3]]
+    return [name for name, _ in sound], np.array([corners for _, corners in sound]).reshape(-1, 4), size
+
+
+def _split(located: list[Located]) -> Split:
+    return photos.split([row for row, _ in located], sizes=np.array([size for _, size in located]))
 
 
 def _names(root: Path, wnids: list[str]) -> tuple[str, ...]:

@@ -41,24 +41,33 @@ def load(path: Path) -> Image:
 
 def is_turned(path: Path) -> bool:
     """Whether EXIF asks for a rotation, which :func:`load` does not carry out."""
-    with PILImage.open(path) as image:
-        return image.getexif().get(TAGGED_ORIENTATION, 1) != 1
+    try:
+        with PILImage.open(path) as image:
+            return bool(image.getexif().get(TAGGED_ORIENTATION, 1) != 1)
+    except Exception:  # EXIF comes broken in half a dozen ways, beside pixels that are sound
+        return False
 
 
 def load_mask(paths: Sequence[Path | None]) -> Image:
     """Masks of an image's objects, and last of what to ignore, in one: (H, W), k for the k-th object.
 
+    Where objects overlap the smallest is on top, so that none is lost.
+
     Args:
         paths: of the objects' masks, white on black; the last, of the region to ignore, may be None.
     """
     *objects, ignore = paths
-    mask: Image | None = None
+    shape: tuple[int, ...] | None = None
+    found: list[tuple[int, npt.NDArray[np.bool_]]] = []
     for k, path in enumerate(filter(None, objects), start=1):
-        white = _white(path, None if mask is None else mask.shape)
-        mask = np.zeros(white.shape, np.uint8) if mask is None else mask
-        mask[white] = min(k, IGNORED - 1)
-    if mask is None:
+        white = _white(path, shape)
+        shape = white.shape
+        found.append((min(k, IGNORED - 1), white))
+    if shape is None:
         raise InputError("a list of masks without an object's")
+    mask = np.zeros(shape, np.uint8)
+    for k, white in sorted(found, key=lambda each: -int(each[1].sum())):
+        mask[white] = k
     if ignore is not None:
         mask[_white(ignore, mask.shape) & (mask == 0)] = IGNORED
     return mask
@@ -72,7 +81,11 @@ def _white(path: Path, shape: tuple[int, ...] | None) -> npt.NDArray[np.bool_]:
     return grey > 127
 
 
-def split(rows: Sequence[Row], masks: Sequence[Sequence[Path | None]] | None = None) -> Split:
+def split(
+    rows: Sequence[Row],
+    masks: Sequence[Sequence[Path | None]] | None = None,
+    sizes: npt.NDArray[np.int64] | None = None,
+) -> Split:
     """Photos as a split; ``masks`` are what :func:`load_mask` takes for each of them, if there are any."""
     return Split(
         ids=[name for name, _, _, _ in rows],
@@ -80,6 +93,7 @@ def split(rows: Sequence[Row], masks: Sequence[Sequence[Path | None]] | None = N
         boxes=[boxes for _, _, _, boxes in rows],
         sources=[path for _, _, path, _ in rows],
         load=load,
+        sizes=sizes,
         masks=masks,
         load_mask=load_mask if masks is not None else None,
     )
@@ -135,7 +149,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     for number, line in enumerate(data.splitlines(), start=1):
         try:
-            text = line.decode("utf-8").strip()
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
             raise InputError(f"{path}:{number}: not UTF-8: {error.reason}") from None
         if not text:

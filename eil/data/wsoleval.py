@@ -73,7 +73,7 @@ def _split(images: Path, folder: Path, located: bool) -> Split:
     ]
     _require_first(rows[0][2], folder)
     if found.masks is None:
-        return photos.split(rows)
+        return photos.split(rows, sizes=found.sizes)
     where = str(folder / "localization.txt")
     masks = [[photos.inside(images, name, where) if name else None for name in own] for own in found.masks]
     return photos.split(rows, masks)

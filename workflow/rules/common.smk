@@ -38,6 +38,7 @@ def resolve(content):
 STUDY, RUNS, DROPPED = resolve(config)
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
+os.environ["EIL_STUDY"] = EIL
 
 
 wildcard_constraints:
@@ -72,3 +73,8 @@ def every(name):
 def all_keys(wildcards):
     """Hashes of all runs."""
     return [run.key for run in RUNS.values()]
+
+
+def all_gpus(wildcards):
+    """Every GPU that there is: what is timed must have no company."""
+    return workflow.global_resources.get("gpu").value or 1

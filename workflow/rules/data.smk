@@ -1,4 +1,5 @@
-# Decode and resize every image once per data set and size.
+# Decode and resize every image once per data set, place and size. The study is told by the environment: by a parameter,
+# another study of the same images would make them anew.
 
 
 rule prepare:
@@ -9,9 +10,7 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: workflow.cores
-    params:
-        eil=EIL,
     message:
         "prepare {wildcards.cache}"
     shell:
-        "eil prepare {params.eil} --cache {wildcards.cache} > {log} 2>&1 || (cat {log} >&2; exit 1)"
+        "eil prepare $EIL_STUDY --cache {wildcards.cache} > {log} 2>&1 || (cat {log} >&2; exit 1)"

@@ -12,7 +12,7 @@ rule timing:
         "../../environment.yml"
     threads: workflow.cores
     resources:
-        gpu=lambda wildcards: workflow.global_resources.get("gpu", 1),
+        gpu=all_gpus,
     params:
         all_keys=all_keys,
         eil=EIL,
@@ -35,14 +35,14 @@ rule profile_run:
         "../../environment.yml"
     threads: workflow.cores
     resources:
-        gpu=lambda wildcards: workflow.global_resources.get("gpu", 1),
+        gpu=all_gpus,
     params:
         key=key,
         eil=EIL,
     message:
         "profile {wildcards.run}"
     shell:
-        "eil profile {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"
+        "eil profile {params.eil} --run {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"
 
 
 # The first run on each backbone.
