@@ -180,7 +180,7 @@ def test_a_fault_half_way_keeps_what_was_done(tmp_path: Path, monkeypatch: pytes
     root, _ = folder(tmp_path / "photos")
     dataset, broken = data.read("folder", root, {"held_out": 1}), root / "test" / "dog" / "photo, 1.JPG"
     whole = broken.read_bytes()
-    broken.write_bytes(b"x" * len(whole))
+    broken.write_bytes(b"x")
     with pytest.raises(InputError, match="photo, 1.JPG: cannot be decoded"):
         cache.build(dataset, tmp_path / "cache", Frame(40, 32))
     assert not (tmp_path / "cache").exists()

@@ -76,7 +76,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
     with locked(folder.with_name(f".{folder.name}.lock")):
         if (folder / "dataset.json").exists():  # another process made it while this one waited
             return
-        key = listing(dataset, frame)
+        key = listing(dataset, frame, files=False)  # a broken photo that was replaced does not undo the others
         if not (partial / "listing").exists() or (partial / "listing").read_text() != key:
             remove(partial)
             partial.mkdir(parents=True)
@@ -93,7 +93,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
             "parts": list(dataset.parts),
             **asdict(frame),
             "boxed_masks": any(split.masks is not None and not any(map(len, split.boxes)) for split in scored),
-            "listing": key,
+            "listing": listing(dataset, frame),
             "sha256": digest.hexdigest(),
         }
         write_json(partial / "dataset.json", description)
@@ -103,13 +103,13 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
         partial.replace(folder)
 
 
-def listing(dataset: Dataset, frame: Frame) -> str:
-    """Hash of what a cache is made from, without decoding: names, labels, boxes, sizes of files, and the frame."""
+def listing(dataset: Dataset, frame: Frame, files: bool = True) -> str:
+    """Hash of what a cache is made from, without decoding: names, labels, boxes, the frame, and sizes of ``files``."""
     digest = hashlib.sha256(json.dumps([FORMAT, dataset.name, dataset.classes, asdict(frame)]).encode())
     for name, split in dataset.splits.items():
         digest.update(name.encode())
         for image, label, boxes, source in zip(split.ids, split.labels, split.boxes, split.sources, strict=True):
-            size = source.stat().st_size if isinstance(source, Path) and source.exists() else source
+            size = source.stat().st_size if files and isinstance(source, Path) and source.exists() else None
             digest.update(f"{image},{label},{boxes.tolist()},{size}\n".encode())
     return digest.hexdigest()
 

@@ -38,7 +38,7 @@ def resolve(content):
 STUDY, RUNS, DROPPED = resolve(config)
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
-os.environ["EIL_STUDY"] = EIL
+os.environ.update(EIL_STUDY=EIL)
 
 
 wildcard_constraints:
