@@ -1,11 +1,13 @@
 """A contact sheet: images of a data set as they are, with their boxes, and with their parts where it has them."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from eil.data import IGNORED, Dataset
@@ -25,10 +27,20 @@ def write(dataset: Dataset, path: Path) -> None:
     """
     test = dataset.splits["test"]
     rows = ROWS + (test.masks is not None)
-    shown = np.linspace(0, len(test.ids) - 1, COLUMNS * ROWS).round().astype(int).reshape(COLUMNS, ROWS).T
     figure, grid = plt.subplots(
         rows, COLUMNS, figsize=(COLUMNS, rows + 0.4), squeeze=False, layout="constrained", dpi=110
     )
+    try:
+        _draw(dataset, figure, grid)
+        with replacing(path) as beside:
+            figure.savefig(beside)
+    finally:
+        plt.close(figure)
+
+
+def _draw(dataset: Dataset, figure: Figure, grid: Any) -> None:
+    test = dataset.splits["test"]
+    shown = np.linspace(0, len(test.ids) - 1, COLUMNS * ROWS).round().astype(int).reshape(COLUMNS, ROWS).T
     for panels, indices in zip(grid, [*shown, shown[0]], strict=False):
         for axes, index in zip(panels, indices, strict=True):
             axes.imshow(test.image(index))
@@ -48,6 +60,3 @@ def write(dataset: Dataset, path: Path) -> None:
             axes.imshow(np.dstack([colors[part], np.where(part > 0, 0.85, 0.45)]))
         patches = [Patch(color=color, label=name) for name, color in zip(names, colors[1:], strict=True)]
         figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=7, frameon=False)
-    with replacing(path) as beside:
-        figure.savefig(beside)
-    plt.close(figure)
