@@ -138,7 +138,7 @@ def write(run: Run, found: Profile, folder: Path) -> Path:
     header = ["operation", "calls an iteration", "ms an iteration", "% of the work"]
     path = folder / "profile.md"
     write_text(path, Table(f"Profile of {run.name}", header, rows, notes).markdown())
-    _draw_memory(found, folder / "memory.png")
+    _draw_memory(found, folder / "memory")
     content: dict[str, Any] = {"run": run.name, "verdict": found.verdict, "seconds": found.seconds, "busy": found.busy}
     write_json(folder / "profile.json", content | {"waiting": found.waiting, "provenance": where})
     return path
@@ -167,6 +167,4 @@ def _draw_memory(found: Profile, path: Path) -> None:
         axes.step(seconds, [each / 2**20 for each in held], where="post", lw=0.8)
         axes.set(xlabel="time (s)", ylabel="memory since the start (MiB)")
         figures.caption(figure, f"what iterations allocate and release; {device_name()}")
-        with replacing(path) as beside:
-            figure.savefig(beside)
-        plt.close(figure)
+        figures.save(figure, path)

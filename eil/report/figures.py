@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import matplotlib
 import numpy as np
@@ -23,6 +23,14 @@ from eil.report.tables import gamma_sigma_grids
 
 matplotlib.use("agg")  # files, never a window
 METRIC = "test.own.gt_known_loc"
+
+
+class _OfBackbone(Protocol):
+    @property
+    def backbone(self) -> str: ...
+
+
+B = TypeVar("B", bound=_OfBackbone)
 STYLE: Any = {
     "figure.dpi": 150,
     "font.size": 8,
@@ -53,19 +61,19 @@ def write(records: Sequence[Record], results: Path) -> None:
         if not cells:
             return
         for name, grid in gamma_sigma_grids(cells).items():
-            _save(gamma_sigma(name, grid, cells), beside / f"gamma_sigma_{name}")
+            save(gamma_sigma(name, grid, cells), beside / f"gamma_sigma_{name}")
         best = chosen(cells)
-        _save(over_thresholds(best), beside / "thresholds")
-        _save(training_curves(best), beside / "training")
+        save(over_thresholds(best), beside / "thresholds")
+        save(training_curves(best), beside / "training")
         if all(cell.has("coverage.head") for cell in best):
-            _save(part_coverage(best), beside / "part_coverage")
+            save(part_coverage(best), beside / "part_coverage")
         for backbone in dict.fromkeys(cell.backbone for cell in best):
             own = [cell for cell in best if cell.backbone == backbone]
             examples = {cell: read_arrays(results / "runs" / cell.records[0].run.name / "examples.npz") for cell in own}
-            _save(qualitative(examples), beside / f"examples_{backbone}")
+            save(qualitative(examples), beside / f"examples_{backbone}")
             inside = {cell: found for cell, found in examples.items() if _views(found)}
             if inside:
-                _save(qualitative(inside, views=True), beside / f"views_{backbone}")
+                save(qualitative(inside, views=True), beside / f"views_{backbone}")
 
 
 def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
@@ -96,7 +104,7 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
 
 def over_thresholds(cells: Sequence[Cell]) -> Figure:
     """GT-known Loc over the threshold: mean of the seeds, band from the lowest to the highest."""
-    figure, panels = _per_backbone(cells)
+    figure, panels = per_backbone(cells)
     colors = _colors(cells)
     for axes, own in panels:
         for cell in own:
@@ -124,7 +132,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
 
 def training_curves(cells: Sequence[Cell]) -> Figure:
     """Loss over epochs, of both streams where a method erases, else the total that it minimises: mean of the seeds."""
-    figure, panels = _per_backbone(cells)
+    figure, panels = per_backbone(cells)
     colors = _colors(cells)
     for axes, own in panels:
         for cell in own:
@@ -153,7 +161,7 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
 
 def part_coverage(cells: Sequence[Cell]) -> Figure:
     """Share of each part that the map covers at the threshold chosen on val."""
-    figure, panels = _per_backbone(cells)
+    figure, panels = per_backbone(cells)
     colors = _colors(cells)
     names = [key.removeprefix("coverage.") for key in cells[0].records[0].metrics if key.startswith("coverage.")]
     for axes, own in panels:
@@ -224,8 +232,8 @@ def _views(own: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in own if name.startswith("view_"))
 
 
-def _per_backbone(cells: Sequence[Cell]) -> tuple[Figure, list[tuple[Axes, list[Cell]]]]:
-    """A panel a backbone with the cells that belong there."""
+def per_backbone(cells: Sequence[B]) -> tuple[Figure, list[tuple[Axes, list[B]]]]:
+    """A panel a backbone with the cells (or what else has a backbone) that belong there."""
     names = list(dict.fromkeys(cell.backbone for cell in cells))
     figure, axes = plt.subplots(1, len(names), figsize=(COLUMN * len(names), 3.2), squeeze=False, layout="constrained")
     for panel, name in zip(axes[0], names, strict=True):
@@ -273,7 +281,9 @@ def _box(axes: Axes, corners: Any, color: str) -> None:
     axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=color, lw=1.2))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as ``path``.png and ``path``.svg, each whole or not at all, and close it."""
     for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), metadata={"Date": None} if suffix == ".svg" else None)
+        with replacing(path.with_name(path.name + suffix)) as beside:
+            figure.savefig(beside, metadata={"Date": None} if suffix == ".svg" else None)
     plt.close(figure)

@@ -48,10 +48,7 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
     write_text(path.with_suffix(".md"), table(found, notes).markdown())
     with plt.rc_context(figures.STYLE):
         for name, figure in drawn(found, accuracy).items():
-            for suffix in (".png", ".svg"):
-                with replacing(folder / f"{stem}-{name}{suffix}") as beside:
-                    figure.savefig(beside, metadata={"Date": None} if suffix == ".svg" else None)
-            plt.close(figure)
+            figures.save(figure, folder / f"{stem}-{name}")
     write_json(folder / "timing.json", {"provenance": where, "rows": [asdict(each) for each in found]})
     return path
 
@@ -115,7 +112,7 @@ def drawn(found: Sequence[Timing], accuracy: Accuracy) -> dict[str, Figure]:
 
 def iterations(found: Sequence[Timing]) -> Figure:
     """Bars of the median time of an iteration by part, with the quartiles of the whole, a panel a backbone."""
-    figure, panels = _panels(found)
+    figure, panels = figures.per_backbone(found)
     shades = plt.get_cmap("cividis")(np.linspace(0.1, 0.9, len(PARTS)))
     for axes, own in panels:
         at = np.arange(len(own))
@@ -135,7 +132,7 @@ def iterations(found: Sequence[Timing]) -> Figure:
 
 def overheads(found: Sequence[Timing]) -> Figure:
     """Time over the first method's, measured over predicted by operations; on the diagonal they agree."""
-    figure, panels = _panels(found)
+    figure, panels = figures.per_backbone(found)
     colors = figures.method_colors([each.method for each in found])
     for axes, own in panels:
         most = 1.1 * max(max(each.overhead[2], each.predicted) for each in own)
@@ -152,7 +149,7 @@ def overheads(found: Sequence[Timing]) -> Figure:
 
 def pareto(found: Sequence[Timing], accuracy: Accuracy) -> Figure:
     """GT-known Loc over the time of an iteration."""
-    figure, panels = _panels(found)
+    figure, panels = figures.per_backbone(found)
     colors = figures.method_colors([each.method for each in found])
     for axes, own in panels:
         for each in (each for each in own if (each.backbone, each.method) in accuracy):
@@ -162,18 +159,6 @@ def pareto(found: Sequence[Timing], accuracy: Accuracy) -> Figure:
         _legend_once(axes)
     figures.caption(figure, f"left and up is better; settings chosen on val; {device_name()}")
     return figure
-
-
-def _panels(found: Sequence[Timing]) -> tuple[Figure, list[tuple[Any, list[Timing]]]]:
-    names = list(dict.fromkeys(each.backbone for each in found))
-    figure, grid = plt.subplots(
-        1, len(names), figsize=(figures.COLUMN * len(names), 3.4), squeeze=False, layout="constrained"
-    )
-    for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(name)
-    return figure, [
-        (axes, [each for each in found if each.backbone == name]) for axes, name in zip(grid[0], names, strict=True)
-    ]
 
 
 def _label(timing: Timing, own: Sequence[Timing]) -> str:
