@@ -40,7 +40,7 @@ def plan(args: argparse.Namespace) -> None:
         images, classes = [len(dataset.splits[name].ids) for name in ("train", "val", "test")], len(dataset.classes)
     counts = dict(zip(("train", "val", "test"), images, strict=True))
     costs = plans.cost(runs, counts, classes)
-    measured = plans.rates(args.rates or sorted(plans.REFERENCE.glob("step-*.csv")))
+    measured = plans.rates(args.rates if args.rates is not None else plans.measured())
     trainings = sum(run.control is None for run in runs)
     print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings, on {counts} images of {classes} classes")
     print("\n".join(plans.lines(costs, measured, args.tflops, plans.cached_bytes(runs, counts))))
@@ -135,7 +135,7 @@ def profile(args: argparse.Namespace) -> None:
     from eil import profile as profiles
 
     study = _study(args)
-    run = study.run(args.run) if args.run else study.runs()[0]
+    run = study.run(args.profiled) if args.profiled else study.runs()[0]
     folder = args.results / "profile" / run.name
     found = profiles.profile(run, args.data / run.cache, folder / "trace.json.gz", args.iterations)
     print(f"{profiles.write(run, found, folder)}: {found.verdict}")
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "study" in args:
         _complete(args)
     handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if getattr(args, "run", None) and args.command is not profile:
+    if getattr(args, "run", None):
         folder = args.results / "runs" / args.run
         folder.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(folder / f"{args.command.__name__}.log"))
@@ -262,14 +262,14 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--images", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="if not at hand yet")
             sub.add_argument("--classes", type=int, help="how many there are, if not at hand yet")
             sub.add_argument("--tflops", type=float, nargs="*", default=[], help="a device's rate, assumed, in TFLOP/s")
-            sub.add_argument("--rates", type=Path, nargs="*", help="measured (default: results/reference/step-*.csv)")
+            sub.add_argument("--rates", type=Path, nargs="*", help="measured (default: results[/reference]/step-*.csv)")
         if command is measure:
             sub.add_argument("--batches", type=int, nargs="*", default=[], help="batch sizes (default: the recipe's)")
             sub.add_argument("--precisions", nargs="*", choices=("fp32", "tf32", "bf16"), default=[], help="likewise")
             sub.add_argument("--iterations", type=int, default=30, help="to time of each (default: 30)")
             sub.add_argument("--warmup", type=int, default=5, help="to let pass before (default: 5)")
         if command is profile:
-            sub.add_argument("--run", help="name of the run (default: the study's first)")
+            sub.add_argument("--run", dest="profiled", help="name of the run (default: the study's first)")
             sub.add_argument("--iterations", type=int, default=10, help="to profile (default: 10)")
         if command is prepare:
             sub.add_argument("--cache", help="only this folder of decoded images")

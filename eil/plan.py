@@ -21,7 +21,7 @@ from eil.files import InputError
 from eil.method import Method, Targets
 from eil.run import Run
 
-REFERENCE = Path("results/reference")
+RATES = (Path("results"), Path("results/reference"))  # where `make bench` leaves step-*.csv, and where it is kept
 _BATCH = 2  # images on which operations are counted
 _GIGA, _TERA, _PETA = 1e9, 1e12, 1e15
 _TEN_CROPS = 10
@@ -92,6 +92,11 @@ def operations(act: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
+def measured() -> list[Path]:
+    """Every table of step times that there is."""
+    return [path for folder in RATES for path in sorted(folder.glob("step-*.csv"))]
+
+
 def rates(files: Iterable[Path]) -> list[Rate]:
     """Measured rates from the tables that ``make bench`` left.
 
@@ -99,7 +104,7 @@ def rates(files: Iterable[Path]) -> list[Rate]:
         InputError: a file that is no such table.
     """
     found = []
-    for path in sorted(files):
+    for path in files:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row["what"] == "training step"]

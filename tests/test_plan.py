@@ -79,6 +79,14 @@ def test_hours_are_by_the_measured_rate(tmp_path: Path) -> None:
         plan.rates([tmp_path / "step-b.csv"])
 
 
+def test_own_measurements_and_those_kept_are_both_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "reference").mkdir(parents=True)
+    for name in ("step-fp32-mine.csv", "reference/step-kept.csv", "reference/main.csv"):
+        (tmp_path / "results" / name).touch()
+    assert [path.name for path in plan.measured()] == ["step-fp32-mine.csv", "step-kept.csv"]
+
+
 def test_plan_counts_the_data_set_itself(tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["plan", str(ROOT / "workflow/config/smoke.yaml"), "--rates", "--tflops", "1"]) == 0
     printed = capsys.readouterr().out
