@@ -149,7 +149,9 @@ class Run(Strict):
     @property
     def cache(self) -> str:
         """Name of the folder of decoded images that this run reads: other photos, or photos elsewhere, have another."""
-        folder = self.dataset.folder()
+        from eil import data
+
+        folder = None if data.is_embedded(self.dataset.name) else self.dataset.folder()
         content = [
             self.dataset.model_dump(mode="json", exclude={"root"}),
             str(folder.resolve()) if folder else None,

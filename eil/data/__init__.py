@@ -4,6 +4,7 @@ A reader lists images, labels, boxes and masks and decodes nothing; :mod:`eil.da
 image once. Only val and test carry boxes: training on image labels alone is the point of WSOL.
 """
 
+import functools
 import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -90,11 +91,16 @@ def reader(name: str) -> Callable[..., Dataset]:
     return found
 
 
-def locations(name: str) -> set[str]:
+@functools.cache  # asked for with every run's key
+def locations(name: str) -> frozenset[str]:
     """Settings of a reader that say where something lies."""
-    if name not in READERS:
-        return set()
-    return {key for key, field in schema(reader(name)).model_fields.items() if "Path" in str(field.annotation)}
+    fields = schema(reader(name)).model_fields if name in READERS else {}
+    return frozenset(key for key, field in fields.items() if "Path" in str(field.annotation))
+
+
+def is_embedded(name: str) -> bool:
+    """Whether a data set lies nowhere, because it is drawn."""
+    return name in READERS and getattr(importlib.import_module(f"eil.data.{name}"), "EMBEDDED", False)
 
 
 def problems(name: str, settings: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from eil.data import Boxes, Dataset, Image, Split
 
 PARTS = ("body", "wing", "head", "beak", "tail", "legs")
 SPLITS = ("train", "val", "test")
+EMBEDDED = True  # there is no folder of it
 SIDE = 128  # drawn at twice the demo's input, so that resizing smooths the edges
 _FIXED = 4  # fractional bits of OpenCV's fixed-point coordinates
 
