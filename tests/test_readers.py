@@ -13,7 +13,7 @@ import yaml
 from miniatures import LAYOUTS, cub, folder, ilsvrc, mask, photo, wsoleval_cub, wsoleval_ilsvrc, wsoleval_openimages
 
 from eil import cli, data
-from eil.data import audit, cache, wsoleval
+from eil.data import audit, cache, examine, wsoleval
 from eil.data.geometry import Frame
 from eil.files import InputError
 from eil.run import Run
@@ -84,7 +84,7 @@ def test_cub_boxes_are_the_benchmarks(tmp_path: Path) -> None:
     assert dataset.splits["val"].ids[0].endswith("_0003_4.jpg")  # the last training photo of the first class
     found = dataset.splits["test"].mask(0)
     assert found is not None
-    assert cache.around(found).tolist() == [[10, 5, 39, 44]]
+    assert examine.around(found).tolist() == [[10, 5, 39, 44]]
     shutil.rmtree(root / "segmentations")
     assert data.read("cub", root.parent, settings).splits["test"].masks is None  # the folder above will do
 
@@ -95,7 +95,7 @@ def test_a_box_that_ends_one_pixel_beyond_is_kept_inside(tmp_path: Path) -> None
     (root / "train_test_split.txt").write_text(text)
     test = data.read("cub", root, {"held_out": 1}).splits["test"]
     assert test.boxes[0].tolist() == [[10, 5, 60, 44]]  # of 60 columns
-    assert cache.examine(test, 0, scored=True)[2].tolist() == [[10, 5, 59, 44]]
+    assert examine.examine(test, 0, scored=True).boxes.tolist() == [[10, 5, 59, 44]]
 
 
 def test_boxes_of_training_photos_are_never_read(tmp_path: Path) -> None:
@@ -110,13 +110,13 @@ def test_boxes_drawn_at_another_size_are_scaled_and_another_photo_is_found_out(t
     _replace(path, "<width>60</width><height>48</height>", "<width>120</width><height>96</height>")
     test = data.read("ilsvrc", root, settings).splits["test"]
     index = [Path(name).stem for name in test.ids].index(path.stem)
-    assert cache.examine(test, index, scored=True)[2].tolist() == [[1, 2, 16, 24], [10, 2, 25, 24]]
+    assert examine.examine(test, index, scored=True).boxes.tolist() == [[1, 2, 16, 24], [10, 2, 25, 24]]
     _replace(path, "<width>120</width>", "<width>96</width>")
     test = data.read("ilsvrc", root, settings).splits["test"]
     with pytest.raises(
         InputError, match=r"val_.*JPEG: is 60x48, but its boxes were drawn at 96x96: is it another photo"
     ):
-        cache.examine(test, index, scored=True)
+        examine.examine(test, index, scored=True)
 
 
 def test_imagenetv2_in_another_order_is_found_out(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_masks_that_overlap_keep_their_boxes_and_blank_ones_are_found_out(tmp_pa
     mask(stem / "0_m1.png", (3, 3, 10, 10))
     mask(stem / "0_m2.png", (3, 3, 20, 30))
     test = data.read("wsoleval", root, settings).splits["test"]
-    assert cache.examine(test, 0, scored=True)[2].tolist() == [[3, 3, 10, 10], [3, 3, 20, 30]]
+    assert examine.examine(test, 0, scored=True).boxes.tolist() == [[3, 3, 10, 10], [3, 3, 20, 30]]
     for k in (1, 2):
         mask(stem / f"0_m{k}.png", (0, 0, -1, -1))
     found = audit.audit(data.read("wsoleval", root, settings))
@@ -165,6 +165,17 @@ def test_other_photos_have_another_cache_and_the_same_ones_elsewhere_the_same_ke
     assert one.cache != two.cache
     assert one.key == two.key
     assert run("/a").key != one.key
+
+
+def test_drawn_images_have_one_cache_wherever_photos_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cached() -> str:
+        content = {"name": "s", "dataset": {"name": "birds"}, "backbones": ["vgg_small"], "methods": ["cam"]}
+        return parse(content, "s").runs()[0].cache
+
+    monkeypatch.delenv("EIL_DATA", raising=False)
+    before = cached()
+    monkeypatch.setenv("EIL_DATA", "/photos")
+    assert cached() == before
 
 
 def test_cubv2_is_val_where_it_is_given(tmp_path: Path) -> None:
@@ -214,17 +225,32 @@ def test_ilsvrc_takes_val_from_annotated_training_photos(tmp_path: Path) -> None
     assert dataset.splits["val"].ids[0] == "train/n01440764/n01440764_3.JPEG"
     test = dataset.splits["test"]
     assert test.boxes[0].tolist() == [[2, 4, 32, 48], [20, 4, 50, 48]]
-    assert cache.examine(test, 0, scored=True)[2].tolist() == [[2, 4, 32, 47], [20, 4, 50, 47]]  # 48 rows: 0 to 47
+    assert examine.examine(test, 0, scored=True).boxes.tolist() == [[2, 4, 32, 47], [20, 4, 50, 47]]  # 48 rows: 0 to 47
     with pytest.raises(InputError, match=r"train/n01440764: 3 annotated training photos, 4 are needed for val"):
         data.read("ilsvrc", root, {"held_out": 4})
 
 
-def test_folder_without_boxes_stops_at_the_evaluation(tmp_path: Path) -> None:
+def test_folder_without_boxes_stops_at_the_evaluation(tmp_path: Path, capsys: Any) -> None:
     root, settings = folder(tmp_path)
     (root / "boxes.csv").unlink()
     dataset = data.read("folder", root, settings)
     assert all(len(own) == 0 for split in dataset.splits.values() for own in split.boxes)
     assert audit.audit(dataset)["splits"]["test"]["median_object"] is None
+    study = {
+        "name": "bare",
+        "dataset": {"name": "folder", "root": str(root), **settings},
+        "backbones": ["vgg_small"],
+        "methods": ["cam"],
+        "controls": [],
+        "seeds": 1,
+        "recipe": {"epochs": 1, "batch_size": 4, "resize": 36, "crop": 32},
+    }
+    (tmp_path / "bare.yaml").write_text(yaml.safe_dump(study))
+    where = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "cache")]
+    assert cli.main(["prepare", str(tmp_path / "bare.yaml"), *where]) == 0
+    for step, code in (("train", 0), ("localize", 0), ("evaluate", 1)):
+        assert cli.main([step, str(tmp_path / "bare.yaml"), "vgg_small-cam-seed0", *where]) == code
+    assert "has neither box nor mask, so that its map cannot be scored; maps.npz has it" in capsys.readouterr().err
 
 
 def test_subsets_are_the_first_of_each_class(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from eil.data import Dataset, Image, Split, photos
-from eil.data.cache import BLOCK, blocks, examine, over_processes
+from eil.data.cache import BLOCK, blocks, over_processes
+from eil.data.examine import examine
 from eil.files import InputError
 
 SHOWN = 5  # findings of a kind that are named
@@ -103,15 +104,16 @@ def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
         source = split.sources[i]
         try:
-            image, _, boxes, fingerprint = examine(split, i, scored)
+            image = examine(split, i, scored)
         except InputError as error:
             found.append(Seen(name, label, error=str(error)))
             continue
-        sides = boxes[:, 2:] - boxes[:, :2] + 1
-        area = float(sides.prod(axis=1).max() / (image.shape[0] * image.shape[1])) if len(boxes) else float("nan")
-        content = hashlib.sha256(source.read_bytes() if isinstance(source, Path) else image.tobytes()).hexdigest()
+        sides = image.boxes[:, 2:] - image.boxes[:, :2] + 1
+        pixels = image.image.shape[0] * image.image.shape[1]
+        area = float(sides.prod(axis=1).max() / pixels) if len(sides) else float("nan")
         turned = isinstance(source, Path) and photos.is_turned(source)
-        found.append(Seen(name, label, "", fingerprint, content, difference_hash(image), area, turned))
+        look = difference_hash(image.image)
+        found.append(Seen(name, label, "", image.fingerprint, image.content, look, area, turned))
     return found
 
 

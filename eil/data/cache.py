@@ -26,13 +26,13 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
-from eil.data import IGNORED, Boxes, Dataset, Image, Split, geometry
+from eil.data import Boxes, Dataset, Image, Split, geometry
+from eil.data.examine import examine
 from eil.data.geometry import Frame
 from eil.files import InputError, locked, read_json, remove, write_json
 
 cv2.setNumThreads(1)  # the processes are the parallelism; OpenCV's own threads would multiply it
 BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
-SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
 COLUMNS = ["id", "label", "boxes", "sha256"]
 FORMAT = 2  # of the folder; another one is refused
 T = TypeVar("T")
@@ -158,64 +158,6 @@ def describe(folder: Path) -> dict[str, Any]:
     return found
 
 
-def examine(split: Split, index: int, scored: bool) -> tuple[Image, Image | None, Boxes, str]:
-    """Image, mask, boxes and fingerprint of one image, checked.
-
-    The fingerprint is a SHA-256 of its name, label, boxes and file (or of its pixels, where it has no file).
-
-    Args:
-        split: of a data set.
-        index: of the image in it.
-        scored: whether the image is of val or test.
-
-    Raises:
-        InputError: an image that cannot be decoded or is another one than its boxes were drawn on, a box outside the
-            image, or a mask without an object.
-    """
-    image, mask, name = split.image(index), split.mask(index), split.ids[index]
-    size = (image.shape[1], image.shape[0])
-    boxes = split.boxes[index]
-    if scored and mask is not None and not len(boxes):
-        boxes = around(mask)
-        if not len(boxes):
-            raise InputError(f"{name}: its mask shows no object")
-        boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
-    boxes = _within(_at_size(boxes, size, split.sizes, index, name), size, name)
-    source = split.sources[index]
-    digest = hashlib.sha256(f"{name},{split.labels[index]},{boxes.tolist()}\n".encode())
-    digest.update(source.read_bytes() if isinstance(source, Path) else image.tobytes())
-    return image, mask, boxes, digest.hexdigest()
-
-
-def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] | None, index: int, name: str) -> Boxes:
-    """Boxes scaled from the size at which they were drawn, if that is known and another."""
-    if sizes is None or (drawn := tuple(map(int, sizes[index]))) == size:
-        return boxes
-    if abs(drawn[0] * size[1] - drawn[1] * size[0]) > SAME_SHAPE * size[0] * drawn[1]:
-        raise InputError(
-            f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo?"
-        )
-    return boxes * np.array(size * 2) / np.array(drawn * 2)
-
-
-def _within(boxes: Boxes, size: tuple[int, int], name: str) -> Boxes:
-    """Boxes that lie in the image; an end one pixel beyond it (x + width, or counted from 1) is its last pixel."""
-    last = np.array([size[0] - 1, size[1] - 1] * 2)
-    inside = (boxes >= 0).all(axis=1) & (boxes <= last + 1).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    if not inside.all():
-        raise InputError(f"{name}: box {boxes[~inside][0].tolist()} does not lie in the {size[0]}x{size[1]} image")
-    return np.minimum(boxes, last)
-
-
-def around(mask: Image) -> Boxes:
-    """A box round what is to be seen of each object of a mask, (K, 4)."""
-    found = []
-    for value in np.setdiff1d(np.unique(mask), [0, IGNORED]):
-        ys, xs = np.nonzero(mask == value)
-        found.append([xs.min(), ys.min(), xs.max(), ys.max()])
-    return np.array(found, dtype=np.float64).reshape(-1, 4)
-
-
 def over_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
     """``act`` on each task, in processes of its own for two or more; results as in ``map``.
 
@@ -292,16 +234,17 @@ def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Sp
     arrays = {path.stem: np.lib.format.open_memmap(path, "r+") for path in target.glob("*.npy")}
     rows = []
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
-        image, mask, boxes, digest = examine(split, i, scored=not training)
+        found = examine(split, i, scored=not training)
         place = geometry.whole if training else geometry.seen
-        size = (image.shape[1], image.shape[0])
+        size = (found.image.shape[1], found.image.shape[0])
         placed = place(size, frame)
-        arrays["images"][start + i] = placed.image(image)
-        if mask is not None:
-            arrays["masks"][start + i] = place((mask.shape[1], mask.shape[0]), frame).mask(mask)
+        arrays["images"][start + i] = placed.image(found.image)
+        if found.mask is not None:
+            arrays["masks"][start + i] = place((found.mask.shape[1], found.mask.shape[0]), frame).mask(found.mask)
         if "large" in arrays:
-            arrays["large"][start + i] = geometry.whole(size, frame).image(image)
-        rows.append({"id": name, "label": label, "boxes": placed.boxes(boxes, size).ravel().tolist(), "sha256": digest})
+            arrays["large"][start + i] = geometry.whole(size, frame).image(found.image)
+        boxes = placed.boxes(found.boxes, size).ravel().tolist()
+        rows.append({"id": name, "label": label, "boxes": boxes, "sha256": found.fingerprint})
     for array in arrays.values():
         array.flush()
     write_json(target / "blocks" / f"{start:09d}.json", {"rows": rows})
