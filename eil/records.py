@@ -1,12 +1,11 @@
 """The record of a run: metrics, settings and provenance in one JSON file; also of a run that failed."""
 
-import contextlib
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +26,7 @@ class Record(BaseModel):
         run: the run's own settings.
         key: hash of these settings; a record of other settings is stale.
         status: "failed" comes with ``error``, "done" with ``metrics``.
+        step: that failed, and ``log``, the last lines that it wrote.
         metrics: "split.policy.metric" -> value in percent (see :mod:`eil.evaluation.metrics`); the policy "own" is
             the protocol's.
         protocol: by which the metrics were made.
@@ -42,7 +42,9 @@ class Record(BaseModel):
     run: Run
     key: str
     status: Status
+    step: str | None = None
     error: str | None = None
+    log: list[str] = []
     metrics: dict[str, float] = {}
     protocol: str = "honest"
     others: dict[str, dict[str, float]] = {}
@@ -66,39 +68,6 @@ def read(path: Path) -> Record:
         return Record.model_validate(read_json(path))
     except ValueError as error:
         raise InputError(f"{path}: not a record of this version: {error}") from None
-
-
-def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
-    """Records of those runs that have one of their present settings; failures where they have none.
-
-    Args:
-        runs: of a study.
-        folder: the study's ``runs``.
-    """
-    found = []
-    for run in runs:
-        for name in ("record.json", "failure.json"):
-            path = folder / run.name / name
-            if path.exists() and (record := read(path)).key == run.key:
-                found.append(record)
-                break
-    return found
-
-
-@contextlib.contextmanager
-def failure_kept(run: Run, folder: Path) -> Iterator[None]:
-    """Write failure.json if the block raises, remove it if it does not.
-
-    It is a file of its own because a workflow engine deletes the declared outputs of a failed job.
-    """
-    path = folder / "failure.json"
-    try:
-        yield
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        Record(run=run, key=run.key, status="failed", error=text, provenance=provenance()).save(path)
-        raise
-    path.unlink(missing_ok=True)
 
 
 def provenance() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from eil import records
+from eil import at_work, records
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError, write_arrays
@@ -306,7 +306,7 @@ def test_only_records_of_the_present_settings_are_collected(
     stale.save(tmp_path / stale.run.name / "record.json")
     failed = Record(run=made_up[4].run, key=made_up[4].key, status="failed", error="x")
     failed.save(tmp_path / failed.run.name / "failure.json")
-    found = records.collect(study.runs(), tmp_path)
+    found = at_work.collect(study.runs(), tmp_path)
     assert [record.run.name for record in found] == [record.run.name for record in [*made_up[:3], failed]]
     frame = records.table(found)
     assert frame["status"].tolist() == ["done"] * 3 + ["failed"]

@@ -131,8 +131,8 @@ class Batches:
         """Batches in a training epoch."""
         return max(len(self.labels) // self.batch_size, 1)
 
-    def training(self, seed: int, epoch: int, flip: bool) -> Iterator[Batch]:
-        """An epoch in its own order, cropped at random and mirrored half the time if ``flip``.
+    def training(self, seed: int, epoch: int, flip: bool, start: int = 0) -> Iterator[Batch]:
+        """An epoch in its own order from batch ``start`` on, cropped at random, mirrored half the time if ``flip``.
 
         A last batch that is not full is left out, unless it is the only one: shapes stay static, and batch
         norm meets no batch of one.
@@ -140,7 +140,7 @@ class Batches:
         count = len(self.labels)
         full = min(len(self) * self.batch_size, count)
         slack = self.split.images.shape[1] - self.crop
-        chosen = order(seed, epoch, count)[:full].split(self.batch_size)  # type: ignore[no-untyped-call]
+        chosen = order(seed, epoch, count)[:full][start * self.batch_size :].split(self.batch_size)  # type: ignore[no-untyped-call]
         for index, fetched, whole in self._ahead(chosen):
             on_device = index.to(self.device, non_blocking=True)
             top, left = ((uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left"))
@@ -227,4 +227,5 @@ def _on_device(images: Image, device: torch.device) -> Tensor:
 
 
 def _free_memory(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0]
+    free, whole = torch.cuda.mem_get_info(device)
+    return min(free, int(whole * torch.cuda.get_per_process_memory_fraction(device)))  # of a shared GPU, a share

@@ -1,0 +1,104 @@
+"""Checkpoints of a training: the last two, bound to the run's settings, each whole or absent.
+
+They hold weights, optimizer, random states and where the training stands, within an epoch too. What draws images
+and augmentation is a function of seed, epoch and image, so that nothing of a loader needs to be kept.
+"""
+
+import logging
+import math
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eil.files import replacing
+from eil.method import Method
+from eil.run import Run
+
+_log = logging.getLogger(__name__)
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+@dataclass
+class State:
+    """Where a training stands.
+
+    Attributes:
+        epoch: epochs done.
+        step: steps done in the next one.
+        parts: of the loss in each of these steps, by the names of ``names``.
+        seconds: that these steps took.
+        best: the lowest mean loss of an epoch.
+        since_best: epochs since then.
+        history: a row an epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    names: list[str] = field(default_factory=list)
+    parts: list[list[float]] = field(default_factory=list)
+    seconds: float = 0.0
+    best: float = math.inf
+    since_best: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) -> None:
+    """Write a checkpoint, and keep the one before it."""
+    content = {
+        "key": run.key,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "state": vars(state),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    last = folder / LAST
+    with replacing(last) as beside:
+        torch.save(content, beside)
+        if last.exists():
+            last.replace(folder / PREVIOUS)
+
+
+def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
+    """Load the last checkpoint of these settings that can be read; start afresh if there is none."""
+    for path in (folder / LAST, folder / PREVIOUS):
+        content = _read(path)
+        if content is None:
+            continue
+        if content["key"] != run.key:
+            _log.info("%s belongs to other settings: left aside", path.name)
+            continue
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        torch.set_rng_state(content["random"])
+        for device, random in enumerate(content["random_cuda"]):
+            torch.cuda.set_rng_state(random, device)
+        state = State(**content["state"])
+        _log.info("resumed after epoch %d, step %d", state.epoch, state.step)
+        return state
+    return State()
+
+
+def remove(folder: Path) -> None:
+    """Remove them: the weights are whole now, and a checkpoint costs twice their size."""
+    for name in (LAST, PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, plain tensors and numbers; None, and said so, if it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        _log.warning("%s cannot be read (%s): left aside", path, " ".join(str(error).split())[:100])
+        return None
+    needed = {"key", "model", "optimizer", "state", "random", "random_cuda"}
+    if not isinstance(content, dict) or not needed <= content.keys():
+        _log.warning("%s is no checkpoint: left aside", path)
+        return None
+    return content
