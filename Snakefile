@@ -29,3 +29,11 @@ rule all:
     input:
         rules.tables.output,
         rules.figures.output,
+
+
+onsuccess:
+    print(progress())
+
+
+onerror:
+    print(progress())

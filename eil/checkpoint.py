@@ -1,4 +1,4 @@
-"""Checkpoints of a training: the last two, bound to the run's settings, each whole or absent.
+"""Checkpoints of a training: the last two, bound to the run's settings and sources, each whole or absent.
 
 They hold weights, optimizer, random states and where the training stands, within an epoch too. What draws images
 and augmentation is a function of seed, epoch and image, so that nothing of a loader needs to be kept.
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from eil import sources
 from eil.files import replacing
 from eil.method import Method
 from eil.run import Run
@@ -48,7 +49,7 @@ class State:
 def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) -> None:
     """Write a checkpoint, and keep the one before it."""
     content = {
-        "key": run.key,
+        "key": _key(run),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "state": vars(state),
@@ -68,8 +69,8 @@ def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
         content = _read(path)
         if content is None:
             continue
-        if content["key"] != run.key:
-            _log.info("%s belongs to other settings: left aside", path.name)
+        if content["key"] != _key(run):
+            _log.info("%s belongs to other settings or sources: left aside", path.name)
             continue
         model.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
@@ -86,6 +87,10 @@ def remove(folder: Path) -> None:
     """Remove them: the weights are whole now, and a checkpoint costs twice their size."""
     for name in (LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
+
+
+def _key(run: Run) -> str:
+    return f"{run.key}-{sources.of_step('train', run)}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

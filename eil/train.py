@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from eil import backbones, checkpoint, interrupt, step
+from eil import backbones, checkpoint, interrupt, sources, step
 from eil.checkpoint import State
 from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
@@ -60,7 +60,7 @@ def train(run: Run, data: Path, folder: Path) -> None:
     with replacing(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
     save_weights(folder / "weights.safetensors", model, run)
-    write_json(folder / "train.json", _summary(state, time.monotonic() - started) | training.began_with)
+    write_json(folder / "train.json", _summary(run, state, time.monotonic() - started) | training.began_with)
     checkpoint.remove(folder)
 
 
@@ -171,9 +171,10 @@ def _finished(state: State, recipe: Recipe) -> bool:
     return state.epoch >= recipe.epochs or converged
 
 
-def _summary(state: State, seconds: float) -> dict[str, Any]:
+def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:
     steady = [row["images_per_s"] for row in state.history[1:]] or [state.history[0]["images_per_s"]]
     return {
+        "sources": sources.of_step("train", run),
         "epochs": state.epoch,
         "seconds": sum(row["seconds"] for row in state.history),
         "wall_seconds_of_last_start": seconds,

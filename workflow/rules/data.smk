@@ -10,6 +10,8 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: workflow.cores
+    params:
+        sources=sources.of_prepare(STUDY.dataset.name),
     message:
         "prepare {wildcards.cache}"
     shell:

@@ -17,7 +17,8 @@ rule evaluate:
     threads: 1
     params:
         key=key,
-        protocols=STUDY.protocols,
+        sources=sources_of("evaluate"),
+        protocols=PROTOCOLS,
         eil=EIL,
     message:
         "evaluate {wildcards.run}"

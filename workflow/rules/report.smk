@@ -13,6 +13,7 @@ rule tables:
         "../../environment.yml"
     params:
         all_keys=all_keys,
+        sources=sources.digest("eil.report.analysis"),
         eil=EIL,
     message:
         "tables of {STUDY.name}"
@@ -32,6 +33,7 @@ rule figures:
         "../../environment.yml"
     params:
         all_keys=all_keys,
+        sources=sources.digest("eil.report.figures"),
         eil=EIL,
     message:
         "figures of {STUDY.name}"

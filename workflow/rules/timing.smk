@@ -15,6 +15,8 @@ rule timing:
         gpu=all_gpus,
     params:
         all_keys=all_keys,
+        sources=all_sources,
+        timer=sources.digest("eil.timing", "eil.report.timing"),
         eil=EIL,
     message:
         "time every method of {STUDY.name}"
@@ -38,6 +40,8 @@ rule profile_run:
         gpu=all_gpus,
     params:
         key=key,
+        sources=sources_of("train"),
+        profiler=sources.digest("eil.profile"),
         eil=EIL,
     message:
         "profile {wildcards.run}"

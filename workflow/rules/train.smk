@@ -17,6 +17,7 @@ rule train:
         gpu=1,
     params:
         key=key,
+        sources=sources_of("train"),
         eil=EIL,
     message:
         "train {wildcards.run}"
@@ -39,6 +40,7 @@ rule localize:
         gpu=1,
     params:
         key=key,
+        sources=sources_of("localize"),
         eil=EIL,
     message:
         "localize {wildcards.run}"
