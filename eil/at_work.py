@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from eil import records
+from eil import machine, records
 from eil.files import InputError, locked, read_json, write_json
 from eil.records import Record
 from eil.run import Run
@@ -104,5 +104,5 @@ def _failed(run: Run, step: str, error: str, folder: Path) -> Record:
     log = folder / f"{step}.log"
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:] if log.exists() else []
     return Record(
-        run=run, key=run.key, status="failed", step=step, error=error, log=tail, provenance=records.provenance()
+        run=run, key=run.key, status="failed", step=step, error=error, log=tail, provenance=machine.provenance()
     )

@@ -83,6 +83,16 @@ def _prepare_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--cache", help="only this folder of decoded images")
 
 
+def _verify_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--retrain", action="store_true", help="train from scratch, instead of scoring the kept maps")
+
+
+def _clean_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--maps", action="store_true", help="maps of finished runs too (localizing makes them again)")
+    sub.add_argument("--weights", action="store_true", help="weights too (only training makes them again)")
+    sub.add_argument("--dry-run", action="store_true", help="list them and remove nothing")
+
+
 def _check_options(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(command=commands.data_check)
     sub.add_argument("dataset", help="its layout, as dataset.name in a study")
@@ -112,12 +122,15 @@ _PER_STUDY: tuple[Command, ...] = (
     commands.measure,
     commands.profile,
     commands.aggregate,
+    commands.clean,
     commands.figures,
 )
-_PER_RUN: tuple[Command, ...] = (commands.train, commands.localize, commands.evaluate)
+_PER_RUN: tuple[Command, ...] = (commands.train, commands.localize, commands.evaluate, commands.verify)
 _OPTIONS: dict[Command, Callable[[argparse.ArgumentParser], None]] = {
     commands.plan: _plan_options,
     commands.prepare: _prepare_options,
     commands.measure: _time_options,
+    commands.verify: _verify_options,
+    commands.clean: _clean_options,
     commands.profile: _profile_options,
 }

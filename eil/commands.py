@@ -85,6 +85,31 @@ def evaluate(args: argparse.Namespace) -> None:
     _step(args, partial(step, names=_study(args).protocols))
 
 
+def verify(args: argparse.Namespace) -> None:
+    """Compute a finished run's metrics again, from its maps or from scratch, and say whether they match."""
+    from eil import verify as verifies
+
+    study = _study(args)
+    run = study.run(args.run)
+    folder = args.results / "runs" / run.name
+    with lease.held() if args.retrain else contextlib.nullcontext():
+        found = verifies.verify(run, args.data / run.cache, folder, study.protocols, args.retrain)
+    if found:
+        raise InputError("\n".join([f"{run.name}: {len(found)} numbers differ", *found]))
+    print(f"{run.name}: every metric {'of a new training ' if args.retrain else ''}is the recorded one")
+
+
+def clean(args: argparse.Namespace) -> None:
+    """Remove what can be made again: leavings of killed processes, checkpoints of finished runs; never records."""
+    from eil import clean as cleans
+
+    found = cleans.removable(_study(args).runs(), args.results / "runs", args.maps, args.weights)
+    if args.dry_run:
+        print("\n".join([*map(str, found), f"{len(found)} files could go"]))
+    else:
+        print(f"{len(found)} files removed, {cleans.clean(found) / 2**20:.1f} MiB")
+
+
 def aggregate(args: argparse.Namespace) -> None:
     """Gather the records of a study into records.parquet and tables."""
     from eil import at_work, records
@@ -95,7 +120,11 @@ def aggregate(args: argparse.Namespace) -> None:
     found = at_work.collect(runs, args.results / "runs")
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)
-    for name, text in analysis.write(study, found, len(runs), dropped).items():
+    notes = [f"left out: {line}" for line in dropped]
+    # The workflow would train these again; tables made without it, by `partial` say, must tell.
+    stale = [each.run for each in found if each.training.get("sources") not in (None, _sources(each.run))]
+    notes += [f"stale: {run.name} was trained by other sources than the present ones" for run in stale]
+    for name, text in analysis.write(study, found, len(runs), notes).items():
         write_text(args.results / "tables" / name, text)
     failed = sum(record.status == "failed" for record in found)
     print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")
@@ -211,6 +240,12 @@ def _step(args: argparse.Namespace, step: Callable[[Run, Path, Path], object], o
     gpu = lease.held() if on_gpu else contextlib.nullcontext()
     with interrupt.heeded(study.time_limit), at_work.at_work(run, folder, args.command.__name__), gpu:
         step(run, args.data / run.cache, folder)
+
+
+def _sources(run: Run) -> str:
+    from eil import sources
+
+    return sources.of_step("train", run)
 
 
 def _study(args: argparse.Namespace) -> Study:

@@ -14,13 +14,14 @@ import torch
 from matplotlib import pyplot as plt
 from torch.profiler import ProfilerActivity
 
-from eil import records
+from eil import machine
 from eil.files import replacing, write_json, write_text
+from eil.machine import device_name
 from eil.report import figures
 from eil.report.tables import Table
 from eil.run import Run
 from eil.stopwatch import stopwatch
-from eil.timing import Contender, device_name
+from eil.timing import Contender
 
 matplotlib.use("agg")
 SHOWN = 15  # operations in the table
@@ -122,7 +123,7 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
 
 def write(run: Run, found: Profile, folder: Path) -> Path:
     """Write profile.md, profile.json and memory.png; the path of the first."""
-    where = records.provenance()
+    where = machine.provenance()
     work = sum(each.seconds for each in found.operations)
     rows = [
         [each.name[:80], f"{each.calls:.0f}", f"{1000 * each.seconds:.2f}", f"{100 * each.seconds / work:.1f}"]

@@ -1,12 +1,6 @@
 """The record of a run: metrics, settings and provenance in one JSON file; also of a run that failed."""
 
-import os
-import platform
-import subprocess
-import sys
-import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,25 +64,6 @@ def read(path: Path) -> Record:
         raise InputError(f"{path}: not a record of this version: {error}") from None
 
 
-def provenance() -> dict[str, Any]:
-    """Versions, machine, commit and time, as far as they can be told."""
-    libraries = ("eil", "torch", "torchvision", "numpy", "opencv-python-headless", "lightning-fabric")
-    return {
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in libraries},
-        "platform": platform.platform(),
-        "processor": processor(),
-        "threads": threads(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "commit": _commit(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def threads() -> int:
-    """How many threads this process may use: what its scheduler set, else all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-
-
 def table(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record: backbone, method, settings (JSON), repetition, status, and every metric."""
     rows = [
@@ -118,23 +93,3 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
 def settings_label(settings: dict[str, Any]) -> str:
     """``gamma=0.7, sigma=1, at=pool3+pool4``."""
     return ", ".join(f"{key}={readable(value)}" for key, value in settings.items())
-
-
-def processor() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def _commit() -> str | None:
-    """Commit of the sources, with "+" if they were changed since; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

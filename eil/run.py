@@ -33,6 +33,8 @@ class Recipe(Strict):
         milestones: epochs, counted from 0, at which a step schedule decays.
         warmup: epochs over which the rate first rises from 0.
         precision: "fp32"; "tf32", with TF32 products on a GPU; or "bf16" for mixed precision.
+        deterministic: bit for bit the same from run to run on one machine (default: on a CPU); on a GPU it is slower,
+            and the operations that have no such form are named in train.json.
         compile: whether the loss goes through torch.compile.
         clip_norm: largest norm of the gradient, or none.
         stop: "epochs" runs all of them; "plateau" (the paper's "while training is not convergent") ends when
@@ -55,6 +57,7 @@ class Recipe(Strict):
     warmup: Annotated[float, Field(ge=0)] = 0.0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    deterministic: bool | None = None
     compile: bool = False
     channels_last: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None

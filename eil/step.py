@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
@@ -40,11 +42,18 @@ def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
 
 
 def fabric_of(recipe: Recipe) -> Fabric:
-    """Fabric in the recipe's precision; whether products of fp32 may be TF32 is never left to a default."""
+    """Fabric in the recipe's precision; neither TF32 in products of fp32 nor determinism is left to a default."""
     products = "tf32" if recipe.precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = products
     torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
-    return Fabric(accelerator="auto", devices=1, precision=_PRECISION[recipe.precision])  # type: ignore[arg-type]
+    exact = not torch.cuda.is_available() if recipe.deterministic is None else recipe.deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # is read when the first product is computed
+    torch.use_deterministic_algorithms(exact, warn_only=True)
+    torch.backends.cudnn.deterministic = exact
+    torch.backends.cudnn.benchmark = not exact  # tries what is fastest for each shape, of which there are few
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*srun.*")  # one process needs none
+        return Fabric(accelerator="auto", devices=1, precision=_PRECISION[recipe.precision])  # type: ignore[arg-type]
 
 
 def take(

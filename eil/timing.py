@@ -229,11 +229,6 @@ def timings(
     return found
 
 
-def device_name() -> str:
-    """Name of the GPU, else of the processor."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else records.processor()
-
-
 def _with(run: Run, **recipe: object) -> Run:
     return run.model_copy(update={"recipe": run.recipe.model_copy(update=recipe)})
 

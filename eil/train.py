@@ -5,8 +5,10 @@ train.log in the run's folder. The step never waits for the device: the parts of
 the epoch ends, or until a look, every few steps, whether they are still finite.
 """
 
+import contextlib
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from eil import backbones, checkpoint, interrupt, sources, step
+from eil import backbones, checkpoint, interrupt, machine, sources, step
 from eil.checkpoint import State
 from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
@@ -49,18 +51,26 @@ def train(run: Run, data: Path, folder: Path) -> None:
     if run.control:
         raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
     started = time.monotonic()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    with interrupt.deferred() as due:
+    meter = machine.Meter()
+    with interrupt.deferred() as due, _not_exact() as inexact:
         training = _Training(run, data, folder, due)
         try:
             training.finish()
         except torch.OutOfMemoryError as error:
             raise InputError(f"{run.name}: out of memory with batch_size = {run.recipe.batch_size}: {error}") from None
     state, model = training.state, training.model.module
+    if inexact:
+        _log.warning("not the same from run to run: %s", "; ".join(inexact))
     with replacing(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
     save_weights(folder / "weights.safetensors", model, run)
-    write_json(folder / "train.json", _summary(run, state, time.monotonic() - started) | training.began_with)
+    write_json(
+        folder / "train.json",
+        _summary(run, state, time.monotonic() - started)
+        | training.began_with
+        | {"weights_sha256": backbones.fingerprint(model), "not_deterministic": inexact}
+        | {"provenance": machine.provenance() | meter.read()},
+    )
     checkpoint.remove(folder)
 
 
@@ -169,6 +179,24 @@ def _close_epoch(state: State, means: list[float], steps: int, recipe: Recipe, s
 def _finished(state: State, recipe: Recipe) -> bool:
     converged = recipe.stop == "plateau" and state.since_best >= recipe.patience
     return state.epoch >= recipe.epochs or converged
+
+
+@contextlib.contextmanager
+def _not_exact() -> Iterator[list[str]]:
+    """What torch warns of as having no deterministic form, once the block has ended; other warnings pass."""
+    found: dict[str, None] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        names: list[str] = []
+        try:
+            yield names
+        finally:
+            for each in caught:
+                if "deterministic" in str(each.message):
+                    found[str(each.message).split(" does not have")[0]] = None
+            names += found
+    for each in caught:
+        if "deterministic" not in str(each.message):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from eil import at_work, cli, interrupt, records, step
+from eil import at_work, backbones, cli, interrupt, records, sources, step, train
 from eil.files import InputError, locked, replacing, write_json, write_text
 from eil.run import Run
 from eil.study import load
@@ -195,3 +196,91 @@ def test_controls_have_no_training(place: Path, content: dict[str, Any]) -> None
     assert eil(place, "train", run="vgg_small-cam-full_image-seed0") == 1
     with pytest.raises(InputError, match="no run"):
         load(place / "tiny.yaml").run("none")
+
+
+def scored(place: Path) -> Path:
+    """A run that is trained, localized and evaluated; its folder."""
+    assert [eil(place, command) for command in ("train", "localize", "evaluate")] == [0, 0, 0]
+    return folder(place)
+
+
+def test_verify_finds_the_same_numbers_or_says_which_differ(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = scored(place)
+    assert eil(place, "verify") == 0
+    where = [str(place / "tiny.yaml"), NAME, "--results", str(place / "results"), "--data", str(place / "data")]
+    assert cli.main(["verify", *where, "--retrain"]) == 0
+    assert "every metric of a new training is the recorded one" in capsys.readouterr().out
+    content = json.loads((own / "record.json").read_text())
+    content["metrics"]["test.own.top1_cls"] += 0.001
+    content["training"]["weights_sha256"] = "0" * 64
+    write_json(own / "record.json", content)
+    assert cli.main(["verify", *where, "--retrain"]) == 1
+    error = capsys.readouterr().err
+    assert "2 numbers differ" in error
+    assert "test.own.top1_cls: recorded" in error
+    assert "weights: recorded 000000" in error
+    assert not list(own.glob(".verify*"))
+    (own / "maps.npz").unlink()
+    assert eil(place, "verify") == 1
+    assert "maps.npz: is not kept any more; `eil localize` makes it again" in capsys.readouterr().err
+
+
+def test_clean_takes_what_can_be_made_again_and_never_a_record(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = scored(place)
+    kept = {path.name for path in own.iterdir()}
+    for name in ("last.ckpt", ".record.host-1.part.json"):
+        (own / name).write_text("left")
+    other = own.with_name("vgg_small-cam-seed0")
+    other.mkdir()
+    (other / "last.ckpt").write_text("of a training that is not finished")
+    where = [str(place / "tiny.yaml"), "--results", str(place / "results")]
+    assert cli.main(["clean", *where, "--dry-run", "--maps"]) == 0
+    assert "4 files could go" in capsys.readouterr().out
+    assert cli.main(["clean", *where]) == 0
+    assert "2 files removed" in capsys.readouterr().out
+    assert {path.name for path in own.iterdir()} == kept
+    assert cli.main(["clean", *where, "--maps", "--weights"]) == 0
+    assert kept - {path.name for path in own.iterdir()} == {"maps.npz", "curves.npz", "weights.safetensors"}
+    assert (other / "last.ckpt").exists()
+
+
+def test_a_record_says_by_what_on_what_and_from_what_it_was_made(place: Path) -> None:
+    own = scored(place)
+    record = records.read(own / "record.json")
+    made = record.training["provenance"]
+    assert {"versions", "host", "processor", "threads", "gpu", "command", "commit", "time"} <= made.keys()
+    assert made["peak_bytes"] > 50 * 2**20
+    model = step.build(record.run, place / "data" / record.run.cache)
+    train.load_weights(own / "weights.safetensors", model, record.run)
+    assert record.training["weights_sha256"] == backbones.fingerprint(model)
+    assert record.training["not_deterministic"] == []
+    assert record.training["sources"] == sources.of_step("train", record.run)
+    assert record.provenance["data_sha256"]
+
+
+def test_what_is_not_deterministic_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = step.take
+
+    def warned(*given: Any) -> Any:
+        warnings.warn("some_kernel_cuda does not have a deterministic implementation, but", stacklevel=1)
+        return take(*given)
+
+    monkeypatch.setattr(step, "take", warned)
+    with pytest.warns(UserWarning, match="of another kind"):
+        monkeypatch.setattr(train, "save_weights", lambda *given: warnings.warn("of another kind", stacklevel=1))
+        eil(place, "train")
+    monkeypatch.undo()
+    monkeypatch.setattr(step, "take", warned)
+    assert eil(place, "train", "other") == 0
+    assert json.loads((folder(place, "other") / "train.json").read_text())["not_deterministic"] == ["some_kernel_cuda"]
+
+
+def test_tables_made_of_stale_trainings_say_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = scored(place)
+    content = json.loads((own / "record.json").read_text())
+    content["training"]["sources"] = "of yesterday"
+    write_json(own / "record.json", content)
+    assert cli.main(["aggregate", str(place / "tiny.yaml"), "--results", str(place / "results")]) == 0
+    assert f"stale: {NAME} was trained by other sources" in (place / "results/tables/main.md").read_text()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eil import records
+from eil import machine
 from eil.data import Image, cache
 from eil.data.cache import Cached
 from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
@@ -69,7 +69,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
         | _history(training.pop("history", [])),
         training=training,
-        provenance=records.provenance()
+        provenance=machine.provenance()
         | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]},
     )
     write_arrays(folder / "examples.npz", _examples(arrays, test, side, protocol, level))
@@ -81,7 +81,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
 
 def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
     """Curves and classification of a split's maps under a protocol."""
-    logits, threads = arrays[f"{name}_logits"], records.threads()
+    logits, threads = arrays[f"{name}_logits"], machine.threads()
     rules = {protocol.contours} | ({protocol.contours_v2} if protocol.contours_v2 else set())
     curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in rules}
     levels: list[int] = []

@@ -15,7 +15,7 @@ from eil.evaluation import boxes, maps, masks, metrics, protocols
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Contours, Protocol
 from eil.files import InputError
-from eil.records import threads
+from eil.machine import threads
 
 CHUNK = 256  # maps at full size at once
 _RESIZED = 256 / 224  # under "center-crop" an image is resized to this share of the crop's side first

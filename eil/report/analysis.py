@@ -32,17 +32,17 @@ POLICIES = {
 MASKS = {"PxAP ↑": "test.px_ap", "pixel IoU ↑": "test.pixel_iou"}
 
 
-def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> dict[str, str]:
+def write(study: Study, records: Sequence[Record], planned: int, further_notes: Sequence[str]) -> dict[str, str]:
     """Every table of a study in every format, file name -> content.
 
     Args:
         study: what was compared.
         records: of the runs that there are.
         planned: how many runs there should be.
-        dropped: a line for each combination that was left out.
+        further_notes: what else every table says of itself, a line each.
     """
     cells = group(records)
-    notes = _notes(study, records, planned, dropped)
+    notes = [*_notes(study, records, planned), *further_notes]
     tables = {}
     methods = [cell for cell in cells if not cell.control]
     if methods:
@@ -173,7 +173,7 @@ def _sizes(cells: Sequence[Cell]) -> dict[str, str]:
     return {f"{each} % (n = {metrics[f'size_images.{each}']:.0f})": f"size.{each}" for each in bins}
 
 
-def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> list[str]:
+def _notes(study: Study, records: Sequence[Record], planned: int) -> list[str]:
     """What every table says of itself: protocol, numbers, holes."""
     done = [record for record in records if record.status == "done"]
     images = {record.provenance["images"] for record in done}
@@ -198,9 +198,8 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
     missing = planned - len(done)
     if missing:
         notes.append(f"{missing} runs are missing from this table")
-    notes += [
+    return notes + [
         f"failed: {record.run.name}: {' '.join((record.error or '').split())}"
         for record in records
         if record.status == "failed"
     ]
-    return notes + [f"left out: {line}" for line in dropped]

@@ -12,11 +12,12 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from eil import records
+from eil import machine
 from eil.files import replacing, write_json, write_text
+from eil.machine import device_name
 from eil.report import figures
 from eil.report.tables import Table
-from eil.timing import PARTS, Timing, device_name
+from eil.timing import PARTS, Timing
 
 matplotlib.use("agg")
 LABELS = ("q1", "median", "q3")
@@ -31,7 +32,7 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
         folder: where to.
         accuracy: of those methods whose score is known already; they stand in a figure over their cost.
     """
-    where = records.provenance()
+    where = machine.provenance()
     precisions = "-".join(sorted({each.precision for each in found}))
     versions = f"torch{where['versions']['torch']}"
     stem = re.sub(r"[^a-z0-9.]+", "-", f"{device_name()} {precisions} {versions}".lower()).strip("-")
