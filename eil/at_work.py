@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from eil import machine, records
+from eil import machine, processes, records
 from eil.files import InputError, locked, read_json, write_json
 from eil.records import Record
 from eil.run import Run
@@ -25,6 +25,9 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
     The failure is a file of its own because a workflow engine deletes the declared outputs of a failed job. A process
     that is killed leaves running.json, which says what it was at.
     """
+    if processes.rank():
+        yield  # the first process of the training keeps the books
+        return
     with locked(folder / _LOCK, f"{run.name}: another process is at this run: waiting for it"):
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         trace = {"step": step, "key": run.key, "host": platform.node(), "process": os.getpid(), "started": started}

@@ -66,14 +66,14 @@ def train(args: argparse.Namespace) -> None:
     """Train one run, or go on with it."""
     from eil.train import train as step
 
-    _step(args, step, on_gpu=True)
+    _step(args, step, gpus=lambda run: run.recipe.devices)
 
 
 def localize(args: argparse.Namespace) -> None:
     """Compute the score maps of a trained run."""
     from eil.localize import localize as step
 
-    _step(args, step, on_gpu=True)
+    _step(args, step, gpus=lambda run: 1)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -230,14 +230,16 @@ def score(args: argparse.Namespace) -> None:
         )
 
 
-def _step(args: argparse.Namespace, step: Callable[[Run, Path, Path], object], on_gpu: bool = False) -> None:
+def _step(
+    args: argparse.Namespace, step: Callable[[Run, Path, Path], object], gpus: Callable[[Run], int] | None = None
+) -> None:
     """Do one step of a run; a failure is recorded beside what the run already has."""
     from eil import at_work
 
     study = _study(args)
     run = study.run(args.run)
     folder = args.results / "runs" / run.name
-    gpu = lease.held() if on_gpu else contextlib.nullcontext()
+    gpu = lease.held(gpus(run)) if gpus else contextlib.nullcontext()
     with interrupt.heeded(study.time_limit), at_work.at_work(run, folder, args.command.__name__), gpu:
         step(run, args.data / run.cache, folder)
 

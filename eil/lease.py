@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from eil import processes
 from eil.files import InputError
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def held(count: int = 1, alone: bool = False) -> Iterator[None]:
         alone: whether they must not be shared, whatever EIL_RUNS_PER_GPU says.
     """
     places = 1 if alone else runs_per_gpu()
-    available = gpus()
+    available = [] if processes.started_from_outside() else gpus()  # whose starter has chosen the devices
     if not available:
         yield
         return

@@ -21,7 +21,7 @@ from eil.report import figures
 from eil.report.tables import Table
 from eil.run import Run
 from eil.stopwatch import stopwatch
-from eil.timing import Contender
+from eil.timing import Contender, on_one_device
 
 matplotlib.use("agg")
 SHOWN = 15  # operations in the table
@@ -88,7 +88,7 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
         iterations: how many to profile.
         warmup: how many to let pass before.
     """
-    contender = Contender(run, data)
+    contender = Contender(on_one_device(run), data)
     device = contender.fabric.device
     on_gpu = device.type == "cuda"
     for _ in range(warmup):

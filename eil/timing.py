@@ -211,10 +211,11 @@ def timings(
             chosen.setdefault((run.backbone, run.method), run)
     found = []
     for (backbone, _), run in chosen.items():
-        base = next(each for (own, _), each in chosen.items() if own == backbone)
-        for size in batch_sizes or (run.recipe.batch_size,):
+        base = next(each for (place, _), each in chosen.items() if place == backbone)
+        own = on_one_device(run)
+        for size in batch_sizes or (own.recipe.batch_size,):
             for precision in precisions or (run.recipe.precision,):
-                ours = _with(run, batch_size=size, precision=precision)
+                ours = _with(own, batch_size=size, precision=precision)
                 theirs = base.model_copy(update={"recipe": ours.recipe})
                 try:
                     timing = measure(ours, theirs, data / run.cache, iterations, warmup)
@@ -227,6 +228,11 @@ def timings(
                 )
                 found.append(timing)
     return found
+
+
+def on_one_device(run: Run) -> Run:
+    """What one device has to do of a training on several."""
+    return _with(run, devices=1, batch_size=run.recipe.batch_size // run.recipe.devices)
 
 
 def _with(run: Run, **recipe: object) -> Run:

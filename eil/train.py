@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -58,6 +58,9 @@ def train(run: Run, data: Path, folder: Path) -> None:
             training.finish()
         except torch.OutOfMemoryError as error:
             raise InputError(f"{run.name}: out of memory with batch_size = {run.recipe.batch_size}: {error}") from None
+        training.fabric.barrier()
+    if training.fabric.global_rank:
+        return  # the first process writes
     state, model = training.state, training.model.module
     if inexact:
         _log.warning("not the same from run to run: %s", "; ".join(inexact))
@@ -118,7 +121,9 @@ class _Training:
         recipe, state = self.run.recipe, self.state
         while not _finished(state, recipe):
             self._epoch()
-            checkpoint.save(self.folder, self.run, self.model.module, self.optimizer, state)
+            self._save()
+            if self._told(look=True) and not _finished(state, recipe):
+                interrupt.leave()
 
     def _epoch(self) -> None:
         """One pass over the training images, or the rest of one."""
@@ -130,15 +135,18 @@ class _Training:
         epoch = self.batches.training(self.run.seed, state.epoch, recipe.flip, state.step)
         for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}"), state.step):
             logged.append(self._step(state.epoch + (number + 0.5) / len(self.batches), batch))
-            stop = self.due() or time.monotonic() - saved > _SAVE_EVERY
-            if stop or (number + 1) % _LOOK_EVERY == 0:
+            look = (number + 1) % _LOOK_EVERY == 0
+            told = self._told(look)
+            stop = told or time.monotonic() - saved > _SAVE_EVERY
+            if stop or look:
                 _check_finite(logged, state.names, checked, state.epoch)
                 checked = len(logged)
             if stop:
                 state.step, state.parts = number + 1, torch.stack(logged).tolist()
                 state.seconds, saved = time.monotonic() - started, time.monotonic()
-                checkpoint.save(self.folder, self.run, self.model.module, self.optimizer, state)
-            if self.due():
+                self._save()
+            if told:
+                self.fabric.barrier()  # nobody leaves before all is written
                 interrupt.leave()
         _check_finite(logged, state.names, checked, state.epoch)
         _close_epoch(state, torch.stack(logged).mean(dim=0).tolist(), len(logged), recipe, time.monotonic() - started)
@@ -150,7 +158,21 @@ class _Training:
             group["lr"] = group["base"] * factor
         parts = step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe)
         self.state.names = list(parts)
-        return torch.stack([part.detach().float() for part in parts.values()])
+        found = torch.stack([part.detach().float() for part in parts.values()])
+        if self.fabric.world_size > 1:
+            found = cast(Tensor, self.fabric.all_reduce(found))
+        return found
+
+    def _told(self, look: bool) -> bool:
+        """Whether to end here. Several processes agree on that when they look, which makes them wait for each other."""
+        if self.fabric.world_size == 1:
+            return self.due()
+        told = torch.tensor(float(self.due()), device=self.fabric.device)
+        return look and bool(self.fabric.all_reduce(told, reduce_op="sum"))
+
+    def _save(self) -> None:
+        if self.fabric.global_rank == 0:
+            checkpoint.save(self.folder, self.run, self.model.module, self.optimizer, self.state)
 
 
 def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int) -> None:

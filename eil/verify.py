@@ -37,6 +37,8 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
         raise InputError(f"{folder / 'record.json'}: is of other settings than the study's present ones")
     if recorded.protocol != protocols[0]:
         raise InputError(f"{folder / 'record.json'}: is by protocol {recorded.protocol}, the study's is {protocols[0]}")
+    if retrain and run.recipe.devices > 1:
+        raise InputError(f"{run.name}: trains on several devices; train it anew into other --results, and compare")
     with tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
         again = Path(made) / run.name
         again.mkdir()

@@ -75,6 +75,11 @@ def trained(name):
     return find
 
 
+def devices(wildcards):
+    """On how many devices a run trains."""
+    return RUNS[wildcards.run].recipe.devices
+
+
 def images(wildcards):
     """The decoded images that a run reads."""
     return f"results/data/{RUNS[wildcards.run].cache}/dataset.json"

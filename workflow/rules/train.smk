@@ -14,7 +14,7 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=devices,
     params:
         key=key,
         sources=sources_of("train"),
