@@ -5,11 +5,10 @@ and trains on its share. Gradients are averaged by torch's DistributedDataParall
 """
 
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn import functional as collective
 
 from eil.method import Targets
 
@@ -47,9 +46,24 @@ class BatchNormOverAll(nn.BatchNorm2d):
         return found * self.weight[:, None, None] + self.bias[:, None, None] if self.affine else found
 
 
+class _Sum(torch.autograd.Function):
+    """Sum over all processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        found = values.clone()
+        distributed.all_reduce(found)
+        return found
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        found = gradients[0].clone()
+        distributed.all_reduce(found)
+        return found
+
+
 def _sum(values: Tensor) -> Tensor:
-    """Over all processes, with a gradient."""
-    found: Tensor = collective.all_reduce(values)  # type: ignore[no-untyped-call]
+    found: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
     return found
 
 
