@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from eil import sources
+from eil import depends
 from eil.files import replacing
 from eil.method import Method
 from eil.run import Run
@@ -90,7 +90,7 @@ def remove(folder: Path) -> None:
 
 
 def _key(run: Run) -> str:
-    return f"{run.key}-{sources.of_step('train', run)}"
+    return f"{run.key}-{depends.of_step('train', run)}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

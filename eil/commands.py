@@ -71,9 +71,11 @@ def train(args: argparse.Namespace) -> None:
 
 def localize(args: argparse.Namespace) -> None:
     """Compute the score maps of a trained run."""
+    from functools import partial
+
     from eil.localize import localize as step
 
-    _step(args, step, gpus=lambda run: 1)
+    _step(args, partial(step, protocol=_study(args).protocols[0]), gpus=lambda run: 1)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -245,9 +247,9 @@ def _step(
 
 
 def _sources(run: Run) -> str:
-    from eil import sources
+    from eil import depends
 
-    return sources.of_step("train", run)
+    return depends.of_step("train", run)
 
 
 def _study(args: argparse.Namespace) -> Study:

@@ -1,4 +1,4 @@
-"""Hashes of the sources that a step depends on: when one of them changes, what it made is stale.
+"""Hashes of sources: when one of them changes, what it made is stale.
 
 A source counts with all that it imports from its own package and this one, in functions too, and by its meaning:
 comments, docstrings and layout change no hash.
@@ -9,36 +9,9 @@ import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Final
 
-from eil import plugins
-from eil.plugins import Group
-from eil.run import Run
-
-STEPS: Final = {"train": "eil.train", "localize": "eil.localize", "evaluate": "eil.evaluation.evaluate"}
 _OWN = ("eil", "baselines")
-
-
-def of_prepare(dataset: str) -> str:
-    """Hash of what decodes a data set's images."""
-    return digest("eil.data.cache", f"eil.data.{dataset}")
-
-
-def of_step(step: str, run: Run) -> str:
-    """Hash of what a step of a run depends on, the method's and the backbone's files among them.
-
-    Args:
-        step: one of :data:`STEPS`.
-        run: whose.
-    """
-    from eil import backbones
-
-    if step == "evaluate":
-        return digest(STEPS[step])
-    control = [_module(plugins.CONTROLS, run.control)] if run.control and step == "localize" else []
-    return digest(STEPS[step], _module(plugins.METHODS, run.method), backbones.BUILDERS[run.backbone], *control)
 
 
 @functools.cache
@@ -55,11 +28,6 @@ def digest(*modules: str) -> str:
         own = {*_OWN, name.split(".")[0]}
         waiting += [each for each in _imported(path) if each.split(".")[0] in own]
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12]
-
-
-@functools.cache
-def _module(group: Group, name: str) -> str:
-    return next((entry.module for entry in entry_points(group=group, name=name)), "")
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from eil import backbones, checkpoint, interrupt, machine, sources, step
+from eil import backbones, checkpoint, depends, interrupt, machine, step
 from eil.checkpoint import State
 from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
@@ -224,7 +224,7 @@ def _not_exact() -> Iterator[list[str]]:
 def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:
     steady = [row["images_per_s"] for row in state.history[1:]] or [state.history[0]["images_per_s"]]
     return {
-        "sources": sources.of_step("train", run),
+        "sources": depends.of_step("train", run),
         "epochs": state.epoch,
         "seconds": sum(row["seconds"] for row in state.history),
         "wall_seconds_of_last_start": seconds,

@@ -15,7 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from eil import at_work, backbones, cli, interrupt, records, sources, step, train
+from eil import at_work, backbones, cli, depends, interrupt, records, step, train
 from eil.files import InputError, locked, replacing, write_json, write_text
 from eil.run import Run
 from eil.study import load
@@ -256,7 +256,7 @@ def test_a_record_says_by_what_on_what_and_from_what_it_was_made(place: Path) ->
     train.load_weights(own / "weights.safetensors", model, record.run)
     assert record.training["weights_sha256"] == backbones.fingerprint(model)
     assert record.training["not_deterministic"] == []
-    assert record.training["sources"] == sources.of_step("train", record.run)
+    assert record.training["sources"] == depends.of_step("train", record.run)
     assert record.provenance["data_sha256"]
 
 

@@ -165,6 +165,30 @@ def test_a_record_says_what_the_maps_say(runs: dict[str, Run], images: Path, tra
     assert curves["test_curve"].shape == curves["test_curve_v2"].shape == (8, 255)
 
 
+def test_maps_scored_meanwhile_are_not_scored_again(
+    runs: dict[str, Run], images: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = evaluate.evaluate(runs[EIL], images, trained)
+    kept, maps = (read_arrays(trained / name) for name in ("curves.npz", "maps.npz"))
+    (trained / "curves.npz").unlink()
+    localize.localize(runs[EIL], images, trained, "honest", meanwhile=True)
+    again = read_arrays(trained / "curves.npz")
+    assert kept.keys() == again.keys()
+    assert all(np.array_equal(kept[name], again[name]) for name in kept)
+    counted: list[int] = []
+    iou_curves = boxes.iou_curves
+    monkeypatch.setattr(boxes, "iou_curves", lambda *given: (counted.append(1), iou_curves(*given))[1])
+    assert evaluate.evaluate(runs[EIL], images, trained).metrics == record.metrics
+    assert not counted
+    # Another protocol's contours, and other maps, are scored anew.
+    evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])
+    assert counted
+    counted.clear()
+    write_arrays(trained / "maps.npz", maps | {"test_maps": maps["test_maps"] ** 2})
+    evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])
+    assert counted
+
+
 def test_a_map_with_nan_is_named(runs: dict[str, Run], images: Path, trained: Path) -> None:
     arrays = read_arrays(trained / "maps.npz")
     arrays["test_maps"][3, 0, 0] = np.nan

@@ -153,8 +153,9 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """All images as they are, the last batch as short as it falls."""
-        for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]
-            yield self.at(index)
+        every = torch.arange(len(self.labels)).split(self.batch_size)  # type: ignore[no-untyped-call]
+        for index, images, _ in self._ahead(every, masked=False):
+            yield self._whole(index, images)
 
     def crops_in_order(self) -> Iterator[Iterator[Tensor]]:
         """The ten crops, each (B, 3, S, S), of all images, a batch after the other, as :meth:`in_order` has them."""
@@ -166,15 +167,17 @@ class Batches:
 
     def at(self, index: Tensor) -> Batch:
         """The images at these positions, as they are."""
-        images = self._fetch(self.images, self.split.images, index)
-        on_device = index.to(self.device)
+        return self._whole(index, self._fetch(self.images, self.split.images, index))
+
+    def _whole(self, index: Tensor, images: Tensor) -> Batch:
+        on_device = index.to(self.device, non_blocking=True)
         return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
 
-    def _ahead(self, chosen: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def _ahead(self, chosen: Iterable[Tensor], masked: bool = True) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Positions, images and masks of each batch; the next ones are read while the last is being used."""
 
         def read(index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            masks = None if self.split.masks is None else self._fetch(None, self.split.masks, index)
+            masks = None if self.split.masks is None or not masked else self._fetch(None, self.split.masks, index)
             return index, self._fetch(self.images, self.split.images, index), masks
 
         if self.images is not None:  # on the device already

@@ -1,11 +1,11 @@
-"""Maps to a record: curves.npz (IoU of each image at each threshold), record.json, examples.npz.
+"""Maps to a record: record.json, examples.npz, and the curves behind them (IoU of each image at each threshold).
 
 Maps pass in chunks, so that memory holds their curves (2 kB an image) and never all of them at full size.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from eil import machine
-from eil.data import Image, cache
+from eil.data import cache
 from eil.data.cache import Cached
-from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
+from eil.evaluation import boxes, curves, errors, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
-from eil.evaluation.protocols import Contours, Policy, Protocol
+from eil.evaluation.protocols import Policy, Protocol
 from eil.files import InputError, read_arrays, read_json, write_arrays
 from eil.records import Record
 from eil.run import Run
@@ -50,8 +50,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     )
     if bare is not None:
         raise InputError(f"image {bare} has neither box nor mask, so that its map cannot be scored; maps.npz has it")
-    on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
-    _write_curves(folder / "curves.npz", {"val": on, "test": scored})
+    on, scored = curves.scores(folder, arrays, {"val": val, "test": test}, side, protocol).values()
     level = metrics.level_of(protocol.threshold, on, scored, protocol)
     found = _metrics(on, scored, protocol, level)
     found |= _against_masks(arrays, val, test, side, protocol, level, description["parts"])
@@ -79,42 +78,6 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     return record
 
 
-def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
-    """Curves and classification of a split's maps under a protocol."""
-    logits, threads = arrays[f"{name}_logits"], machine.threads()
-    rules = {protocol.contours} | ({protocol.contours_v2} if protocol.contours_v2 else set())
-    curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in rules}
-    levels: list[int] = []
-    for start, images in _chunks(arrays[f"{name}_maps"], split.ids, side, protocol):
-        true = split.boxes[start : start + len(images)]
-        for contours, found in curves.items():
-            found.append(boxes.iou_curves(images, true, contours, protocol.rules, threads).astype(np.float32))
-        levels += [maps.otsu(image) for image in images]
-    return Scores(
-        curve=np.concatenate(curves[protocol.contours]),
-        curve_v2=np.concatenate(curves[protocol.contours_v2]) if protocol.contours_v2 else None,
-        otsu=np.array(levels),
-        top1=metrics.in_top(logits, split.labels, 1),
-        top5=metrics.in_top(logits, split.labels, 5),
-    )
-
-
-def _chunks(
-    score_maps: npt.NDArray[np.floating], ids: Sequence[str], side: int, protocol: Protocol
-) -> Iterator[tuple[int, list[Image]]]:
-    """8-bit maps by the chunk, with the position of each chunk's first."""
-    if len(score_maps) != len(ids):
-        raise InputError(f"{len(score_maps)} maps for {len(ids)} images: maps.npz is of another data set")
-    for start in range(0, len(ids), CHUNK):
-        images = []
-        for score_map, name in zip(score_maps[start : start + CHUNK], ids[start : start + CHUNK], strict=True):
-            try:
-                images.append(maps.to_8_bit(score_map, side, protocol))
-            except InputError as error:
-                raise InputError(f"image {name}: {error}") from None
-        yield start, images
-
-
 def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metrics.Ints) -> dict[str, float]:
     """Scores of test under every policy ("own" is the protocol's), and of val under thresholds chosen there."""
     found: dict[str, float] = {}
@@ -131,7 +94,7 @@ def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metric
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
     """Scores of the same maps under another protocol, its own policy."""
-    on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
+    on, scored = (curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
     return metrics.metrics(scored, on, protocol, protocol.threshold)
 
 
@@ -154,7 +117,7 @@ def _against_masks(
             counts[name] += masks.histogram(maps.prepared(score_map, side, protocol), parts)
     levels = np.broadcast_to(level, len(test.ids))
     covered = []
-    for start, images in _chunks(arrays["test_maps"], test.ids, side, protocol):
+    for start, images in curves.chunks(arrays["test_maps"], test.ids, side, protocol):
         covered += [
             masks.part_coverage(image, test.masks[i], int(levels[i]), len(names))
             for i, image in enumerate(images, start)
@@ -181,18 +144,11 @@ def _mistakes(
     levels = np.broadcast_to(level, len(test.ids))
     predicted = [
         boxes.largest_box(image, int(levels[i]))
-        for start, images in _chunks(score_maps, test.ids, side, protocol)
+        for start, images in curves.chunks(score_maps, test.ids, side, protocol)
         for i, image in enumerate(images, start)
     ]
     located = protocol.hits(metrics.at(scored.curve, level), 0.5)
     return errors.decompose(np.stack(predicted), test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
-
-
-def _write_curves(path: Path, splits: dict[str, Scores]) -> None:
-    """``{split}_curve`` and ``{split}_curve_v2``, (N, 255) float32: every threshold policy is array work from here."""
-    arrays = {f"{name}_curve": scores.curve for name, scores in splits.items()}
-    arrays |= {f"{name}_curve_v2": scores.curve_v2 for name, scores in splits.items() if scores.curve_v2 is not None}
-    write_arrays(path, arrays)
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from eil import sources
+from eil import depends, sources
 from eil import study as studies
 from eil.evaluation import protocols
 from eil.files import InputError, write_text
@@ -44,7 +44,9 @@ RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
 # What they say, not their names alone: an edited protocol is another.
-PROTOCOLS = [protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols]
+PROTOCOLS = [
+    protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
+]
 
 
 wildcard_constraints:
@@ -61,7 +63,7 @@ def sources_of(step):
     """Hash of the sources that a run's step depends on: when they change in meaning, it runs again."""
 
     def find(wildcards):
-        return sources.of_step(step, RUNS[wildcards.run])
+        return depends.of_step(step, RUNS[wildcards.run])
 
     return find
 
@@ -97,7 +99,7 @@ def all_keys(wildcards):
 
 def all_sources(wildcards):
     """Hashes of what the training of any run depends on."""
-    return sorted({sources.of_step("train", run) for run in RUNS.values()})
+    return sorted({depends.of_step("train", run) for run in RUNS.values()})
 
 
 def progress():

@@ -11,7 +11,7 @@ rule prepare:
         "../../environment.yml"
     threads: workflow.cores
     params:
-        sources=sources.of_prepare(STUDY.dataset.name),
+        sources=depends.of_prepare(STUDY.dataset.name),
     message:
         "prepare {wildcards.cache}"
     shell:

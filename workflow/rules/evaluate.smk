@@ -8,7 +8,6 @@ rule evaluate:
         summary=trained("train.json"),
     output:
         record=f"{RESULTS}/runs/{{run}}/record.json",
-        curves=f"{RESULTS}/runs/{{run}}/curves.npz",
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:
         f"{RESULTS}/runs/{{run}}/evaluate.out",
