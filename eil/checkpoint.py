@@ -4,6 +4,7 @@ They hold weights, optimizer, random states and where the training stands, withi
 and augmentation is a function of seed, epoch and image, so that nothing of a loader needs to be kept.
 """
 
+import io
 import logging
 import math
 import pickle
@@ -57,8 +58,10 @@ def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) ->
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
     last = folder / LAST
+    whole = io.BytesIO()
+    torch.save(content, whole)  # to a file that cannot grow it fails with an error that tells nothing
     with replacing(last) as beside:
-        torch.save(content, beside)
+        beside.write_bytes(whole.getbuffer())
         if last.exists():
             last.replace(folder / PREVIOUS)
 

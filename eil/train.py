@@ -16,7 +16,7 @@ from typing import Any, cast
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -81,7 +81,7 @@ def save_weights(path: Path, model: Method, run: Run) -> None:
     """Write the weights as safetensors, bound to the run's settings."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as beside:
-        save_file(state, beside, metadata={"run": run.name, "key": run.key})
+        beside.write_bytes(save(state, metadata={"run": run.name, "key": run.key}))
 
 
 def load_weights(path: Path, model: Method, run: Run) -> None:
