@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow lint bench bench-compare clean
+.PHONY: demo test test-slow lint bench bench-gpu bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -23,6 +23,9 @@ lint: .venv/ready
 
 bench: .venv/ready  ## time steps, evaluator, loader and start-up
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
+
+bench-gpu: .venv/ready  ## all about speed on a GPU, in eight minutes (PHOTOS=/path/to/tiny-imagenet-200)
+	python tests/benchmarks/gpu.py --out results $(if $(PHOTOS),--photos $(PHOTOS))
 
 bench-compare: .venv/ready  ## the same, held against the last that was saved, as ratios
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-compare --benchmark-columns=median -p no:xdist

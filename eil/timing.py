@@ -68,27 +68,30 @@ class Contender:
     Args:
         run: what is trained.
         data: folder of the decoded images.
+
+    Attributes:
+        endless: batches, an epoch after the other.
     """
 
     def __init__(self, run: Run, data: Path) -> None:
         self.run = run
         self.fabric, self.model, self.optimizer = step.set_up(run, data)
         self.batches = step.batches(run, data, "train", self.model.module, self.fabric.device)
-        self._endless = self._epochs()
+        self.endless = self._epochs()
         self.watch = stopwatch(self.fabric.device)
 
     def iterate(self) -> None:
         """Train for one iteration, and mark its parts."""
         self.model.train()
         self.watch.start()
-        batch = next(self._endless)
+        batch = next(self.endless)
         self.watch.lap("data")
         step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe, self.watch.lap)
 
     def infer(self, watch: Stopwatch) -> None:
         """Compute the maps of one batch."""
         self.model.eval()
-        batch = next(self._endless)
+        batch = next(self.endless)
         watch.start()
         with torch.inference_mode(), self.fabric.autocast():
             self.model.maps(batch.images, batch.labels)
@@ -97,7 +100,7 @@ class Contender:
     def operations(self) -> int:
         """Floating-point operations of one iteration."""
         self.model.train()
-        batch = next(self._endless)
+        batch = next(self.endless)
         return plan.operations(
             lambda: step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe, lambda _: None)
         )
