@@ -135,11 +135,11 @@ def aggregate(args: argparse.Namespace) -> None:
 def figures(args: argparse.Namespace) -> None:
     """Draw a study's figures from its records."""
     from eil import at_work
-    from eil.report import figures
+    from eil.report import draw
 
     study = _study(args)
     found = at_work.collect(study.runs(), args.results / "runs")
-    figures.write([record for record in found if record.status == "done"], args.results)
+    draw.write([record for record in found if record.status == "done"], args.results)
     print(f"figures in {args.results / 'figures'}")
 
 

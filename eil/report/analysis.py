@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError
 from eil.records import Record
+from eil.report import ablation
 from eil.report.cells import Cell, chosen, difference, group
 from eil.report.tables import (
     METRIC,
     Table,
     Value,
     cells_table,
-    gamma_sigma_grids,
     gamma_sigma_tables,
     grid_table,
     main_table,
@@ -93,8 +91,8 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         others = _other_geometry(study.protocols, [record for cell in best for record in cell.records])
         what = "GT-known Loc of the same maps by protocol, each with its own threshold"
         found["protocols"] = table(what, columns, *others)
-    for name, grid in gamma_sigma_grids(cells).items():
-        found[f"marginal_{name}"] = marginal(study, name, grid, notes)
+    for name, settings in ablation.effects(cells).items():
+        found[f"marginal_{name}"] = ablation.marginal(study, name, settings, notes)
     return found
 
 
@@ -131,19 +129,6 @@ def _detectable(cells: Sequence[Cell]) -> list[str]:
     return (
         [f"smallest detectable difference in GT-known Loc from the first method, in points: {where}"] if found else []
     )
-
-
-def marginal(study: Study, name: str, grid: Sequence[Cell], notes: Sequence[str]) -> Table:
-    """Mean GT-known Loc at each gamma over the sigmas, and at each sigma over the gammas."""
-    rows: list[list[str | Value]] = []
-    for setting, sign in (("gamma", "γ"), ("sigma", "σ")):
-        for value in sorted({float(cell.settings[setting]) for cell in grid}):
-            own = [cell for cell in grid if float(cell.settings[setting]) == value]
-            runs = [found for cell in own if (found := cell.replicates(METRIC)) is not None]
-            if runs and len({len(found) for found in runs}) == 1:
-                rows.append([f"{sign} = {value:g}", Value(*statistics.interval(np.mean(runs, axis=0))), str(len(own))])
-    header = ["setting", "GT-known Loc ↑", "cells"]
-    return Table(f"{study.name}: marginal effects of {name.replace('_', ' ')}", header, rows, notes)
 
 
 def _other_geometry(names: Sequence[str], records: Sequence[Record]) -> list[str]:

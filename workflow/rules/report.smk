@@ -33,7 +33,7 @@ rule figures:
         "../../environment.yml"
     params:
         all_keys=all_keys,
-        sources=sources.digest("eil.report.figures"),
+        sources=sources.digest("eil.report.draw"),
         eil=EIL,
     message:
         "figures of {STUDY.name}"
