@@ -34,9 +34,9 @@ def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) 
     )
 
 
-def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT) -> str:
+def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280) -> str:
     with snakemake(folder, *arguments, root=root) as process:
-        output = process.communicate(timeout=280)[0]
+        output = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, output
     return output
 

@@ -53,7 +53,12 @@ def write(study: Study, records: Sequence[Record], planned: int, further_notes: 
         f"{name}.{suffix}": text
         for name, table in tables.items()
         if any(isinstance(value, Value) for row in table.rows for value in row)
-        for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex()))
+        for suffix, text in (
+            ("csv", table.csv()),
+            ("md", table.markdown()),
+            ("tex", table.latex()),
+            ("html", table.html()),
+        )
     }
 
 

@@ -19,7 +19,7 @@ Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Lo
 
 
 def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
-    """Write timings of one device as CSV, Markdown and figures, and all of them as timing.json; the CSV's path.
+    """Write timings of one device as CSV, Markdown and figures, and as timing.json and timing.html; the CSV's path.
 
     Args:
         found: what was timed.
@@ -43,7 +43,8 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
     with replacing(path) as beside:
         pd.DataFrame([row(each) for each in found]).to_csv(beside, index=False)
     write_text(path.with_suffix(".md"), table(found, notes).markdown())
-    timing_figures.write(found, accuracy, folder / stem)
+    drawn = timing_figures.write(found, accuracy, folder / stem)
+    write_text(folder / "timing.html", table(found, notes).html(drawn))
     write_json(folder / "timing.json", {"provenance": where, "rows": [asdict(each) for each in found]})
     return path
 

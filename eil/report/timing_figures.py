@@ -17,11 +17,14 @@ matplotlib.use("agg")
 Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Loc
 
 
-def write(found: Sequence[Timing], accuracy: Accuracy, stem: Path) -> None:
-    """Write every figure as ``{stem}-{name}``."""
+def write(found: Sequence[Timing], accuracy: Accuracy, stem: Path) -> list[Path]:
+    """Write every figure as ``{stem}-{name}``; the paths of the PNG files."""
+    paths = []
     with plt.rc_context(figures.STYLE):
         for name, figure in drawn(found, accuracy).items():
             figures.save(figure, stem.with_name(f"{stem.name}-{name}"))
+            paths.append(stem.with_name(f"{stem.name}-{name}.png"))
+    return paths
 
 
 def drawn(found: Sequence[Timing], accuracy: Accuracy) -> dict[str, Figure]:

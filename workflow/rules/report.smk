@@ -5,7 +5,13 @@ rule tables:
     input:
         every("record.json"),
     output:
-        directory(f"{RESULTS}/tables"),
+        report(
+            directory(f"{RESULTS}/tables"),
+            patterns=["{table}.html"],
+            category="Tables",
+            labels={"table": "{table}"},
+            caption="../report/table.rst",
+        ),
         f"{RESULTS}/records.parquet",
     log:
         f"{RESULTS}/tables.log",
@@ -26,7 +32,13 @@ rule figures:
         every("record.json"),
         every("examples.npz"),
     output:
-        directory(f"{RESULTS}/figures"),
+        report(
+            directory(f"{RESULTS}/figures"),
+            patterns=["{figure}.png"],
+            category="Figures",
+            labels={"figure": "{figure}"},
+            caption="../report/figure.rst",
+        ),
     log:
         f"{RESULTS}/figures.log",
     conda:

@@ -5,6 +5,12 @@ rule timing:
     input:
         sorted({f"results/data/{run.cache}/dataset.json" for run in RUNS.values()}),
     output:
+        report(
+            f"{RESULTS}/timing/timing.html",
+            category="Timing",
+            labels={"what": "every method"},
+            caption="../report/timing.rst",
+        ),
         f"{RESULTS}/timing/timing.json",
     log:
         f"{RESULTS}/timing.log",
@@ -29,7 +35,12 @@ rule profile_run:
     input:
         images,
     output:
-        f"{RESULTS}/profile/{{run}}/profile.md",
+        report(
+            f"{RESULTS}/profile/{{run}}/profile.html",
+            category="Profiles",
+            labels={"run": "{run}"},
+            caption="../report/profile.rst",
+        ),
         f"{RESULTS}/profile/{{run}}/trace.json.gz",
     log:
         f"{RESULTS}/profile/{{run}}/profile.log",
@@ -53,7 +64,7 @@ rule profile_run:
 rule profile:
     input:
         [
-            f"{RESULTS}/profile/{run.name}/profile.md"
+            f"{RESULTS}/profile/{run.name}/profile.html"
             for run in {
                 run.backbone: run
                 for run in reversed(RUNS.values())
