@@ -15,6 +15,9 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
     params:
         key=key,
         protocols=STUDY.protocols,

@@ -11,6 +11,9 @@ rule tables:
         f"{RESULTS}/tables.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         all_keys=all_keys,
         eil=EIL,
@@ -30,6 +33,9 @@ rule figures:
         f"{RESULTS}/figures.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         all_keys=all_keys,
         eil=EIL,

@@ -13,6 +13,8 @@ rule timing:
     threads: workflow.cores
     resources:
         gpu=all_gpus,
+        mem_mb=32000,
+        runtime=240,
     params:
         all_keys=all_keys,
         eil=EIL,
@@ -36,6 +38,8 @@ rule profile_run:
     threads: workflow.cores
     resources:
         gpu=all_gpus,
+        mem_mb=32000,
+        runtime=240,
     params:
         key=key,
         eil=EIL,

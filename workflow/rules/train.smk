@@ -15,6 +15,8 @@ rule train:
     threads: 1
     resources:
         gpu=1,
+        mem_mb=16000,
+        runtime=1440,
     params:
         key=key,
         eil=EIL,
@@ -37,6 +39,8 @@ rule localize:
     threads: 1
     resources:
         gpu=1,
+        mem_mb=16000,
+        runtime=240,
     params:
         key=key,
         eil=EIL,
