@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench bench-compare clean
+.PHONY: demo test test-slurm lint bench bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
 
 test: .venv/ready  ## set up, and run the tests
 	pytest -n 2
+
+test-slurm: .venv/slurm  ## as root, 9 minutes: a study on a one-node SLURM, which is brought up and taken down
+	EIL_SLURM=1 pytest tests/cluster
 
 lint: .venv/ready
 	ruff check .
@@ -28,6 +31,10 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	touch $@
+
+.venv/slurm: .venv/ready
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
 	touch $@
 
 clean:
