@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow lint bench bench-gpu bench-compare clean
+.PHONY: demo test test-slow test-slurm lint bench bench-gpu bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -13,6 +13,9 @@ test: .venv/ready  ## set up, and run the tests
 
 test-slow: .venv/ready  ## kills at random moments, long fuzzing: minutes
 	pytest -n 2 -m slow
+
+test-slurm: .venv/slurm  ## as root, 9 minutes: a study on a one-node SLURM, which is brought up and taken down
+	EIL_SLURM=1 pytest tests/cluster
 
 lint: .venv/ready
 	ruff check .
@@ -34,6 +37,10 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	touch $@
+
+.venv/slurm: .venv/ready
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
 	touch $@
 
 clean:

@@ -202,6 +202,17 @@ def test_the_program_explains_itself() -> None:
     assert (process.returncode, process.stderr) == (1, "eil: study smoke: has no run vgg_small-eil-seed9\n")
 
 
+def test_a_cluster_is_told_what_every_rule_needs() -> None:
+    rules = {}
+    for path in (ROOT / "workflow" / "rules").iterdir():
+        for text in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            rules[text.split(":")[0]] = text
+    sent = {name for name, text in rules.items() if "shell:" in text and name != "partial"}
+    assert {name for name, text in rules.items() if {"mem_mb=", "runtime="} <= set(re.findall(r"\w+=", text))} == sent
+    profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
+    assert set(profile["set-resources"]) <= sent
+
+
 @pytest.mark.parametrize("name", ["Snakefile", *sorted(p.name for p in (ROOT / "workflow" / "rules").iterdir())])
 def test_no_rule_file_has_a_lambda(name: str) -> None:
     path = ROOT / name if name == "Snakefile" else ROOT / "workflow" / "rules" / name

@@ -14,6 +14,9 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
     params:
         key=key,
         sources=sources_of("evaluate"),

@@ -17,6 +17,9 @@ rule tables:
         f"{RESULTS}/tables.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         all_keys=all_keys,
         sources=sources.digest("eil.report.analysis"),
@@ -43,6 +46,9 @@ rule figures:
         f"{RESULTS}/figures.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         all_keys=all_keys,
         sources=sources.digest("eil.report.draw"),

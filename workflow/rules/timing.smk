@@ -19,6 +19,8 @@ rule timing:
     threads: workflow.cores
     resources:
         gpu=all_gpus,
+        mem_mb=32000,
+        runtime=240,
     params:
         all_keys=all_keys,
         sources=all_sources,
@@ -49,6 +51,8 @@ rule profile_run:
     threads: workflow.cores
     resources:
         gpu=all_gpus,
+        mem_mb=32000,
+        runtime=240,
     params:
         key=key,
         sources=sources_of("train"),

@@ -15,6 +15,8 @@ rule train:
     threads: 1
     resources:
         gpu=devices,
+        mem_mb=16000,
+        runtime=1440,
     params:
         key=key,
         sources=sources_of("train"),
@@ -38,6 +40,8 @@ rule localize:
     threads: 1
     resources:
         gpu=1,
+        mem_mb=16000,
+        runtime=240,
     params:
         key=key,
         sources=sources_of("localize"),
