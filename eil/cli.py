@@ -87,6 +87,11 @@ def _verify_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--retrain", action="store_true", help="train from scratch, instead of scoring the kept maps")
 
 
+def _show_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--image", help="id of a test image, whose map and boxes are drawn")
+    sub.add_argument("--out", type=Path, help="where to draw it (default: RESULTS/shown/RUN-IMAGE.png)")
+
+
 def _clean_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--maps", action="store_true", help="maps of finished runs too (localizing makes them again)")
     sub.add_argument("--weights", action="store_true", help="weights too (only training makes them again)")
@@ -121,15 +126,17 @@ _PER_STUDY: tuple[Command, ...] = (
     commands.sheet,
     commands.measure,
     commands.profile,
+    commands.status,
     commands.aggregate,
     commands.clean,
     commands.figures,
 )
-_PER_RUN: tuple[Command, ...] = (commands.train, commands.localize, commands.evaluate, commands.verify)
+_PER_RUN: tuple[Command, ...] = (commands.train, commands.localize, commands.evaluate, commands.show, commands.verify)
 _OPTIONS: dict[Command, Callable[[argparse.ArgumentParser], None]] = {
     commands.plan: _plan_options,
     commands.prepare: _prepare_options,
     commands.measure: _time_options,
+    commands.show: _show_options,
     commands.verify: _verify_options,
     commands.clean: _clean_options,
     commands.profile: _profile_options,

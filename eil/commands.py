@@ -87,6 +87,28 @@ def evaluate(args: argparse.Namespace) -> None:
     _step(args, partial(step, names=_study(args).protocols))
 
 
+def status(args: argparse.Namespace) -> None:
+    """Say how far a study is: runs done, running, failed and to do, and the time that is left."""
+    from eil.report import terminal
+
+    print("\n".join(terminal.status(_study(args).runs(), args.results / "runs")))
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print a run's record readably; with --image, draw its map and boxes."""
+    from eil import at_work
+    from eil.report import examples, terminal
+
+    run = _study(args).run(args.run)
+    found = at_work.collect([run], args.results / "runs")
+    if not found:
+        raise InputError(f"{run.name}: has no record yet; `eil status {args.study}` says how far it is")
+    print("\n".join(terminal.shown(found[0])))
+    if args.image:
+        path = args.out or args.results / "shown" / f"{run.name}-{args.image.replace('/', '_')}.png"
+        print(examples.draw_one(found[0], args.image, args.data / run.cache, args.results / "runs" / run.name, path))
+
+
 def verify(args: argparse.Namespace) -> None:
     """Compute a finished run's metrics again, from its maps or from scratch, and say whether they match."""
     from eil import verify as verifies
@@ -139,7 +161,7 @@ def figures(args: argparse.Namespace) -> None:
 
     study = _study(args)
     found = at_work.collect(study.runs(), args.results / "runs")
-    draw.write([record for record in found if record.status == "done"], args.results)
+    draw.write([record for record in found if record.status == "done"], args.results, args.data)
     print(f"figures in {args.results / 'figures'}")
 
 

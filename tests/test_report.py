@@ -246,7 +246,7 @@ def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Recor
 
 def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) -> None:
     assert analysis.write(study, [], 0, []) == {}
-    draw.write([], tmp_path)
+    draw.write([], tmp_path, tmp_path)
     assert not list((tmp_path / "figures").iterdir())
 
 
@@ -282,7 +282,7 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
             "true": np.tile([2.0, 2, 6, 6], (4, 1)),
         }
         write_arrays(tmp_path / "runs" / record.run.name / "examples.npz", arrays | views)
-    draw.write(made_up, tmp_path)
+    draw.write(made_up, tmp_path, tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     stems = ["thresholds", "training", "part_coverage"]
     stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from eil import machine
 from eil.data import cache
 from eil.data.cache import Cached
-from eil.evaluation import boxes, curves, errors, maps, masks, metrics, protocols, statistics
+from eil.evaluation import boxes, curves, errors, looks, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Policy, Protocol
 from eil.files import InputError, read_arrays, read_json, write_arrays
@@ -71,7 +71,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         provenance=machine.provenance()
         | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]},
     )
-    write_arrays(folder / "examples.npz", _examples(arrays, test, side, protocol, level))
+    write_arrays(folder / "examples.npz", looks.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
     shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
     _log.info("%s: %s", run.name, shown)
@@ -153,23 +153,3 @@ def _mistakes(
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
     return {f"history.{key}": [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
-
-
-def _examples(arrays: Arrays, split: Cached, side: int, protocol: Protocol, level: int | metrics.Ints) -> Arrays:
-    """What the qualitative figure shows of the chosen test images, in the S x S frame."""
-    chosen = arrays["examples"]
-    levels = np.broadcast_to(level, len(split.ids))
-    images = {int(i): maps.to_8_bit(arrays["test_maps"][i], side, protocol) for i in chosen}
-    views = {
-        name: np.stack([maps.to_8_bit(view, side, protocol) for view in array])
-        for name, array in arrays.items()
-        if name.startswith("view_")
-    }
-    return {
-        "ids": np.array([split.ids[i] for i in chosen]),
-        "images": np.stack([split.images[i] for i in chosen]),
-        "maps": np.stack(list(images.values())),
-        "predicted": np.stack([boxes.largest_box(image, int(levels[i])) for i, image in images.items()]),
-        "true": np.stack([split.boxes[i][0] for i in chosen]),
-        **views,
-    }

@@ -1,5 +1,6 @@
 """Every figure of a study, as PNG and SVG, from its records and what evaluating kept beside them."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -7,29 +8,33 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from eil.files import read_arrays, replacing
+from eil.evaluation import looks
+from eil.files import InputError, read_arrays, replacing
 from eil.records import Record
 from eil.report import ablation, bars, examples, figures
 from eil.report.cells import Cell, chosen, group
 from eil.report.figures import STYLE, save
 from eil.report.tables import gamma_sigma_grids
 
+_log = logging.getLogger(__name__)
 
-def write(records: Sequence[Record], results: Path) -> None:
+
+def write(records: Sequence[Record], results: Path, data: Path) -> None:
     """Draw every figure that the records allow into ``results/figures``, whole or not at all.
 
     Args:
         records: of a study, done.
-        results: its folder, which has ``runs/{run}/examples.npz`` too.
+        results: its folder, which has ``runs/{run}/examples.npz`` too, and maps if they were kept.
+        data: folder in which the decoded images' folders are; some figures need them.
     """
     cells = [cell for cell in group(records) if not cell.control]
     with replacing(results / "figures") as beside, plt.rc_context(STYLE):
         beside.mkdir()
-        for name, drawn in _drawn(cells, results / "runs"):
+        for name, drawn in _drawn(cells, results / "runs", data):
             save(drawn(), beside / name)
 
 
-def _drawn(cells: Sequence[Cell], runs: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
+def _drawn(cells: Sequence[Cell], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Name of each figure and what draws it."""
     if not cells:
         return
@@ -46,6 +51,23 @@ def _drawn(cells: Sequence[Cell], runs: Path) -> Iterator[tuple[str, Callable[[]
         inside = {cell: found for cell, found in shown.items() if examples.views_of(found)}
         if inside:
             yield f"views_{backbone}", partial(examples.qualitative, inside, views=True)
+        if len(own) > 1:
+            yield from _picked(own, runs, data)
+
+
+def _picked(own: Sequence[Cell], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Images that were picked by how well the methods do on them, if maps and images are still there."""
+    try:
+        for name, positions in examples.picks(own, runs).items():
+            first = [cell.records[0] for cell in own]
+            folders = [(data / record.run.cache, runs / record.run.name) for record in first]
+            shown = {
+                cell: looks.of_run(record, *where, positions)
+                for cell, record, where in zip(own, first, folders, strict=True)
+            }
+            yield f"examples_{own[0].backbone}_{name}", partial(examples.qualitative, shown)
+    except InputError as error:
+        _log.info("no picked examples: %s", error)
 
 
 def _of_scores(best: Sequence[Cell]) -> Iterator[tuple[str, Callable[[], Figure]]]:

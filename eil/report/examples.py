@@ -1,6 +1,7 @@
 """Figures of images: each method's map, its box and the true one, and what it erased."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from eil.report.cells import Cell
-from eil.report.figures import caption
+from eil.data import cache
+from eil.evaluation import looks
+from eil.files import InputError
+from eil.records import Record
+from eil.report.cells import Cell, group
+from eil.report.figures import STYLE, caption, save
 
 TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
 EXAMPLES_SHOWN = 6
@@ -34,7 +39,7 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
     figure, grid = plt.subplots(
         len(rows),
         len(columns),
-        figsize=(1.15 * len(columns), 1.15 * len(rows) + 0.6),
+        figsize=(max(1.15 * len(columns), 3.0), 1.15 * len(rows) + 0.6),
         squeeze=False,
         layout="constrained",
     )
@@ -53,6 +58,39 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
     labels = ", ".join(cell.label for cell in cells)
     caption(figure, f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)")
     return figure
+
+
+def picks(cells: Sequence[Cell], runs: Path, count: int = EXAMPLES_SHOWN) -> dict[str, list[int]]:
+    """Positions of the test images that the methods' first repetitions get best and worst, and disagree on most.
+
+    Args:
+        cells: contestants on one backbone, two or more.
+        runs: in which their runs' folders are.
+        count: of each.
+    """
+    found = np.stack([looks.overlaps(cell.records[0], runs / cell.records[0].run.name) for cell in cells])  # (M, N)
+    mean, apart = found.mean(axis=0), np.abs(found[0] - found[1])
+    order = np.argsort(mean, kind="stable")
+    return {
+        "best": order[::-1][:count].tolist(),
+        "worst": order[:count].tolist(),
+        f"{cells[0].method}_against_{cells[1].method}": np.argsort(-apart, kind="stable")[:count].tolist(),
+    }
+
+
+def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -> Path:
+    """Draw one test image of a run as :func:`qualitative` does, to ``path``, a PNG file; the path.
+
+    Raises:
+        InputError: no such image, or no maps any more.
+    """
+    ids = cache.open_split(data, "test").ids
+    if image not in ids:
+        raise InputError(f"--image {image}: not among the {len(ids)} test images, of which {ids[0]} is the first")
+    (cell,) = group([record])
+    with plt.rc_context(STYLE):
+        save(qualitative({cell: looks.of_run(record, data, folder, [ids.index(image)])}), path.with_suffix(""))
+    return path.with_suffix(".png")
 
 
 def views_of(own: Mapping[str, Any]) -> list[str]:
