@@ -32,6 +32,7 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         trace = {"step": step, "key": run.key, "host": platform.node(), "process": os.getpid(), "started": started}
         write_json(folder / _TRACE, trace)
+        (folder / "failure.json").unlink(missing_ok=True)  # of an earlier try
         try:
             with _logged(folder / f"{step}.log"):
                 yield
@@ -42,7 +43,6 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
             raise
         finally:  # not reached by a killed process
             (folder / _TRACE).unlink(missing_ok=True)
-        (folder / "failure.json").unlink(missing_ok=True)
 
 
 def collect(runs: Iterable[Run], folder: Path) -> list[Record]:

@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--data", type=Path, help="decoded images of all studies (default: results/data)")
         sub.add_argument("--data-root", type=Path, help="where the data set lies (else dataset.root, or EIL_DATA)")
     _score_options(steps.add_parser("score", help=commands.score.__doc__, description=commands.score.__doc__))
+    _compare_options(steps.add_parser("compare", help=commands.compare.__doc__, description=commands.compare.__doc__))
     about = steps.add_parser("data", help="What there is to say of a data set.").add_subparsers(required=True)
     audit = commands.data_check
     _check_options(about.add_parser("check", help=audit.__doc__, description=audit.__doc__))
@@ -90,6 +91,17 @@ def _verify_options(sub: argparse.ArgumentParser) -> None:
 def _show_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--image", help="id of a test image, whose map and boxes are drawn")
     sub.add_argument("--out", type=Path, help="where to draw it (default: RESULTS/shown/RUN-IMAGE.png)")
+
+
+def _boxes_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, help="file (default: boxes.json in the run's folder)")
+
+
+def _compare_options(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(command=commands.compare)
+    sub.add_argument("first", type=Path, help="a study's folder of results")
+    sub.add_argument("second", type=Path, help="another's, or the same study's at another commit")
+    sub.add_argument("--out", type=Path, help="folder for compare.md, .csv and .tex (default: print it)")
 
 
 def _clean_options(sub: argparse.ArgumentParser) -> None:
@@ -131,12 +143,20 @@ _PER_STUDY: tuple[Command, ...] = (
     commands.clean,
     commands.figures,
 )
-_PER_RUN: tuple[Command, ...] = (commands.train, commands.localize, commands.evaluate, commands.show, commands.verify)
+_PER_RUN: tuple[Command, ...] = (
+    commands.train,
+    commands.localize,
+    commands.evaluate,
+    commands.show,
+    commands.boxes,
+    commands.verify,
+)
 _OPTIONS: dict[Command, Callable[[argparse.ArgumentParser], None]] = {
     commands.plan: _plan_options,
     commands.prepare: _prepare_options,
     commands.measure: _time_options,
     commands.show: _show_options,
+    commands.boxes: _boxes_options,
     commands.verify: _verify_options,
     commands.clean: _clean_options,
     commands.profile: _profile_options,

@@ -64,9 +64,11 @@ def prepare(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train one run, or go on with it."""
+    from functools import partial
+
     from eil.train import train as step
 
-    _step(args, step, gpus=lambda run: run.recipe.devices)
+    _step(args, partial(step, logger=_study(args).logger), gpus=lambda run: run.recipe.devices)
 
 
 def localize(args: argparse.Namespace) -> None:
@@ -107,6 +109,35 @@ def show(args: argparse.Namespace) -> None:
     if args.image:
         path = args.out or args.results / "shown" / f"{run.name}-{args.image.replace('/', '_')}.png"
         print(examples.draw_one(found[0], args.image, args.data / run.cache, args.results / "runs" / run.name, path))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Hold the scores of two studies, or of one at two commits, against each other."""
+    from eil.report import compare as compares
+
+    ours, theirs = (compares.read(folder) for folder in (args.first, args.second))
+    table = compares.compare(ours, theirs, (str(args.first), str(args.second)))
+    if args.out:
+        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
+            write_text(args.out / f"compare.{suffix}", text)
+    print(table.markdown(), end="")
+
+
+def boxes(args: argparse.Namespace) -> None:
+    """Write a run's predicted boxes as COCO results (JSON)."""
+    import json
+
+    from eil import at_work
+    from eil.report import coco
+
+    run = _study(args).run(args.run)
+    folder = args.results / "runs" / run.name
+    found = [each for each in at_work.collect([run], args.results / "runs") if each.status == "done"]
+    if not found:
+        raise InputError(f"{run.name}: has no scores yet; `eil evaluate` makes them")
+    path = args.out or folder / "boxes.json"
+    write_text(path, json.dumps(coco.coco(found[0], args.data / run.cache, folder)) + "\n")
+    print(path)
 
 
 def verify(args: argparse.Namespace) -> None:

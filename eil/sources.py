@@ -15,13 +15,18 @@ _OWN = ("eil", "baselines")
 
 
 @functools.cache
-def digest(*modules: str) -> str:
-    """Hash of these modules and of all that they import of their own packages, as they were when first asked for."""
+def digest(*modules: str, without: str = "") -> str:
+    """Hash of these modules and of all that they import of their own packages, as they were when first asked for.
+
+    Args:
+        modules: by name.
+        without: a package that is left out, with what it alone imports.
+    """
     found: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        path = None if name in found else _path(name)
+        path = None if name in found or f"{name}.".startswith(f"{without}.") else _path(name)
         if path is None:
             continue
         found[name] = _meaning(path)

@@ -10,7 +10,7 @@ checked against backbones (:func:`Study.plan`), which happens once, before the f
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -22,6 +22,10 @@ from eil.settings import SettingError, Unsuitable, check, problems
 
 T = TypeVar("T", bound=BaseModel)
 RESERVED = ("preset", "recipe")
+Column = Literal[
+    "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "MaxBoxAccV2", "Top-1 Cls", "Top-5 Cls", "PxAP", "pixel IoU",
+    "Top-1 Loc (oracle)", "GT-known Loc (oracle)", "MaxBoxAccV2 (oracle)",
+]  # fmt: skip
 
 
 class BackboneChoice(Strict):
@@ -46,6 +50,8 @@ class Study(Strict):
         preset: for every method that has none of its own.
         protocols: how maps are scored; tables are the first one's, the others are compared in one of their own.
         time_limit: minutes that a step of a run may take; one that takes longer has failed.
+        logger: "tensorboard" to write every epoch's losses for it too.
+        columns: of the main table (default: the field's).
         controls: maps that need no training, put in the place of the first method's (default: all installed).
     """
 
@@ -56,6 +62,8 @@ class Study(Strict):
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
+    logger: Literal["tensorboard"] | None = None
+    columns: tuple[Column, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("honest",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(plugins.available(plugins.CONTROLS)))

@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from eil import backbones, checkpoint, depends, interrupt, machine, step
+from eil import backbones, checkpoint, depends, interrupt, machine, processes, step
 from eil.checkpoint import State
 from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
+from eil.logger import Logger
 from eil.method import Method
 from eil.run import Recipe, Run
 
@@ -36,13 +37,14 @@ class NotFinite(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-def train(run: Run, data: Path, folder: Path) -> None:
+def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None:
     """Train a run, or go on with it.
 
     Args:
         run: what to train.
         data: folder of the decoded images.
         folder: the run's folder.
+        logger: see :class:`eil.logger.Logger`.
 
     Raises:
         NotFinite: the loss is no number any more; the step and the parts are named.
@@ -53,7 +55,7 @@ def train(run: Run, data: Path, folder: Path) -> None:
     started = time.monotonic()
     meter = machine.Meter()
     with interrupt.deferred() as due, _not_exact() as inexact:
-        training = _Training(run, data, folder, due)
+        training = _Training(run, data, folder, due, Logger(logger if processes.rank() == 0 else None, folder))
         try:
             training.finish()
         except torch.OutOfMemoryError as error:
@@ -108,8 +110,8 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
 class _Training:
     """A training under way: all that its steps need, and where it stands."""
 
-    def __init__(self, run: Run, data: Path, folder: Path, due: Callable[[], bool]) -> None:
-        self.run, self.folder, self.due = run, folder, due
+    def __init__(self, run: Run, data: Path, folder: Path, due: Callable[[], bool], logger: Logger) -> None:
+        self.run, self.folder, self.due, self.logger = run, folder, due, logger
         self.fabric, self.model, self.optimizer = step.set_up(run, data)
         own = self.model.module
         self.began_with = {"pretrained_sha256": backbones.fingerprint(own.backbone)} if run.pretrained else {}
@@ -122,6 +124,7 @@ class _Training:
         while not _finished(state, recipe):
             self._epoch()
             self._save()
+            self.logger.write(state.history[-1])
             if self._told(look=True) and not _finished(state, recipe):
                 interrupt.leave()
 

@@ -25,11 +25,27 @@ MAIN = {
     "MaxBoxAccV2 (oracle) ↑": "test.oracle.max_box_acc_v2",
 }
 METRIC = MAIN["GT-known Loc ↑"]
+FURTHER = {
+    "Top-5 Loc ↑": "test.own.top5_loc",
+    "Top-5 Cls ↑": "test.own.top5_cls",
+    "Top-1 Loc (oracle) ↑": "test.oracle.top1_loc",
+    "PxAP ↑": "test.px_ap",
+    "pixel IoU ↑": "test.pixel_iou",
+}
 _CSS = (
     "body{font:14px sans-serif;margin:2em}h1{font-size:18px}table{border-collapse:collapse}"
     "th,td{padding:.25em .8em;text-align:left;white-space:nowrap}tr:first-child{border-bottom:1px solid}"
     "table{border-top:2px solid;border-bottom:2px solid}li{color:#555;max-width:60em}img{max-width:100%}"
 )
+
+
+def columns_of(study: Study) -> dict[str, str]:
+    """The main table's columns, column -> metric: those that the study names, or the field's."""
+    if study.columns is None:
+        return MAIN
+    known = MAIN | FURTHER
+    by_name = {name.removesuffix(" ↑"): name for name in known}
+    return {by_name[name]: known[by_name[name]] for name in study.columns}
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,9 @@ def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Tab
             f"controls learn nothing: their own maps with the classification of {', '.join(sorted(borrowed))}; none is "
             "compared for the best; the oracle box is the true one, random class the map of another class"
         )
-    table = cells_table(f"{study.name}: methods on {study.dataset.subject}", contestants, MAIN, [*notes, *note])
+    table = cells_table(
+        f"{study.name}: methods on {study.dataset.subject}", contestants, columns_of(study), [*notes, *note]
+    )
     return _beside_published(table, study, contestants)
 
 
@@ -153,7 +171,7 @@ def _as_published(study: Study, cell: Cell) -> bool:
 
 def grid_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
     """Every cell of the grid."""
-    return cells_table(f"{study.name}: every setting on {study.dataset.subject}", cells, MAIN, notes)
+    return cells_table(f"{study.name}: every setting on {study.dataset.subject}", cells, columns_of(study), notes)
 
 
 def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[str, Table]:

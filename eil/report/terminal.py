@@ -31,9 +31,8 @@ def status(runs: Sequence[Run], folder: Path) -> list[str]:
     failed = [record for record in found.values() if record.status == "failed"]
     running = [run.name for run in runs if run.name not in found and at_work.is_busy(folder / run.name)]
     todo = len(runs) - len(found) - len(running)
-    lines = [
-        f"{len(found) - len(failed)} of {len(runs)} runs done, {len(running)} running, {len(failed)} failed, {todo} to do"
-    ]
+    done = len(found) - len(failed)
+    lines = [f"{done} of {len(runs)} runs done, {len(running)} running, {len(failed)} failed, {todo} to do"]
     lines += [f"running: {name}: {_at(folder / name)}" for name in running]
     lines += [f"failed in {record.step or '?'}: {record.run.name}: {record.error}" for record in failed[:_MOST]]
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
@@ -41,9 +40,7 @@ def status(runs: Sequence[Run], folder: Path) -> list[str]:
     left = sum(run.control is None and run.name not in found for run in runs)
     if taken and left:
         hours = left * sum(taken) / len(taken) / 3600
-        lines.append(
-            f"{left} trainings are left, {hours:.1f} hours one after the other at the mean of those that are done"
-        )
+        lines.append(f"{left} trainings are left, {hours:.1f} hours in turn at the mean of those that are done")
     if failed:
         lines.append("the command that began the study tries the failed ones again")
     return lines

@@ -1,0 +1,69 @@
+"""Two studies, or the same at two commits, side by side: what changed, and whether that can be told from chance."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eil import records
+from eil.evaluation import statistics
+from eil.files import InputError
+from eil.records import Record
+from eil.report.cells import Cell, difference, group, interval
+from eil.report.tables import MAIN, Table, Value
+
+_COLUMNS = {name: metric for name, metric in MAIN.items() if metric.startswith("test.own.")}
+
+
+def read(folder: Path) -> list[Record]:
+    """Every record under a study's folder of results, of whatever settings and version.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [records.read(path) for path in sorted(folder.glob("runs/*/record.json"))]
+    if not found:
+        raise InputError(f"{folder}: no records (runs/*/record.json); give a study's folder of results")
+    return found
+
+
+def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, str]) -> Table:
+    """What both have: each score in both, and the difference with its 95 % interval, paired by images and repetitions.
+
+    Args:
+        ours: records of the first study.
+        theirs: of the second.
+        names: of both, for the header.
+
+    Raises:
+        InputError: they have nothing in common.
+    """
+    pairs = [(a, b) for a in group(ours) for b in group(theirs) if _same(a, b)]
+    if not pairs:
+        raise InputError(f"{names[0]} and {names[1]} have no backbone and method with the same settings in common")
+    paired = _images(ours) == _images(theirs)
+    rows: list[list[str | Value]] = []
+    for a, b in pairs:
+        for name, metric in _COLUMNS.items():
+            if not (a.has(metric) and b.has(metric)):
+                continue
+            runs = difference(b, a, metric) if paired else None
+            change = "–" if runs is None else Value(*statistics.interval(runs))
+            told = "" if runs is None else f"{statistics.p_value(runs):.3f}"
+            scores = [Value(*interval(cell, metric)) for cell in (a, b)]
+            rows.append([a.backbone, a.label, name, *scores, change, told])
+    header = ["Backbone", "Method", "Score", *names, "second less first", "p"]
+    notes = ["percent ± half-width of the 95 % interval over images and seeds; p: not corrected for their number"]
+    notes += [] if paired else ["the test images are not the same: differences have no interval"]
+    notes += [f"{name}: commit {', '.join(_commits(found))}" for name, found in zip(names, (ours, theirs), strict=True)]
+    return Table(f"{names[0]} and {names[1]}", header, rows, notes)
+
+
+def _same(one: Cell, other: Cell) -> bool:
+    return (one.backbone, one.label) == (other.backbone, other.label)
+
+
+def _images(found: Sequence[Record]) -> set[str]:
+    return {str(record.provenance.get("data_sha256")) for record in found if record.status == "done"}
+
+
+def _commits(found: Sequence[Record]) -> list[str]:
+    return sorted({str(record.provenance.get("commit")) for record in found})
