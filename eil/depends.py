@@ -1,10 +1,9 @@
 """What the steps depend on: the sources of each, the method's and the backbone's among them (:mod:`eil.sources`)."""
 
 import functools
-from importlib.metadata import entry_points
 from typing import Final
 
-from eil import backbones, plugins
+from eil import backbones, data, plugins
 from eil.plugins import Group
 from eil.run import Run
 from eil.sources import digest
@@ -14,7 +13,7 @@ STEPS: Final = {"train": "eil.train", "localize": "eil.localize", "evaluate": "e
 
 def of_prepare(dataset: str) -> str:
     """Hash of what decodes a data set's images."""
-    return digest("eil.data.cache", f"eil.data.{dataset}")
+    return digest("eil.data.cache", data.module_of(dataset) or "")
 
 
 def of_step(step: str, run: Run) -> str:
@@ -27,11 +26,11 @@ def of_step(step: str, run: Run) -> str:
     if step == "evaluate":
         return digest(STEPS[step])
     control = [_module(plugins.CONTROLS, run.control)] if run.control and step == "localize" else []
-    modules = (STEPS[step], _module(plugins.METHODS, run.method), backbones.BUILDERS[run.backbone], *control)
+    modules = (STEPS[step], _module(plugins.METHODS, run.method), backbones.module_of(run.backbone), *control)
     # The curves that localizing makes meanwhile say themselves what they depend on (eil.evaluation.curves.stamp).
     return digest(*modules, without="eil.evaluation")
 
 
 @functools.cache
 def _module(group: Group, name: str) -> str:
-    return next((entry.module for entry in entry_points(group=group, name=name)), "")
+    return plugins.module(group, name) or ""

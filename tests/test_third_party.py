@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from eil import records
+from eil.evaluation import protocols
+from eil.evaluation.score import MaxBoxAcc
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = Path(__file__).parent / "example_method"
@@ -70,3 +73,46 @@ def test_the_readme_shows_it_as_it_is() -> None:
     assert f"```python\n{code}```" in (ROOT / "README.md").read_text()
     lines = [line for line in code.splitlines() if line]
     assert len(lines) <= 15
+
+
+def test_a_backbone_and_a_data_set_run_in_a_study(environment: dict[str, str], tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    study = re.search(r"```yaml\n(name: mine.*?)```", text, re.DOTALL)
+    assert study
+    (tmp_path / "mine.yaml").write_text(study[1] + "seeds: 1\ncontrols: []\n")
+    where = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
+
+    def eil(*arguments: str) -> str:
+        command = [sys.executable, "-m", "eil", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    path = str(tmp_path / "mine.yaml")
+    assert "tiny_net-random_erasing-rate0.3-seed0" in eil("check", path)
+    eil("prepare", path, *where)
+    for step in ("train", "localize", "evaluate"):
+        eil(step, path, "tiny_net-random_erasing-rate0.1-seed0", *where)
+    assert "tiny_net: 3 trainings" in eil("plan", path, "--rates")
+    assert "squares" in eil("data", "check", "squares", "--out", str(tmp_path))
+    record = records.read(tmp_path / "results/runs/tiny_net-random_erasing-rate0.1-seed0/record.json")
+    assert record.provenance["images"] == 10
+    assert record.training["sources"]
+
+
+@pytest.mark.parametrize("name", ["tiny_net", "squares"])
+def test_the_documentation_shows_them_as_they_are(name: str) -> None:
+    code = (EXAMPLE / f"{name}.py").read_text().split('"""\n\n', 1)[1]
+    assert f"```python\n{code}```" in (ROOT / "docs" / "extending.md").read_text()
+
+
+def test_the_documented_protocol_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    block = re.search(r"```yaml\n(top-half:.*?)```", text, re.DOTALL)
+    assert block
+    ((name, content),) = yaml.safe_load(block[1]).items()
+    known = protocols.read()
+    monkeypatch.setattr(protocols, "read", lambda: known | {name: protocols.Protocol.model_validate(content)})
+    metric = MaxBoxAcc(name, side=8)
+    metric.update(np.pad(np.ones((1, 4, 4)), ((0, 0), (2, 2), (2, 2))), [np.array([[2.0, 2, 6, 6]])])
+    assert metric.compute(metric)["gt_known_loc"] == 100

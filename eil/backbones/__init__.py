@@ -1,6 +1,7 @@
 """Backbones: networks cut into named stages, so that a method can step in between any two.
 
-Each file adds the builders of one family to :data:`BUILDERS`. A backbone ends with its last feature map; the
+Each file adds the builders of one family to :data:`BUILDERS`; another package adds its own by an entry point in the
+group ``eil.backbones``. A backbone ends with its last feature map; the
 localization head (:mod:`eil.cam`) follows. Wherever a stage is asked for, its name or a prefix of it is
 meant: ``layer3`` is the last of ``layer3_0`` … ``layer3_5``.
 """
@@ -18,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from eil import plugins
 from eil.files import InputError
 from eil.run import Pretrained
 from eil.settings import SettingError, Unsuitable
@@ -159,9 +161,7 @@ def build(
         SettingError: an unknown name, weights or a stride that the backbone does not offer.
         InputError: pretrained weights that are not at hand; the message says what to put where.
     """
-    if name not in BUILDERS:
-        raise SettingError("backbones", name, f"must be one of {', '.join(BUILDERS)}")
-    module = importlib.import_module(BUILDERS[name])
+    module = importlib.import_module(module_of(name))
     traits: Traits = module.TRAITS[name]
     if pretrained and not traits.weights:
         raise SettingError("pretrained", pretrained, f"{name} has no pretrained weights")
@@ -174,6 +174,19 @@ def build(
     weights = None if shapes_only or not pretrained else traits.weights[0] if pretrained is True else pretrained
     backbone: Backbone = getattr(module, name)(weights, output_stride or traits.strides[0])
     return backbone
+
+
+def module_of(name: str) -> str:
+    """The module that builds a backbone: one of ours, or an installed package's.
+
+    Raises:
+        SettingError: nothing of that name; the message lists what there is.
+    """
+    found = BUILDERS.get(name) or plugins.module(plugins.BACKBONES, name)
+    if found is None:
+        known = ", ".join([*BUILDERS, *plugins.available(plugins.BACKBONES)])
+        raise SettingError("backbones", name, f"must be one of {known}")
+    return found
 
 
 def read_local(weights: str) -> dict[str, Tensor]:

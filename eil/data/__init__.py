@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from eil import plugins
 from eil.files import InputError
 from eil.settings import check, schema
 
@@ -85,28 +86,41 @@ class Dataset:
     parts: tuple[str, ...] = ()
 
 
+def module_of(name: str) -> str | None:
+    """The module that reads a layout: one of :data:`READERS`, or an installed package's; None if there is none."""
+    return f"eil.data.{name}" if name in READERS else plugins.module(plugins.READERS, name)
+
+
 def reader(name: str) -> Callable[..., Dataset]:
-    """The reader of a layout, by the name that a study file uses; one of :data:`READERS`."""
-    found: Callable[..., Dataset] = importlib.import_module(f"eil.data.{name}").read
+    """The reader of a layout, by the name that a study file uses.
+
+    Raises:
+        InputError: nothing of that name.
+    """
+    module = module_of(name)
+    if module is None:
+        raise InputError(f"dataset.name = {name}: {_known()}")
+    found: Callable[..., Dataset] = importlib.import_module(module).read
     return found
 
 
 @functools.cache  # asked for with every run's key
 def locations(name: str) -> frozenset[str]:
     """Settings of a reader that say where something lies."""
-    fields = schema(reader(name)).model_fields if name in READERS else {}
+    fields = schema(reader(name)).model_fields if module_of(name) else {}
     return frozenset(key for key, field in fields.items() if "Path" in str(field.annotation))
 
 
 def is_embedded(name: str) -> bool:
     """Whether a data set lies nowhere, because it is drawn."""
-    return name in READERS and getattr(importlib.import_module(f"eil.data.{name}"), "EMBEDDED", False)
+    module = module_of(name)
+    return module is not None and getattr(importlib.import_module(module), "EMBEDDED", False)
 
 
 def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
     """A line for each setting under ``dataset`` that can be used neither by the reader nor by :func:`subset`."""
-    if name not in READERS:
-        return [f"dataset.name = {name}: must be one of {', '.join(READERS)}"]
+    if module_of(name) is None:
+        return [f"dataset.name = {name}: {_known()}"]
     own, common = _sorted_out(name, settings)
     known = {*schema(reader(name)).model_fields, *schema(subset).model_fields}
     unknown = [key for key in common if key not in known]
@@ -121,7 +135,7 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
     """Read a data set, or the subset of it that the settings ask for, and check what every layout must fulfil.
 
     Args:
-        name: of the layout, one of :data:`READERS`.
+        name: of the layout.
         root: where it lies.
         settings: of the reader, and of :func:`subset`.
 
@@ -182,6 +196,10 @@ def subset(
         kept = np.flatnonzero((rank < most) & (split.labels < (classes or len(dataset.classes))))
         splits[name] = split if len(kept) == len(split.ids) else split.take(kept.tolist())
     return replace(dataset, classes=dataset.classes[:classes], splits=splits)
+
+
+def _known() -> str:
+    return f"must be one of {', '.join([*READERS, *plugins.available(plugins.READERS)])}"
 
 
 def _sorted_out(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
