@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from eil import __version__, commands, interrupt
 from eil.files import InputError
@@ -43,8 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     for command in _PER_STUDY + _PER_RUN:
         name = "time" if command is commands.measure else command.__name__  # `time` is a module's name
-        sub = steps.add_parser(name, help=command.__doc__, description=command.__doc__)
-        sub.set_defaults(command=command)
+        sub = _command(steps, name, command)
         sub.add_argument("study", type=Path, help="the study's YAML file")
         if command in _PER_RUN:
             sub.add_argument("run", help="name of the run, as `eil check STUDY` lists it")
@@ -53,12 +53,21 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--results", type=Path, help="the study's results (default: results/NAME OF THE FILE)")
         sub.add_argument("--data", type=Path, help="decoded images of all studies (default: results/data)")
         sub.add_argument("--data-root", type=Path, help="where the data set lies (else dataset.root, or EIL_DATA)")
-    _score_options(steps.add_parser("score", help=commands.score.__doc__, description=commands.score.__doc__))
-    _compare_options(steps.add_parser("compare", help=commands.compare.__doc__, description=commands.compare.__doc__))
+    _score_options(_command(steps, "score", commands.score))
+    _compare_options(_command(steps, "compare", commands.compare))
     about = steps.add_parser("data", help="What there is to say of a data set.").add_subparsers(required=True)
-    audit = commands.data_check
-    _check_options(about.add_parser("check", help=audit.__doc__, description=audit.__doc__))
+    _check_options(_command(about, "check", commands.data_check))
     return parser
+
+
+def _command(group: Any, name: str, command: Command) -> argparse.ArgumentParser:
+    """A command's own parser, with what it does and an example."""
+    example = f"example: eil {_EXAMPLES[command]}"
+    sub: argparse.ArgumentParser = group.add_parser(
+        name, help=command.__doc__, description=command.__doc__, epilog=example
+    )
+    sub.set_defaults(command=command)
+    return sub
 
 
 def _plan_options(sub: argparse.ArgumentParser) -> None:
@@ -98,7 +107,6 @@ def _boxes_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:
-    sub.set_defaults(command=commands.compare)
     sub.add_argument("first", type=Path, help="a study's folder of results")
     sub.add_argument("second", type=Path, help="another's, or the same study's at another commit")
     sub.add_argument("--out", type=Path, help="folder for compare.md, .csv and .tex (default: print it)")
@@ -111,7 +119,6 @@ def _clean_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _check_options(sub: argparse.ArgumentParser) -> None:
-    sub.set_defaults(command=commands.data_check)
     sub.add_argument("dataset", help="its layout, as dataset.name in a study")
     sub.add_argument("--root", type=Path, help="where it lies (else EIL_DATA)")
     sub.add_argument("--set", metavar="KEY=VALUE", nargs="*", default=[], help="further settings, as under dataset")
@@ -119,7 +126,6 @@ def _check_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _score_options(sub: argparse.ArgumentParser) -> None:
-    sub.set_defaults(command=commands.score)
     sub.add_argument("--maps", type=Path, required=True, help="folder of the maps, of any resolution and float type")
     sub.add_argument("--metadata", type=Path, required=True, help="folder of the lists, metadata/CUB/test")
     sub.add_argument("--protocol", default="wsoleval-v2", help="a name in protocols.yaml (default: wsoleval-v2)")
@@ -151,6 +157,28 @@ _PER_RUN: tuple[Command, ...] = (
     commands.boxes,
     commands.verify,
 )
+_STUDY, _RUN = "workflow/config/demo.yaml", "vgg_small-cam-seed0"
+_EXAMPLES: dict[Command, str] = {
+    commands.check: f"check {_STUDY}",
+    commands.plan: f"plan {_STUDY} --tflops 40",
+    commands.prepare: f"prepare {_STUDY}",
+    commands.sheet: f"sheet {_STUDY}",
+    commands.measure: f"time {_STUDY} --precisions fp32 bf16 --batches 32 64",
+    commands.profile: f"profile {_STUDY} --run {_RUN}",
+    commands.status: f"status {_STUDY}",
+    commands.aggregate: f"aggregate {_STUDY}",
+    commands.clean: f"clean {_STUDY} --maps --dry-run",
+    commands.figures: f"figures {_STUDY}",
+    commands.train: f"train {_STUDY} {_RUN}",
+    commands.localize: f"localize {_STUDY} {_RUN}",
+    commands.evaluate: f"evaluate {_STUDY} {_RUN}",
+    commands.show: f"show {_STUDY} {_RUN} --image test/00/0001",
+    commands.boxes: f"boxes {_STUDY} {_RUN} --out boxes.json",
+    commands.verify: f"verify {_STUDY} {_RUN} --retrain",
+    commands.score: "score --maps my_maps --metadata metadata/CUB/test --protocol wsoleval-v2",
+    commands.compare: "compare results/demo old/results/demo",
+    commands.data_check: "data check cub --root /path/to/CUB_200_2011",
+}
 _OPTIONS: dict[Command, Callable[[argparse.ArgumentParser], None]] = {
     commands.plan: _plan_options,
     commands.prepare: _prepare_options,
