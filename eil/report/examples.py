@@ -19,6 +19,7 @@ from eil.report.figures import STYLE, caption, save
 
 TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
 EXAMPLES_SHOWN = 6
+DOTS = 90  # an inch: a small photo's own pixels, so that a page of such figures stays light
 
 
 def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False) -> Figure:
@@ -42,6 +43,7 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
         figsize=(max(1.15 * len(columns), 3.0), 1.15 * len(rows) + 0.6),
         squeeze=False,
         layout="constrained",
+        dpi=DOTS,
     )
     for row, panels in zip(rows, grid, strict=True):
         for axes, (cell, name, title) in zip(panels, columns, strict=True):
