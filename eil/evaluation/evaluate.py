@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil import records
+from eil.arrays import MOST
 from eil.data import Image, cache
 from eil.data.cache import Cached
 from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
@@ -40,10 +41,10 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     Raises:
         InputError: maps that are missing, not finite, or not of this data set.
     """
-    arrays = read_arrays(folder / "maps.npz", "eil localize")
     description = cache.describe(data)
     side = int(description["crop"])
     val, test = (cache.open_split(data, name) for name in ("val", "test"))
+    arrays = _arrays(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
     protocol = protocols.find(names[0])
     bare = next(
         (i for split in (val, test) for i, own in zip(split.ids, split.boxes, strict=True) if not len(own)), None
@@ -79,6 +80,28 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     return record
 
 
+def _arrays(path: Path, splits: dict[str, Cached], side: int, classes: int) -> Arrays:
+    """What :func:`eil.localize.localize` leaves of these splits; InputError if the file holds anything else."""
+    images = sum(len(split.ids) for split in splits.values())
+    arrays = read_arrays(path, "eil localize", most=MOST + 8 * images * (side**2 + classes))
+    dimensions = {"examples": 1} | {key: 3 for key in arrays if key.startswith("view_")}
+    dimensions |= {f"{name}_{what}": count for name in splits for what, count in (("maps", 3), ("logits", 2))}
+    for key, count in dimensions.items():
+        found = arrays.get(key)
+        if found is None or found.ndim != count or found.dtype.kind != ("i" if key == "examples" else "f"):
+            raise InputError(f"{path}: has no {key} of {count} dimensions; delete it to make it anew")
+    for name, split in splits.items():
+        maps_, logits = arrays[f"{name}_maps"], arrays[f"{name}_logits"]
+        if len(maps_) != len(split.ids) or logits.shape != (len(split.ids), classes):
+            raise InputError(
+                f"{path}: {len(maps_)} maps for {len(split.ids)} images of {name}, with logits {logits.shape} for "
+                f"{classes} classes: it is of another data set"
+            )
+    if not np.isin(arrays["examples"], np.arange(len(splits["test"].ids))).all():
+        raise InputError(f"{path}: examples that are no test images; delete it to make it anew")
+    return arrays
+
+
 def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
     """Curves and classification of a split's maps under a protocol."""
     logits, threads = arrays[f"{name}_logits"], records.threads()
@@ -103,8 +126,6 @@ def _chunks(
     score_maps: npt.NDArray[np.floating], ids: Sequence[str], side: int, protocol: Protocol
 ) -> Iterator[tuple[int, list[Image]]]:
     """8-bit maps by the chunk, with the position of each chunk's first."""
-    if len(score_maps) != len(ids):
-        raise InputError(f"{len(score_maps)} maps for {len(ids)} images: maps.npz is of another data set")
     for start in range(0, len(ids), CHUNK):
         images = []
         for score_map, name in zip(score_maps[start : start + CHUNK], ids[start : start + CHUNK], strict=True):
