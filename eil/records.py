@@ -37,7 +37,7 @@ class Record(BaseModel):
         provenance: versions, machine, data and weights.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     run: Run
     key: str
@@ -80,6 +80,8 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
         for name in ("record.json", "failure.json"):
             path = folder / run.name / name
             if path.exists() and (record := read(path)).key == run.key:
+                if record.run.key != run.key:
+                    raise InputError(f"{path}: its run is not the one whose key it has; delete it to make it anew")
                 found.append(record)
                 break
     return found
