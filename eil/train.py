@@ -44,6 +44,14 @@ class State:
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def require_sound(self) -> None:
+        """TypeError if a file gave this other things than numbers."""
+        counts, numbers = [self.epoch, self.since_best], [value for row in self.history for value in row.values()]
+        if not all(isinstance(each, int) for each in counts):
+            raise TypeError("epochs that are no whole numbers")
+        if not all(isinstance(each, int | float) for each in [self.best, *numbers]):
+            raise TypeError("a history of other things than numbers")
+
 
 def train(run: Run, data: Path, folder: Path) -> None:
     """Train a run, or go on with it.
@@ -104,6 +112,8 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
         raise InputError(f"{path}: no such file; train the run first") from None
     except SafetensorError as error:
         raise InputError(f"{path}: not a safetensors file: {error}") from None
+    except (RuntimeError, OSError, LookupError, AttributeError) as error:  # other tensors, or none that torch knows
+        raise InputError(f"{path}: not the weights of {run.name}: {_in_a_line(error)}") from None
 
 
 def _epoch(fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, state: State) -> dict[str, float]:
@@ -173,18 +183,27 @@ def _resume(path: Path, run: Run, model: Method, optimizer: Any) -> State:
     """Load the checkpoint if there is one of these settings; else start afresh."""
     if not path.exists():
         return State()
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["key"] != run.key:
-        _log.info("%s belongs to other settings: starting afresh", path)
-        return State()
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    torch.set_rng_state(content["random"])
-    for device, random in enumerate(content["random_cuda"]):
-        torch.cuda.set_rng_state(random, device)
-    state = State(**content["state"])
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["key"] != run.key:
+            _log.info("%s belongs to other settings: starting afresh", path)
+            return State()
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        torch.set_rng_state(content["random"])
+        for device, random in enumerate(content["random_cuda"]):
+            torch.cuda.set_rng_state(random, device)
+        state = State(**content["state"])
+        state.require_sound()
+    except Exception as error:  # a damaged file raises half a dozen unrelated kinds
+        raise InputError(f"{path}: not a checkpoint; delete it to train afresh: {_in_a_line(error)}") from None
     _log.info("resumed after epoch %d", state.epoch)
     return state
+
+
+def _in_a_line(error: Exception) -> str:
+    """An error in one line; torch's list what is missing, a line each."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _summary(state: State, seconds: float) -> dict[str, Any]:

@@ -145,7 +145,11 @@ def _load(factory: Any, weights: str | None, **options: Any) -> Any:
     if weights is None:
         return net
     if LOCAL.fullmatch(weights):
-        missing, unexpected = net.load_state_dict(read_local(weights), strict=False)
+        try:
+            missing, unexpected = net.load_state_dict(read_local(weights), strict=False)
+        except (RuntimeError, TypeError) as error:  # tensors of other shapes, or none at all
+            text = " ".join(str(error).split())[:300]
+            raise InputError(f"pretrained weights {weights}: not those of {factory.__name__}: {text}") from None
         if lost := [name for name in missing if not name.startswith(_HEADS)] + list(unexpected):
             raise InputError(f"pretrained weights {weights}: not those of {factory.__name__}: {', '.join(lost[:3])}")
         return net
