@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint bench bench-compare clean
+.PHONY: demo test test-slow lint bench bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
 
 test: .venv/ready  ## set up, and run the tests
 	pytest -n 2
+
+test-slow: .venv/ready  ## the tests that take long
+	pytest -m slow
 
 lint: .venv/ready
 	ruff check .
