@@ -114,3 +114,9 @@ def shown(value: object) -> str:
     """A value as a message shows it: as it would be written, and cut where it is long."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def in_a_line(error: Exception) -> str:
+    """An error in one line; torch's have many, which advise to unpickle anything besides what was found."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(" Please use")[0]
+    return " ".join(f"{type(error).__name__}: {text}".split())[:300]

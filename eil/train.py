@@ -25,6 +25,7 @@ from eil import backbones, step
 from eil.data.augment import Batches
 from eil.files import InputError, replacing, write_json
 from eil.method import Method
+from eil.plain import in_a_line
 from eil.run import Recipe, Run
 
 _log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
     except SafetensorError as error:
         raise InputError(f"{path}: not a safetensors file: {error}") from None
     except (RuntimeError, OSError, LookupError, AttributeError) as error:  # other tensors, or none that torch knows
-        raise InputError(f"{path}: not the weights of {run.name}: {_in_a_line(error)}") from None
+        raise InputError(f"{path}: not the weights of {run.name}: {in_a_line(error)}") from None
 
 
 def _epoch(fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, state: State) -> dict[str, float]:
@@ -196,14 +197,9 @@ def _resume(path: Path, run: Run, model: Method, optimizer: Any) -> State:
         state = State(**content["state"])
         state.require_sound()
     except Exception as error:  # a damaged file raises half a dozen unrelated kinds
-        raise InputError(f"{path}: not a checkpoint; delete it to train afresh: {_in_a_line(error)}") from None
+        raise InputError(f"{path}: not a checkpoint; delete it to train afresh: {in_a_line(error)}") from None
     _log.info("resumed after epoch %d", state.epoch)
     return state
-
-
-def _in_a_line(error: Exception) -> str:
-    """An error in one line; torch's list what is missing, a line each."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _summary(state: State, seconds: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ An input that takes twenty seconds is a hang, and one that asks for two gigabyte
 """
 
 import copy
+import faulthandler
 import json
 import math
 import re
@@ -58,6 +59,7 @@ def outcome(act: Callable[[], T], *names: str) -> T | None:
 
     previous = signal.signal(signal.SIGALRM, hang)
     signal.alarm(SECONDS)
+    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # compiled code that hangs heeds no signal
     try:
         return act()
     except (InputError, SettingError) as error:
@@ -69,6 +71,7 @@ def outcome(act: Callable[[], T], *names: str) -> T | None:
             cause = cause.__context__
         return None
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, previous)
 

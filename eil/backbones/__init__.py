@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from eil.files import InputError
+from eil.plain import in_a_line
 from eil.run import Pretrained
 from eil.settings import SettingError, Unsuitable
 
@@ -196,7 +197,7 @@ def read_local(weights: str) -> dict[str, Tensor]:
         found: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return found
     except Exception as error:  # a damaged file raises half a dozen unrelated kinds
-        raise InputError(f"pretrained weights {path}: not a file of weights: {error}") from None
+        raise InputError(f"pretrained weights {path}: not a file of weights: {in_a_line(error)}") from None
 
 
 def fingerprint(backbone: Backbone) -> str:
