@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow lint bench bench-compare clean
+.PHONY: demo test test-slow test-slurm lint bench bench-gpu bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -11,8 +11,11 @@ demo: .venv/ready  ## set up, and run the demo study: results/demo/
 test: .venv/ready  ## set up, and run the tests
 	pytest -n 2
 
-test-slow: .venv/ready  ## the tests that take long
-	pytest -m slow
+test-slow: .venv/ready  ## kills at random moments, long fuzzing: minutes
+	pytest -n 2 -m slow
+
+test-slurm: .venv/slurm  ## as root, 9 minutes: a study on a one-node SLURM, which is brought up and taken down
+	EIL_SLURM=1 pytest tests/cluster
 
 lint: .venv/ready
 	ruff check .
@@ -24,6 +27,9 @@ lint: .venv/ready
 bench: .venv/ready  ## time steps, evaluator, loader and start-up
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
 
+bench-gpu: .venv/ready  ## all about speed on a GPU, in eight minutes (PHOTOS=/path/to/tiny-imagenet-200)
+	python tests/benchmarks/gpu.py --out results $(if $(PHOTOS),--photos $(PHOTOS))
+
 bench-compare: .venv/ready  ## the same, held against the last that was saved, as ratios
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-compare --benchmark-columns=median -p no:xdist
 
@@ -31,6 +37,10 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	touch $@
+
+.venv/slurm: .venv/ready
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
 	touch $@
 
 clean:

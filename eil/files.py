@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import glob
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.arrays import MOST, read_npz
+
+_log = logging.getLogger(__name__)
 
 
 class InputError(Exception):
@@ -32,9 +36,12 @@ def replacing(path: Path) -> Iterator[Path]:
         A path that does not exist yet, in the same folder, with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers of one file from sharing a half-written copy.
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    remove(beside)
+    # Host and process keep two writers of one file from sharing a half-written copy.
+    here = os.uname().nodename.replace(".", "_")
+    beside = path.with_name(f".{path.stem}.{here}-{os.getpid()}.part{path.suffix}")
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.{glob.escape(here)}-*.part{glob.escape(path.suffix)}"):
+        if left == beside or not _alive(left.name.removesuffix(f".part{path.suffix}").rsplit("-", 1)[-1]):
+            remove(left)  # of a process that was killed
     try:
         yield beside
         if beside.is_dir():
@@ -117,13 +124,30 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, busy: str = "") -> Iterator[None]:
     """Let one process at a time into the block; the others wait. A killed process lets go by itself.
 
     Args:
         path: of a file that stands for what is locked; it stays.
+        busy: is logged by a process that has to wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if busy:
+                _log.info(busy)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _alive(process: str) -> bool:
+    """Whether this machine has a process of this number, for all that can be told."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OverflowError, PermissionError):
+        pass
+    return True

@@ -155,6 +155,22 @@ def cached_bytes(runs: Iterable[Run], images: Mapping[str, int]) -> float:
     return float(total)
 
 
+def kept_bytes(act: Callable[[], torch.Tensor]) -> int:
+    """Memory that a computation keeps for its gradients, weights aside: what a training step's peak is made of."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        alive = act()  # while its graph lives no address is used twice
+    del alive
+    return sum(kept.values())
+
+
 def _backward(gradient: Any, images: Any, weights: Any, *rest: Any, **_: Any) -> int:
     """Operations of ``aten.convolution_backward``, from shapes: the forward pass once for each gradient asked for."""
     transposed, wanted = rest[4], rest[7]

@@ -14,13 +14,14 @@ import torch
 from matplotlib import pyplot as plt
 from torch.profiler import ProfilerActivity
 
-from eil import records
+from eil import machine
 from eil.files import replacing, write_json, write_text
+from eil.machine import device_name
 from eil.report import figures
 from eil.report.tables import Table
 from eil.run import Run
 from eil.stopwatch import stopwatch
-from eil.timing import Contender, device_name
+from eil.timing import Contender, on_one_device
 
 matplotlib.use("agg")
 SHOWN = 15  # operations in the table
@@ -87,7 +88,7 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
         iterations: how many to profile.
         warmup: how many to let pass before.
     """
-    contender = Contender(run, data)
+    contender = Contender(on_one_device(run), data)
     device = contender.fabric.device
     on_gpu = device.type == "cuda"
     for _ in range(warmup):
@@ -121,8 +122,8 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
 
 
 def write(run: Run, found: Profile, folder: Path) -> Path:
-    """Write profile.md, profile.json and memory.png; the path of the first."""
-    where = records.provenance()
+    """Write profile.md, profile.html, profile.json and memory.png; the path of the first."""
+    where = machine.provenance()
     work = sum(each.seconds for each in found.operations)
     rows = [
         [each.name[:80], f"{each.calls:.0f}", f"{1000 * each.seconds:.2f}", f"{100 * each.seconds / work:.1f}"]
@@ -137,8 +138,10 @@ def write(run: Run, found: Profile, folder: Path) -> Path:
     ]
     header = ["operation", "calls an iteration", "ms an iteration", "% of the work"]
     path = folder / "profile.md"
-    write_text(path, Table(f"Profile of {run.name}", header, rows, notes).markdown())
+    table = Table(f"Profile of {run.name}", header, rows, notes)
+    write_text(path, table.markdown())
     _draw_memory(found, folder / "memory")
+    write_text(path.with_suffix(".html"), table.html([folder / "memory.png"]))
     content: dict[str, Any] = {"run": run.name, "verdict": found.verdict, "seconds": found.seconds, "busy": found.busy}
     write_json(folder / "profile.json", content | {"waiting": found.waiting, "provenance": where})
     return path
@@ -165,6 +168,6 @@ def _draw_memory(found: Profile, path: Path) -> None:
         figure, axes = plt.subplots(figsize=(2 * figures.COLUMN, 2.2), layout="constrained")
         seconds, held = zip(*found.memory, strict=True) if found.memory else ((), ())
         axes.step(seconds, [each / 2**20 for each in held], where="post", lw=0.8)
-        axes.set(xlabel="time (s)", ylabel="memory since the start (MiB)")
-        figures.caption(figure, f"what iterations allocate and release; {device_name()}")
+        axes.set(xlabel="time (s)", ylabel="memory (MiB)")
+        figures.caption(figure, f"what iterations allocate and release, over what was held before; {device_name()}")
         figures.save(figure, path)

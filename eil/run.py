@@ -32,7 +32,10 @@ class Recipe(Strict):
         schedule: "step" multiplies the rate by ``decay`` at each of ``milestones``, "cosine" takes it to 0.
         milestones: epochs, counted from 0, at which a step schedule decays.
         warmup: epochs over which the rate first rises from 0.
+        devices: on how many devices one training runs, which share its batches evenly.
         precision: "fp32"; "tf32", with TF32 products on a GPU; or "bf16" for mixed precision.
+        deterministic: bit for bit the same from run to run on one machine (default: on a CPU); on a GPU it is slower,
+            and the operations that have no such form are named in train.json.
         compile: whether the loss goes through torch.compile.
         clip_norm: largest norm of the gradient, or none.
         stop: "epochs" runs all of them; "plateau" (the paper's "while training is not convergent") ends when
@@ -54,7 +57,9 @@ class Recipe(Strict):
     milestones: tuple[int, ...] = (60,)
     warmup: Annotated[float, Field(ge=0)] = 0.0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
+    devices: Annotated[int, Field(ge=1)] = 1
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    deterministic: bool | None = None
     compile: bool = False
     channels_last: bool = True
     clip_norm: Annotated[float, Field(gt=0)] | None = None
@@ -68,7 +73,9 @@ class Recipe(Strict):
     crops: Literal[1, 10] = 1
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> "Recipe":
+    def _fits(self) -> "Recipe":
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size = {self.batch_size} cannot be shared by devices = {self.devices}")
         if self.crop > self.resize:
             raise ValueError(f"crop = {self.crop} is larger than resize = {self.resize}")
         return self

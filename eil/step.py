@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import MethodType
@@ -9,8 +10,10 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor
 
+from eil import devices, processes
 from eil import method as methods
 from eil.data import cache
 from eil.data.augment import Batch, Batches
@@ -22,15 +25,19 @@ _PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
-    """Fabric, the run's method as Fabric wraps it, and its optimizer, ready for :func:`step`."""
-    fabric = fabric_of(run.recipe)
+    """Fabric, the run's method as Fabric wraps it, and its optimizer, ready for :func:`take`."""
+    recipe = run.recipe
+    fabric = fabric_of(recipe, recipe.devices)
+    fabric.launch()
     model = build(run, data)
+    if recipe.devices > 1:
+        devices.synchronise(model, fabric.device.type == "cuda")
     optimizer = torch.optim.SGD(
-        parameter_groups(model, run.recipe), momentum=run.recipe.momentum, nesterov=run.recipe.momentum > 0, fused=True
+        parameter_groups(model, recipe), momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
     )
-    if run.recipe.channels_last:
+    if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if run.recipe.compile:
+    if recipe.compile:
         fast = _compiled(model.loss)
         model.loss = MethodType(lambda _, images, targets: fast(images, targets), model)  # type: ignore[method-assign]
     wrapped, optimizer = fabric.setup(model, optimizer)
@@ -39,12 +46,27 @@ def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
     return fabric, wrapped, optimizer
 
 
-def fabric_of(recipe: Recipe) -> Fabric:
-    """Fabric in the recipe's precision; whether products of fp32 may be TF32 is never left to a default."""
+def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
+    """Fabric on so many devices, in the recipe's precision; neither TF32 nor determinism is left to a default."""
     products = "tf32" if recipe.precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = products
     torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
-    return Fabric(accelerator="auto", devices=1, precision=_PRECISION[recipe.precision])  # type: ignore[arg-type]
+    exact = not torch.cuda.is_available() if recipe.deterministic is None else recipe.deterministic
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # is read when the first product is computed
+    torch.use_deterministic_algorithms(exact, warn_only=True)
+    torch.backends.cudnn.deterministic = exact
+    torch.backends.cudnn.benchmark = not exact  # tries what is fastest for each shape, of which there are few
+    here = processes.on_this_node(count)
+    # Within a cluster's job too, processes are ours to start, unless it has started several.
+    outside = "RANK" in os.environ or processes.started_by_slurm()
+    return Fabric(
+        accelerator="auto",
+        devices=here,
+        num_nodes=count // here,
+        strategy="ddp" if count > 1 else "auto",
+        precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
+        plugins=[] if outside and count > 1 else [LightningEnvironment()],
+    )
 
 
 def take(
@@ -69,6 +91,8 @@ def take(
         Every part of the loss.
     """
     images, targets = model.module.augment(batch.images, Targets(batch.labels, batch.masks))
+    if fabric.world_size > 1:
+        images, targets = devices.share(images, targets, fabric.global_rank, fabric.world_size)
     with fabric.autocast():  # on one device Fabric enters it for `forward` alone
         parts: dict[str, Tensor] = model.loss(images, targets)
     lap("forward")

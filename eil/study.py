@@ -48,6 +48,7 @@ class Study(Strict):
         recipe: see :class:`Recipe`.
         preset: for every method that has none of its own.
         protocols: how maps are scored; tables are the first one's, the others are compared in one of their own.
+        time_limit: minutes that a step of a run may take; one that takes longer has failed.
         controls: maps that need no training, put in the place of the first method's (default: all installed).
     """
 
@@ -58,6 +59,7 @@ class Study(Strict):
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
+    time_limit: Annotated[float, Field(gt=0)] | None = None
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("honest",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(plugins.available(plugins.CONTROLS)))
 

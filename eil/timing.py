@@ -68,27 +68,30 @@ class Contender:
     Args:
         run: what is trained.
         data: folder of the decoded images.
+
+    Attributes:
+        endless: batches, an epoch after the other.
     """
 
     def __init__(self, run: Run, data: Path) -> None:
         self.run = run
         self.fabric, self.model, self.optimizer = step.set_up(run, data)
         self.batches = step.batches(run, data, "train", self.model.module, self.fabric.device)
-        self._endless = self._epochs()
+        self.endless = self._epochs()
         self.watch = stopwatch(self.fabric.device)
 
     def iterate(self) -> None:
         """Train for one iteration, and mark its parts."""
         self.model.train()
         self.watch.start()
-        batch = next(self._endless)
+        batch = next(self.endless)
         self.watch.lap("data")
         step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe, self.watch.lap)
 
     def infer(self, watch: Stopwatch) -> None:
         """Compute the maps of one batch."""
         self.model.eval()
-        batch = next(self._endless)
+        batch = next(self.endless)
         watch.start()
         with torch.inference_mode(), self.fabric.autocast():
             self.model.maps(batch.images, batch.labels)
@@ -97,7 +100,7 @@ class Contender:
     def operations(self) -> int:
         """Floating-point operations of one iteration."""
         self.model.train()
-        batch = next(self._endless)
+        batch = next(self.endless)
         return plan.operations(
             lambda: step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe, lambda _: None)
         )
@@ -211,10 +214,11 @@ def timings(
             chosen.setdefault((run.backbone, run.method), run)
     found = []
     for (backbone, _), run in chosen.items():
-        base = next(each for (own, _), each in chosen.items() if own == backbone)
-        for size in batch_sizes or (run.recipe.batch_size,):
+        base = next(each for (place, _), each in chosen.items() if place == backbone)
+        own = on_one_device(run)
+        for size in batch_sizes or (own.recipe.batch_size,):
             for precision in precisions or (run.recipe.precision,):
-                ours = _with(run, batch_size=size, precision=precision)
+                ours = _with(own, batch_size=size, precision=precision)
                 theirs = base.model_copy(update={"recipe": ours.recipe})
                 try:
                     timing = measure(ours, theirs, data / run.cache, iterations, warmup)
@@ -229,9 +233,9 @@ def timings(
     return found
 
 
-def device_name() -> str:
-    """Name of the GPU, else of the processor."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else records.processor()
+def on_one_device(run: Run) -> Run:
+    """What one device has to do of a training on several."""
+    return _with(run, devices=1, batch_size=run.recipe.batch_size // run.recipe.devices)
 
 
 def _with(run: Run, **recipe: object) -> Run:

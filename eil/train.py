@@ -1,28 +1,28 @@
-"""Train one run: SGD on Lightning Fabric, a checkpoint an epoch, resumed where it was killed.
+"""Train one run: SGD on Lightning Fabric, a checkpoint an epoch and every ten minutes, resumed where it was killed.
 
 Leaves weights.safetensors (bound to the run's settings), history.csv (a row an epoch), train.json and
 train.log in the run's folder. The step never waits for the device: the parts of the loss stay there until
 the epoch ends, or until a look, every few steps, whether they are still finite.
 """
 
+import contextlib
 import logging
-import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from eil import backbones, step
-from eil.data.augment import Batches
+from eil import backbones, checkpoint, depends, interrupt, machine, step
+from eil.checkpoint import State
+from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
 from eil.method import Method
 from eil.plain import in_a_line
@@ -30,28 +30,11 @@ from eil.run import Recipe, Run
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY = 20  # steps between two looks whether the loss is finite
+_SAVE_EVERY = 600  # seconds between two checkpoints within an epoch
 
 
 class NotFinite(ArithmeticError):
     """The loss became NaN or infinite."""
-
-
-@dataclass
-class State:
-    """Where a training stands; what a checkpoint holds beside the weights."""
-
-    epoch: int = 0
-    best: float = math.inf
-    since_best: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def require_sound(self) -> None:
-        """TypeError if a file gave this other things than numbers."""
-        counts, numbers = [self.epoch, self.since_best], [value for row in self.history for value in row.values()]
-        if not all(isinstance(each, int) for each in counts):
-            raise TypeError("epochs that are no whole numbers")
-        if not all(isinstance(each, int | float) for each in [self.best, *numbers]):
-            raise TypeError("a history of other things than numbers")
 
 
 def train(run: Run, data: Path, folder: Path) -> None:
@@ -69,29 +52,37 @@ def train(run: Run, data: Path, folder: Path) -> None:
     if run.control:
         raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
     started = time.monotonic()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    fabric, wrapped, optimizer = step.set_up(run, data)
-    model = wrapped.module
-    pretrained = {"pretrained_sha256": backbones.fingerprint(model.backbone)} if run.pretrained else {}
-    training = step.batches(run, data, "train", model, fabric.device)
-    checkpoint = folder / "last.ckpt"
-    state = _resume(checkpoint, run, model, optimizer)
-    while not _finished(state, run.recipe):
-        parts = _epoch(fabric, wrapped, optimizer, training, run, state)
-        _close_epoch(state, parts, run.recipe)
-        _save(checkpoint, run, model, optimizer, state)
+    meter = machine.Meter()
+    with interrupt.deferred() as due, _not_exact() as inexact:
+        training = _Training(run, data, folder, due)
+        try:
+            training.finish()
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"{run.name}: out of memory with batch_size = {run.recipe.batch_size}: {error}") from None
+        training.fabric.barrier()
+    if training.fabric.global_rank:
+        return  # the first process writes
+    state, model = training.state, training.model.module
+    if inexact:
+        _log.warning("not the same from run to run: %s", "; ".join(inexact))
     with replacing(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
     save_weights(folder / "weights.safetensors", model, run)
-    write_json(folder / "train.json", _summary(state, time.monotonic() - started) | pretrained)
-    checkpoint.unlink()  # the weights are whole now; a checkpoint costs twice their size
+    write_json(
+        folder / "train.json",
+        _summary(run, state, time.monotonic() - started)
+        | training.began_with
+        | {"weights_sha256": backbones.fingerprint(model), "not_deterministic": inexact}
+        | {"provenance": machine.provenance() | meter.read()},
+    )
+    checkpoint.remove(folder)
 
 
 def save_weights(path: Path, model: Method, run: Run) -> None:
     """Write the weights as safetensors, bound to the run's settings."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as beside:
-        save_file(state, beside, metadata={"run": run.name, "key": run.key})
+        beside.write_bytes(save(state, metadata={"run": run.name, "key": run.key}))
 
 
 def load_weights(path: Path, model: Method, run: Run) -> None:
@@ -117,29 +108,74 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
         raise InputError(f"{path}: not the weights of {run.name}: {in_a_line(error)}") from None
 
 
-def _epoch(fabric: Fabric, model: Any, optimizer: Any, data: Batches, run: Run, state: State) -> dict[str, float]:
-    """One pass over the training images; the mean of every part of the loss, and the time it took."""
-    recipe, started = run.recipe, time.monotonic()
-    model.train()
-    logged: list[Tensor] = []
-    names: list[str] = []
-    checked = 0
-    epoch = data.training(run.seed, state.epoch, recipe.flip)
-    for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}")):
-        factor = step.rate(recipe, state.epoch + (number + 0.5) / len(data))
-        for group in optimizer.param_groups:
+class _Training:
+    """A training under way: all that its steps need, and where it stands."""
+
+    def __init__(self, run: Run, data: Path, folder: Path, due: Callable[[], bool]) -> None:
+        self.run, self.folder, self.due = run, folder, due
+        self.fabric, self.model, self.optimizer = step.set_up(run, data)
+        own = self.model.module
+        self.began_with = {"pretrained_sha256": backbones.fingerprint(own.backbone)} if run.pretrained else {}
+        self.batches = step.batches(run, data, "train", own, self.fabric.device)
+        self.state = checkpoint.resume(folder, run, own, self.optimizer)
+
+    def finish(self) -> None:
+        """All epochs that are left, a checkpoint after each."""
+        recipe, state = self.run.recipe, self.state
+        while not _finished(state, recipe):
+            self._epoch()
+            self._save()
+            if self._told(look=True) and not _finished(state, recipe):
+                interrupt.leave()
+
+    def _epoch(self) -> None:
+        """One pass over the training images, or the rest of one."""
+        recipe, state = self.run.recipe, self.state
+        started = time.monotonic() - state.seconds
+        self.model.train()
+        logged = list(torch.tensor(state.parts, device=self.fabric.device))
+        saved, checked = time.monotonic(), len(logged)
+        epoch = self.batches.training(self.run.seed, state.epoch, recipe.flip, state.step)
+        for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}"), state.step):
+            logged.append(self._step(state.epoch + (number + 0.5) / len(self.batches), batch))
+            look = (number + 1) % _LOOK_EVERY == 0
+            told = self._told(look)
+            stop = told or time.monotonic() - saved > _SAVE_EVERY
+            if stop or look:
+                _check_finite(logged, state.names, checked, state.epoch)
+                checked = len(logged)
+            if stop:
+                state.step, state.parts = number + 1, torch.stack(logged).tolist()
+                state.seconds, saved = time.monotonic() - started, time.monotonic()
+                self._save()
+            if told:
+                self.fabric.barrier()  # nobody leaves before all is written
+                interrupt.leave()
+        _check_finite(logged, state.names, checked, state.epoch)
+        _close_epoch(state, torch.stack(logged).mean(dim=0).tolist(), len(logged), recipe, time.monotonic() - started)
+
+    def _step(self, epoch: float, batch: Batch) -> Tensor:
+        """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""
+        factor = step.rate(self.run.recipe, epoch)
+        for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        parts = step.take(fabric, model, optimizer, batch, recipe)
-        names = list(parts)
-        logged.append(torch.stack([part.detach().float() for part in parts.values()]))
-        if (number + 1) % _LOOK_EVERY == 0:
-            _check_finite(logged, names, checked, state.epoch)
-            checked = len(logged)
-    _check_finite(logged, names, checked, state.epoch)
-    means = torch.stack(logged).mean(dim=0).tolist()
-    seconds = time.monotonic() - started
-    shown = {"lr": recipe.learning_rate * factor, "seconds": seconds}
-    return shown | {"images_per_s": len(logged) * recipe.batch_size / seconds} | dict(zip(names, means, strict=True))
+        parts = step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe)
+        self.state.names = list(parts)
+        found = torch.stack([part.detach().float() for part in parts.values()])
+        if self.fabric.world_size > 1:
+            found = cast(Tensor, self.fabric.all_reduce(found))
+        return found
+
+    def _told(self, look: bool) -> bool:
+        """Whether to end here. Several processes agree on that when they look, which makes them wait for each other."""
+        if self.fabric.world_size == 1:
+            return self.due()
+        told = torch.tensor(float(self.due()), device=self.fabric.device)
+        return look and bool(self.fabric.all_reduce(told, reduce_op="sum"))
+
+    def _save(self) -> None:
+        if self.fabric.global_rank == 0:
+            checkpoint.save(self.folder, self.run, self.model.module, self.optimizer, self.state)
 
 
 def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int) -> None:
@@ -151,15 +187,18 @@ def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int
     raise NotFinite(f"the loss is not finite at epoch {epoch + 1}, step {start + row + 1}: {parts}")
 
 
-def _close_epoch(state: State, parts: dict[str, float], recipe: Recipe) -> None:
+def _close_epoch(state: State, means: list[float], steps: int, recipe: Recipe, seconds: float) -> None:
     """Count the epoch, keep its row, and note whether the loss still falls."""
-    state.epoch += 1
-    state.history.append({"epoch": state.epoch} | parts)
+    parts = dict(zip(state.names, means, strict=True))
+    rate = recipe.learning_rate * step.rate(recipe, state.epoch + (steps - 0.5) / steps)
+    row = {"lr": rate, "seconds": seconds, "images_per_s": steps * recipe.batch_size / seconds} | parts
+    state.epoch, state.step, state.parts, state.seconds = state.epoch + 1, 0, [], 0.0
+    state.history.append({"epoch": state.epoch} | row)
     if parts["total"] < state.best * (1 - recipe.min_delta):
         state.best, state.since_best = parts["total"], 0
     else:
         state.since_best += 1
-    _log.info("epoch %d/%d: %s", state.epoch, recipe.epochs, ", ".join(f"{k} {v:.4g}" for k, v in parts.items()))
+    _log.info("epoch %d/%d: %s", state.epoch, recipe.epochs, ", ".join(f"{k} {v:.4g}" for k, v in row.items()))
 
 
 def _finished(state: State, recipe: Recipe) -> bool:
@@ -167,44 +206,29 @@ def _finished(state: State, recipe: Recipe) -> bool:
     return state.epoch >= recipe.epochs or converged
 
 
-def _save(path: Path, run: Run, model: Method, optimizer: Any, state: State) -> None:
-    content = {
-        "key": run.key,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "state": vars(state),
-        "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-    with replacing(path) as beside:
-        torch.save(content, beside)
+@contextlib.contextmanager
+def _not_exact() -> Iterator[list[str]]:
+    """What torch warns of as having no deterministic form, once the block has ended; other warnings pass."""
+    found: dict[str, None] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        names: list[str] = []
+        try:
+            yield names
+        finally:
+            for each in caught:
+                if "deterministic" in str(each.message):
+                    found[str(each.message).split(" does not have")[0]] = None
+            names += found
+    for each in caught:
+        if "deterministic" not in str(each.message):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
-def _resume(path: Path, run: Run, model: Method, optimizer: Any) -> State:
-    """Load the checkpoint if there is one of these settings; else start afresh."""
-    if not path.exists():
-        return State()
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["key"] != run.key:
-            _log.info("%s belongs to other settings: starting afresh", path)
-            return State()
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["random"])
-        for device, random in enumerate(content["random_cuda"]):
-            torch.cuda.set_rng_state(random, device)
-        state = State(**content["state"])
-        state.require_sound()
-    except Exception as error:  # a damaged file raises half a dozen unrelated kinds
-        raise InputError(f"{path}: not a checkpoint; delete it to train afresh: {in_a_line(error)}") from None
-    _log.info("resumed after epoch %d", state.epoch)
-    return state
-
-
-def _summary(state: State, seconds: float) -> dict[str, Any]:
+def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:
     steady = [row["images_per_s"] for row in state.history[1:]] or [state.history[0]["images_per_s"]]
     return {
+        "seed": run.seed,
+        "sources": depends.of_step("train", run),
         "epochs": state.epoch,
         "seconds": sum(row["seconds"] for row in state.history),
         "wall_seconds_of_last_start": seconds,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil import method
+from eil import method, plan
 from eil.backbones import Backbone, Traits
 from eil.erasing import EIL, erasing_mask
 from eil.method import Targets
@@ -197,6 +197,17 @@ def test_inference_never_pays_for_the_erased_stream() -> None:
             model.maps(images, classes)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] > 0
+
+
+def test_a_step_keeps_what_cams_keeps_and_the_doubled_tail() -> None:
+    images, targets = batch(8)
+    eil, cam = (method.build(name, {}, "vgg_small", 3).train() for name in ("eil", "cam"))
+    assert isinstance(eil, EIL)
+    kept = [plan.kept_bytes(lambda model=model: model.loss(images, targets)["total"]) for model in (eil, cam)]
+    features = eil.backbone.run(images, stop=eil.at).detach().requires_grad_()
+    tail = plan.kept_bytes(lambda: eil.tail(torch.cat([features, features])).sum())
+    assert kept[1] < kept[0] <= kept[1] + tail
+    assert plan.kept_bytes(lambda: features.square().sum()) == features.numel() * 4
 
 
 def test_maps_equal_cam_with_the_same_weights() -> None:

@@ -13,7 +13,7 @@ from fuzzing import JSON, YAML, damaged, fuzz, outcome, relisted, spoilt, thorou
 from hypothesis import strategies as st
 from miniatures import LAYOUTS
 
-from eil import data, plain, records
+from eil import at_work, data, plain, records
 from eil.files import InputError
 from eil.records import Record
 from eil.run import Run
@@ -261,7 +261,7 @@ def record(runs: dict[str, Run]) -> Record:
 def require_record_read(path: Path, run: Run, content: bytes) -> None:
     """A record is this run's and whole, or stale, or an error names its file."""
     path.write_bytes(content)
-    found = outcome(lambda: records.collect([run], path.parents[1]), path.name)
+    found = outcome(lambda: at_work.collect([run], path.parents[1]), path.name)
     for each in found or []:
         assert each.key == run.key == each.run.key
         assert all(map(math.isfinite, each.metrics.values()))
@@ -298,7 +298,7 @@ def test_a_record_under_anothers_key_is_refused(record: Record, tmp_path: Path) 
     other = record.run.model_copy(update={"repetition": 1})
     record.model_copy(update={"run": other}).save(tmp_path / record.run.name / "record.json")
     with pytest.raises(InputError, match=r"record\.json: its run is not the one whose key it has"):
-        records.collect([record.run], tmp_path)
+        at_work.collect([record.run], tmp_path)
 
 
 # Lists of data sets

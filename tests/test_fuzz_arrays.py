@@ -6,6 +6,7 @@ import io
 import json
 import math
 import pickle
+import re
 import shutil
 import struct
 import zipfile
@@ -20,10 +21,10 @@ from fuzzing import JSON, File, damaged, fuzz, outcome, relisted, spoilt, thorou
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from eil import arrays, backbones, cli, step, train
+from eil import arrays, backbones, checkpoint, cli, step, train
 from eil.backbones import torchvision_nets
 from eil.data import wsoleval
-from eil.evaluation import evaluate, protocols, score
+from eil.evaluation import curves, protocols, score
 from eil.files import InputError, read_arrays, write_arrays
 from eil.run import Run
 
@@ -241,7 +242,7 @@ def test_archives_of_other_arrays(inputs: int, tmp_path: Path) -> None:
     def holds(key: str, other: Any) -> None:
         content = {name: array for name, array in (ARRAYS | {key: other}).items() if array is not None}
         write_arrays(path, content)
-        found = outcome(lambda: evaluate._arrays(path, SPLITS, 4, 2), path.name)
+        found = outcome(lambda: curves.read_maps(path, SPLITS, 4, 2), path.name)
         if found is not None:
             for name, split in SPLITS.items():
                 assert len(found[f"{name}_maps"]) == len(found[f"{name}_logits"]) == len(split.ids)
@@ -341,7 +342,8 @@ def test_spoilt_weights(inputs: int, model: tuple[Run, Any, Any], tmp_path: Path
 @thoroughly(25, 1500)
 def test_spoilt_checkpoints(inputs: int, model: tuple[Run, Any, Any], tmp_path: Path) -> None:
     path, (run, network, optimizer) = tmp_path / "last.ckpt", model
-    train._save(path, run, network, optimizer, train.State(epoch=1, best=0.5, history=[{"epoch": 1, "total": 0.5}]))
+    state = checkpoint.State(1, 1, ["total"], [[0.5]], best=0.5, history=[{"epoch": 1, "total": 0.5}])
+    checkpoint.save(tmp_path, run, network, optimizer, state)
     whole = File(path.read_bytes())
     content = torch.load(path, weights_only=True)
     rest = {key: value for key, value in content.items() if key in ("key", "state", "random_cuda")}
@@ -357,7 +359,7 @@ def test_spoilt_checkpoints(inputs: int, model: tuple[Run, Any, Any], tmp_path: 
         path.write_bytes(each)
         random = torch.get_rng_state()
         try:
-            state = outcome(lambda: train._resume(path, run, network, optimizer), path.name)
+            state = outcome(lambda: checkpoint.resume(tmp_path, run, network, optimizer), path.name)
         finally:
             torch.set_rng_state(random)
         if state is not None:
@@ -396,13 +398,15 @@ def test_spoilt_pretrained_weights(inputs: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_nothing_is_unpickled_but_tensors(legacy: bool, model: tuple[Run, Any, Any], tmp_path: Path) -> None:
+def test_nothing_is_unpickled_but_tensors(
+    legacy: bool, model: tuple[Run, Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run, network, optimizer = model
     path, canary = tmp_path / "last.ckpt", tmp_path / "canary"
     torch.save({"key": run.key, "model": Evil(canary)}, path, _use_new_zipfile_serialization=not legacy)
     refused = "getattr was not an allowed global by default"
-    with pytest.raises(InputError, match=rf"last\.ckpt: not a checkpoint; delete it to train afresh: .* {refused}\.$"):
-        train._resume(path, run, network, optimizer)
+    assert checkpoint.resume(tmp_path, run, network, optimizer) == checkpoint.State()
+    assert re.search(rf"last\.ckpt cannot be read \(.*{refused}\.\): left aside", caplog.text)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(InputError, match=rf"last\.ckpt: not a file of weights: .* {refused}\.$"):
         backbones.read_local(f"{path}@sha256:{digest}")
@@ -413,6 +417,15 @@ def test_nothing_is_unpickled_but_tensors(legacy: bool, model: tuple[Run, Any, A
     assert not canary.exists()
     torch.load(path, weights_only=False)  # it is what it is taken for
     assert canary.exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(model: tuple[Run, Any, Any], tmp_path: Path) -> None:
+    run, network, optimizer = model
+    checkpoint.save(tmp_path, run, network, optimizer, checkpoint.State(epoch=1))
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    torch.save(content | {"model": {"a": torch.ones(1)}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint; delete it to train afresh: RuntimeError: .*"):
+        checkpoint.resume(tmp_path, run, network, optimizer)
 
 
 @pytest.mark.parametrize("content", [{"features.0.weight": torch.ones(1)}, [torch.ones(1)], torch.ones(2)])

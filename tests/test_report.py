@@ -14,12 +14,12 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from eil import records
+from eil import at_work, records
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError, write_arrays
 from eil.records import Record
-from eil.report import analysis, cells, figures, published, tables
+from eil.report import ablation, analysis, cells, draw, figures, published, tables
 from eil.study import Study, parse
 
 
@@ -118,8 +118,10 @@ def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, r
 
 
 def test_marginal_effects_average_the_others(study: Study, resampled: list[Record]) -> None:
-    name, grid = next(iter(tables.gamma_sigma_grids(cells.group(resampled)).items()))
-    table = analysis.marginal(study, name, grid, [])
+    grouped = cells.group(resampled)
+    grid = next(iter(tables.gamma_sigma_grids(grouped).values()))
+    name, settings = next(iter(ablation.effects(grouped).items()))
+    table = ablation.marginal(study, name, settings, [])
     assert [row[0] for row in table.rows] == ["γ = 0.6", "γ = 0.8", "σ = 0.5", "σ = 1"]
     expected = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.6])
     assert isinstance(table.rows[0][1], tables.Value)
@@ -230,7 +232,9 @@ def test_holes_are_shown_with_their_reason(study: Study, made_up: list[Record]) 
     texts = analysis.write(study, [*made_up[:-2], failed], len(made_up), [])
     assert "2 runs are missing from this table" in texts["main.md"]
     assert "failed: resnet_small-eil-gamma0.8-sigma1-seed2: NotFinite: at step 3" in texts["main.md"]
-    assert "left out: x: because" in analysis.write(study, made_up, len(study.runs()), ["x: because"])["main.md"]
+    assert (
+        "left out: x: because" in analysis.write(study, made_up, len(study.runs()), ["left out: x: because"])["main.md"]
+    )
 
 
 def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Record]) -> None:
@@ -242,7 +246,7 @@ def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Recor
 
 def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) -> None:
     assert analysis.write(study, [], 0, []) == {}
-    figures.write([], tmp_path)
+    draw.write([], tmp_path, tmp_path)
     assert not list((tmp_path / "figures").iterdir())
 
 
@@ -278,7 +282,7 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
             "true": np.tile([2.0, 2, 6, 6], (4, 1)),
         }
         write_arrays(tmp_path / "runs" / record.run.name / "examples.npz", arrays | views)
-    figures.write(made_up, tmp_path)
+    draw.write(made_up, tmp_path, tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     stems = ["thresholds", "training", "part_coverage"]
     stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]
@@ -306,7 +310,7 @@ def test_only_records_of_the_present_settings_are_collected(
     stale.save(tmp_path / stale.run.name / "record.json")
     failed = Record(run=made_up[4].run, key=made_up[4].key, status="failed", error="x")
     failed.save(tmp_path / failed.run.name / "failure.json")
-    found = records.collect(study.runs(), tmp_path)
+    found = at_work.collect(study.runs(), tmp_path)
     assert [record.run.name for record in found] == [record.run.name for record in [*made_up[:3], failed]]
     frame = records.table(found)
     assert frame["status"].tolist() == ["done"] * 3 + ["failed"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eil import backbones, localize, records, step, train
+from eil import at_work, backbones, checkpoint, localize, records, step, train
 from eil.data import birds, cache
 from eil.data.geometry import Frame
 from eil.evaluation import boxes, evaluate, maps, protocols
@@ -36,14 +36,14 @@ def test_a_killed_training_ends_in_the_same_weights(
 ) -> None:
     run = runs[EIL]
     train.train(run, images, tmp_path / "whole")
-    save = train._save
+    save = checkpoint.save
 
     def killed(*args: Any) -> None:
         save(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "_save", killed)
+        patch.setattr(checkpoint, "save", killed)
         train.train(run, images, tmp_path / "killed")
     assert (tmp_path / "killed" / "last.ckpt").exists()
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
@@ -61,9 +61,9 @@ def test_a_checkpoint_of_other_settings_is_not_used(runs: dict[str, Run], images
     model = step.build(runs[EIL], images)
     optimizer = torch.optim.SGD(step.parameter_groups(model, runs[EIL].recipe))
     other = runs["vgg_small-eil-gamma0.8-sigma1-seed0"]
-    train._save(tmp_path / "last.ckpt", other, model, optimizer, train.State(epoch=1))
-    assert train._resume(tmp_path / "last.ckpt", runs[EIL], model, optimizer).epoch == 0
-    assert train._resume(tmp_path / "last.ckpt", other, model, optimizer).epoch == 1
+    checkpoint.save(tmp_path, other, model, optimizer, checkpoint.State(epoch=1))
+    assert checkpoint.resume(tmp_path, runs[EIL], model, optimizer).epoch == 0
+    assert checkpoint.resume(tmp_path, other, model, optimizer).epoch == 1
 
 
 def test_history_has_a_row_an_epoch_and_every_part(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_recorded(
 ) -> None:
     run = runs[EIL].model_copy(update={"recipe": runs[EIL].recipe.model_copy(update={"learning_rate": 1e30})})
     with pytest.raises(train.NotFinite, match=r"epoch 1, step [234]: total nan, unerased nan, erased"):  # noqa: SIM117
-        with records.failure_kept(run, tmp_path):
+        with at_work.at_work(run, tmp_path, "train"):
             train.train(run, images, tmp_path)
     assert not (tmp_path / "weights.safetensors").exists()
     record = records.read(tmp_path / "failure.json")
@@ -91,10 +91,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_recorded(
 
 def test_plateau_stops_when_the_loss_has_not_fallen_for_long_enough() -> None:
     recipe = Recipe(epochs=50, stop="plateau", patience=2, min_delta=0.1)
-    state = train.State()
+    state = checkpoint.State(names=["total"])
     for total in (1.0, 0.8, 0.79, 0.78):
         assert not train._finished(state, recipe)
-        train._close_epoch(state, {"total": total}, recipe)
+        train._close_epoch(state, [total], 10, recipe, 1.0)
     assert train._finished(state, recipe)
     assert not train._finished(state, recipe.model_copy(update={"stop": "epochs"}))
 
@@ -163,6 +163,30 @@ def test_a_record_says_what_the_maps_say(runs: dict[str, Run], images: Path, tra
     assert {"coverage.head", "coverage.body"} < record.metrics.keys()
     curves = read_arrays(trained / "curves.npz")
     assert curves["test_curve"].shape == curves["test_curve_v2"].shape == (8, 255)
+
+
+def test_maps_scored_meanwhile_are_not_scored_again(
+    runs: dict[str, Run], images: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = evaluate.evaluate(runs[EIL], images, trained)
+    kept, maps = (read_arrays(trained / name) for name in ("curves.npz", "maps.npz"))
+    (trained / "curves.npz").unlink()
+    localize.localize(runs[EIL], images, trained, "honest", meanwhile=True)
+    again = read_arrays(trained / "curves.npz")
+    assert kept.keys() == again.keys()
+    assert all(np.array_equal(kept[name], again[name]) for name in kept)
+    counted: list[int] = []
+    iou_curves = boxes.iou_curves
+    monkeypatch.setattr(boxes, "iou_curves", lambda *given: (counted.append(1), iou_curves(*given))[1])
+    assert evaluate.evaluate(runs[EIL], images, trained).metrics == record.metrics
+    assert not counted
+    # Another protocol's contours, and other maps, are scored anew.
+    evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])
+    assert counted
+    counted.clear()
+    write_arrays(trained / "maps.npz", maps | {"test_maps": maps["test_maps"] ** 2})
+    evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])
+    assert counted
 
 
 def test_a_map_with_nan_is_named(runs: dict[str, Run], images: Path, trained: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,22 +21,22 @@ ROOT = Path(__file__).parent.parent
 PROGRAMS = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != Path(sys.executable).parent)
 
 
-def snakemake(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(folder)]
+def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--directory", str(folder)]
     return subprocess.Popen(
         [*command, "--cores", "2", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"PATH": PROGRAMS, "XDG_CACHE_HOME": str(folder / "cache")},
-        cwd=ROOT,
+        cwd=root,
         **options,
     )
 
 
-def finished(folder: Path, *arguments: str, code: int = 0) -> str:
-    with snakemake(folder, *arguments) as process:
-        output = process.communicate(timeout=280)[0]
+def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280) -> str:
+    with snakemake(folder, *arguments, root=root) as process:
+        output = process.communicate(timeout=timeout)[0]
     assert process.returncode == code, output
     return output
 
@@ -116,12 +117,51 @@ def test_one_failing_run_leaves_a_hole_and_the_rest_goes_on(tmp_path: Path, cont
     arguments = study(tmp_path, content)
     output = finished(tmp_path, *arguments, code=1)
     assert "eil: the loss is not finite at epoch 1" in output
+    assert "1 of 2 runs done, 1 failed\n  resnet_small-cam-seed0: NotFinite" in output
     assert (runs(tmp_path) / "vgg_small-cam-seed0" / "record.json").exists()
     assert records.read(runs(tmp_path) / "resnet_small-cam-seed0" / "failure.json").status == "failed"
     assert "1 of 2 runs done, 1 failed" in finished(tmp_path, "partial", *arguments)
     table = (tmp_path / "results" / "tiny" / "tables" / "main.md").read_text()
     assert "failed: resnet_small-cam-seed0: NotFinite" in table
     assert "| vgg_small | cam |" in table
+
+
+def to_do(plan: str) -> dict[str, int]:
+    """Jobs by rule, as a dry run lists them."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE)}
+
+
+def test_an_edited_source_makes_stale_what_depends_on_it_and_nothing_else(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    root = tmp_path / "project"
+    for name in ("eil", "baselines", "workflow", "profiles"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "Snakefile", root)
+    (root / "environment.yml").symlink_to(ROOT / "environment.yml")
+    content |= {"seeds": 1, "methods": {"cam": {}, "adl": {"at": [["conv3"]]}}}
+    arguments = study(tmp_path, content)
+    finished(tmp_path, *arguments, root=root)
+
+    def after(path: str, *edit: str) -> dict[str, int]:
+        """What there is to do after an edit of a file, which is undone."""
+        file = root / path
+        text = file.read_text()
+        assert edit[0] in text
+        file.write_text(text.replace(*edit, 1))
+        plan = finished(tmp_path, "-n", *arguments, root=root)
+        file.write_text(text)
+        return to_do(plan)
+
+    rest = {"localize": 1, "evaluate": 1, "tables": 1, "figures": 1, "all": 1}
+    assert after("baselines/adl.py", "torch.rand(", "torch.rand_like(") == {"train": 1, "total": 6} | rest
+    assert after("baselines/adl.py", '"""ADL:', '# A comment.\n"""The ADL:') == {}
+    assert after("eil/report/tables.py", "{sign}", "{sign} ") == {"tables": 1, "figures": 1, "all": 1, "total": 3}
+    assert set(after("eil/evaluation/metrics.py", "100", "101")) == {"evaluate", "tables", "figures", "all", "total"}
+    assert after("eil/evaluation/protocols.yaml", "threshold: val", "threshold: oracle")["evaluate"] == 2
+    assert "prepare" not in after("eil/train.py", "_LOOK_EVERY = 20", "_LOOK_EVERY = 10")
+    assert after("eil/data/birds.py", "EMBEDDED = True", "EMBEDDED = bool(1)")["train"] == 2
+    assert "Nothing to be done" in finished(tmp_path, "-n", *arguments, root=root)
 
 
 def test_a_bad_study_is_one_clear_error(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -147,7 +187,7 @@ def test_a_study_given_by_configfile_does_not_inherit_the_demo(tmp_path: Path, c
 
 def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, Any], photos: Path) -> None:
     content |= {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}, "methods": {"cam": {}}, "seeds": 1}
-    finished(tmp_path, *study(tmp_path, content), "--config", f"data_root={photos}")
+    finished(tmp_path, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2")
     record = records.read(runs(tmp_path) / "vgg_small-cam-seed0" / "record.json")
     assert record.provenance["images"] == 6
     assert not [key for key in record.metrics if key.startswith("coverage")]
@@ -160,6 +200,17 @@ def test_the_program_explains_itself() -> None:
     wrong = [*command, "train", "workflow/config/smoke.yaml", "vgg_small-eil-seed9"]
     process = subprocess.run(wrong, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (process.returncode, process.stderr) == (1, "eil: study smoke: has no run vgg_small-eil-seed9\n")
+
+
+def test_a_cluster_is_told_what_every_rule_needs() -> None:
+    rules = {}
+    for path in (ROOT / "workflow" / "rules").iterdir():
+        for text in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            rules[text.split(":")[0]] = text
+    sent = {name for name, text in rules.items() if "shell:" in text and name != "partial"}
+    assert {name for name, text in rules.items() if {"mem_mb=", "runtime="} <= set(re.findall(r"\w+=", text))} == sent
+    profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
+    assert set(profile["set-resources"]) <= sent
 
 
 @pytest.mark.parametrize("name", ["Snakefile", *sorted(p.name for p in (ROOT / "workflow" / "rules").iterdir())])

@@ -200,10 +200,10 @@ def read_local(weights: str) -> dict[str, Tensor]:
         raise InputError(f"pretrained weights {path}: not a file of weights: {in_a_line(error)}") from None
 
 
-def fingerprint(backbone: Backbone) -> str:
-    """SHA-256 of a backbone's weights, whatever file they came from."""
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's weights, whatever file they came from or go to."""
     digest = hashlib.sha256()
-    for name, value in backbone.state_dict().items():
+    for name, value in module.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -131,8 +131,8 @@ class Batches:
         """Batches in a training epoch."""
         return max(len(self.labels) // self.batch_size, 1)
 
-    def training(self, seed: int, epoch: int, flip: bool) -> Iterator[Batch]:
-        """An epoch in its own order, cropped at random and mirrored half the time if ``flip``.
+    def training(self, seed: int, epoch: int, flip: bool, start: int = 0) -> Iterator[Batch]:
+        """An epoch in its own order from batch ``start`` on, cropped at random, mirrored half the time if ``flip``.
 
         A last batch that is not full is left out, unless it is the only one: shapes stay static, and batch
         norm meets no batch of one.
@@ -140,7 +140,7 @@ class Batches:
         count = len(self.labels)
         full = min(len(self) * self.batch_size, count)
         slack = self.split.images.shape[1] - self.crop
-        chosen = order(seed, epoch, count)[:full].split(self.batch_size)  # type: ignore[no-untyped-call]
+        chosen = order(seed, epoch, count)[:full][start * self.batch_size :].split(self.batch_size)  # type: ignore[no-untyped-call]
         for index, fetched, whole in self._ahead(chosen):
             on_device = index.to(self.device, non_blocking=True)
             top, left = ((uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left"))
@@ -153,8 +153,9 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """All images as they are, the last batch as short as it falls."""
-        for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]
-            yield self.at(index)
+        every = torch.arange(len(self.labels)).split(self.batch_size)  # type: ignore[no-untyped-call]
+        for index, images, _ in self._ahead(every, masked=False):
+            yield self._whole(index, images)
 
     def crops_in_order(self) -> Iterator[Iterator[Tensor]]:
         """The ten crops, each (B, 3, S, S), of all images, a batch after the other, as :meth:`in_order` has them."""
@@ -166,15 +167,17 @@ class Batches:
 
     def at(self, index: Tensor) -> Batch:
         """The images at these positions, as they are."""
-        images = self._fetch(self.images, self.split.images, index)
-        on_device = index.to(self.device)
+        return self._whole(index, self._fetch(self.images, self.split.images, index))
+
+    def _whole(self, index: Tensor, images: Tensor) -> Batch:
+        on_device = index.to(self.device, non_blocking=True)
         return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
 
-    def _ahead(self, chosen: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def _ahead(self, chosen: Iterable[Tensor], masked: bool = True) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Positions, images and masks of each batch; the next ones are read while the last is being used."""
 
         def read(index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            masks = None if self.split.masks is None else self._fetch(None, self.split.masks, index)
+            masks = None if self.split.masks is None or not masked else self._fetch(None, self.split.masks, index)
             return index, self._fetch(self.images, self.split.images, index), masks
 
         if self.images is not None:  # on the device already
@@ -227,4 +230,5 @@ def _on_device(images: Image, device: torch.device) -> Tensor:
 
 
 def _free_memory(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0]
+    free, whole = torch.cuda.mem_get_info(device)
+    return min(free, int(whole * torch.cuda.get_per_process_memory_fraction(device)))  # of a shared GPU, a share

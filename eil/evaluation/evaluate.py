@@ -1,25 +1,24 @@
-"""Maps to a record: curves.npz (IoU of each image at each threshold), record.json, examples.npz.
+"""Maps to a record: record.json, examples.npz, and the curves behind them (IoU of each image at each threshold).
 
 Maps pass in chunks, so that memory holds their curves (2 kB an image) and never all of them at full size.
 """
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eil import records
-from eil.arrays import MOST
-from eil.data import Image, cache
+from eil import machine
+from eil.data import cache
 from eil.data.cache import Cached
-from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
+from eil.evaluation import boxes, curves, errors, looks, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
-from eil.evaluation.protocols import Contours, Policy, Protocol
-from eil.files import InputError, read_arrays, read_json, write_arrays
+from eil.evaluation.protocols import Policy, Protocol
+from eil.files import InputError, read_json, write_arrays
 from eil.records import Record
 from eil.run import Run
 
@@ -44,15 +43,14 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     description = cache.describe(data)
     side = int(description["crop"])
     val, test = (cache.open_split(data, name) for name in ("val", "test"))
-    arrays = _arrays(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
+    arrays = curves.read_maps(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
     protocol = protocols.find(names[0])
     bare = next(
         (i for split in (val, test) for i, own in zip(split.ids, split.boxes, strict=True) if not len(own)), None
     )
     if bare is not None:
         raise InputError(f"image {bare} has neither box nor mask, so that its map cannot be scored; maps.npz has it")
-    on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
-    _write_curves(folder / "curves.npz", {"val": on, "test": scored})
+    on, scored = curves.scores(folder, arrays, {"val": val, "test": test}, side, protocol).values()
     level = metrics.level_of(protocol.threshold, on, scored, protocol)
     found = _metrics(on, scored, protocol, level)
     found |= _against_masks(arrays, val, test, side, protocol, level, description["parts"])
@@ -70,70 +68,14 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
         | _history(training.pop("history", [])),
         training=training,
-        provenance=records.provenance()
+        provenance=machine.provenance()
         | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]},
     )
-    write_arrays(folder / "examples.npz", _examples(arrays, test, side, protocol, level))
+    write_arrays(folder / "examples.npz", looks.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
     shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
     _log.info("%s: %s", run.name, shown)
     return record
-
-
-def _arrays(path: Path, splits: dict[str, Cached], side: int, classes: int) -> Arrays:
-    """What :func:`eil.localize.localize` leaves of these splits; InputError if the file holds anything else."""
-    images = sum(len(split.ids) for split in splits.values())
-    arrays = read_arrays(path, "eil localize", most=MOST + 8 * images * (side**2 + classes))
-    dimensions = {"examples": 1} | {key: 3 for key in arrays if key.startswith("view_")}
-    dimensions |= {f"{name}_{what}": count for name in splits for what, count in (("maps", 3), ("logits", 2))}
-    for key, count in dimensions.items():
-        found = arrays.get(key)
-        if found is None or found.ndim != count or found.dtype.kind != ("i" if key == "examples" else "f"):
-            raise InputError(f"{path}: has no {key} of {count} dimensions; delete it to make it anew")
-    for name, split in splits.items():
-        maps_, logits = arrays[f"{name}_maps"], arrays[f"{name}_logits"]
-        if len(maps_) != len(split.ids) or logits.shape != (len(split.ids), classes):
-            raise InputError(
-                f"{path}: {len(maps_)} maps for {len(split.ids)} images of {name}, with logits {logits.shape} for "
-                f"{classes} classes: it is of another data set"
-            )
-    if not np.isin(arrays["examples"], np.arange(len(splits["test"].ids))).all():
-        raise InputError(f"{path}: examples that are no test images; delete it to make it anew")
-    return arrays
-
-
-def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
-    """Curves and classification of a split's maps under a protocol."""
-    logits, threads = arrays[f"{name}_logits"], records.threads()
-    rules = {protocol.contours} | ({protocol.contours_v2} if protocol.contours_v2 else set())
-    curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in rules}
-    levels: list[int] = []
-    for start, images in _chunks(arrays[f"{name}_maps"], split.ids, side, protocol):
-        true = split.boxes[start : start + len(images)]
-        for contours, found in curves.items():
-            found.append(boxes.iou_curves(images, true, contours, protocol.rules, threads).astype(np.float32))
-        levels += [maps.otsu(image) for image in images]
-    return Scores(
-        curve=np.concatenate(curves[protocol.contours]),
-        curve_v2=np.concatenate(curves[protocol.contours_v2]) if protocol.contours_v2 else None,
-        otsu=np.array(levels),
-        top1=metrics.in_top(logits, split.labels, 1),
-        top5=metrics.in_top(logits, split.labels, 5),
-    )
-
-
-def _chunks(
-    score_maps: npt.NDArray[np.floating], ids: Sequence[str], side: int, protocol: Protocol
-) -> Iterator[tuple[int, list[Image]]]:
-    """8-bit maps by the chunk, with the position of each chunk's first."""
-    for start in range(0, len(ids), CHUNK):
-        images = []
-        for score_map, name in zip(score_maps[start : start + CHUNK], ids[start : start + CHUNK], strict=True):
-            try:
-                images.append(maps.to_8_bit(score_map, side, protocol))
-            except InputError as error:
-                raise InputError(f"image {name}: {error}") from None
-        yield start, images
 
 
 def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metrics.Ints) -> dict[str, float]:
@@ -152,7 +94,7 @@ def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metric
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
     """Scores of the same maps under another protocol, its own policy."""
-    on, scored = (score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
+    on, scored = (curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
     return metrics.metrics(scored, on, protocol, protocol.threshold)
 
 
@@ -175,7 +117,7 @@ def _against_masks(
             counts[name] += masks.histogram(maps.prepared(score_map, side, protocol), parts)
     levels = np.broadcast_to(level, len(test.ids))
     covered = []
-    for start, images in _chunks(arrays["test_maps"], test.ids, side, protocol):
+    for start, images in curves.chunks(arrays["test_maps"], test.ids, side, protocol):
         covered += [
             masks.part_coverage(image, test.masks[i], int(levels[i]), len(names))
             for i, image in enumerate(images, start)
@@ -202,39 +144,12 @@ def _mistakes(
     levels = np.broadcast_to(level, len(test.ids))
     predicted = [
         boxes.largest_box(image, int(levels[i]))
-        for start, images in _chunks(score_maps, test.ids, side, protocol)
+        for start, images in curves.chunks(score_maps, test.ids, side, protocol)
         for i, image in enumerate(images, start)
     ]
     located = protocol.hits(metrics.at(scored.curve, level), 0.5)
     return errors.decompose(np.stack(predicted), test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
 
 
-def _write_curves(path: Path, splits: dict[str, Scores]) -> None:
-    """``{split}_curve`` and ``{split}_curve_v2``, (N, 255) float32: every threshold policy is array work from here."""
-    arrays = {f"{name}_curve": scores.curve for name, scores in splits.items()}
-    arrays |= {f"{name}_curve_v2": scores.curve_v2 for name, scores in splits.items() if scores.curve_v2 is not None}
-    write_arrays(path, arrays)
-
-
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
     return {f"history.{key}": [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
-
-
-def _examples(arrays: Arrays, split: Cached, side: int, protocol: Protocol, level: int | metrics.Ints) -> Arrays:
-    """What the qualitative figure shows of the chosen test images, in the S x S frame."""
-    chosen = arrays["examples"]
-    levels = np.broadcast_to(level, len(split.ids))
-    images = {int(i): maps.to_8_bit(arrays["test_maps"][i], side, protocol) for i in chosen}
-    views = {
-        name: np.stack([maps.to_8_bit(view, side, protocol) for view in array])
-        for name, array in arrays.items()
-        if name.startswith("view_")
-    }
-    return {
-        "ids": np.array([split.ids[i] for i in chosen]),
-        "images": np.stack([split.images[i] for i in chosen]),
-        "maps": np.stack(list(images.values())),
-        "predicted": np.stack([boxes.largest_box(image, int(levels[i])) for i, image in images.items()]),
-        "true": np.stack([split.boxes[i][0] for i in chosen]),
-        **views,
-    }

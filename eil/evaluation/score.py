@@ -16,7 +16,7 @@ from eil.evaluation import boxes, maps, masks, metrics, protocols
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Contours, Protocol
 from eil.files import InputError
-from eil.records import threads
+from eil.machine import threads
 
 CHUNK = 256  # maps at full size at once
 LARGEST_SIDE = 8192  # of a map; the largest photos are about as large

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError
 from eil.records import Record
+from eil.report import ablation
 from eil.report.cells import Cell, chosen, difference, group
 from eil.report.tables import (
     METRIC,
     Table,
     Value,
     cells_table,
-    gamma_sigma_grids,
     gamma_sigma_tables,
     grid_table,
     main_table,
@@ -32,17 +30,17 @@ POLICIES = {
 MASKS = {"PxAP ↑": "test.px_ap", "pixel IoU ↑": "test.pixel_iou"}
 
 
-def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> dict[str, str]:
+def write(study: Study, records: Sequence[Record], planned: int, further_notes: Sequence[str]) -> dict[str, str]:
     """Every table of a study in every format, file name -> content.
 
     Args:
         study: what was compared.
         records: of the runs that there are.
         planned: how many runs there should be.
-        dropped: a line for each combination that was left out.
+        further_notes: what else every table says of itself, a line each.
     """
     cells = group(records)
-    notes = _notes(study, records, planned, dropped)
+    notes = [*_notes(study, records, planned), *further_notes]
     tables = {}
     methods = [cell for cell in cells if not cell.control]
     if methods:
@@ -55,7 +53,12 @@ def write(study: Study, records: Sequence[Record], planned: int, dropped: Sequen
         f"{name}.{suffix}": text
         for name, table in tables.items()
         if any(isinstance(value, Value) for row in table.rows for value in row)
-        for suffix, text in (("csv", table.csv()), ("md", table.markdown()), ("tex", table.latex()))
+        for suffix, text in (
+            ("csv", table.csv()),
+            ("md", table.markdown()),
+            ("tex", table.latex()),
+            ("html", table.html()),
+        )
     }
 
 
@@ -93,8 +96,8 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         others = _other_geometry(study.protocols, [record for cell in best for record in cell.records])
         what = "GT-known Loc of the same maps by protocol, each with its own threshold"
         found["protocols"] = table(what, columns, *others)
-    for name, grid in gamma_sigma_grids(cells).items():
-        found[f"marginal_{name}"] = marginal(study, name, grid, notes)
+    for name, settings in ablation.effects(cells).items():
+        found[f"marginal_{name}"] = ablation.marginal(study, name, settings, notes)
     return found
 
 
@@ -133,19 +136,6 @@ def _detectable(cells: Sequence[Cell]) -> list[str]:
     )
 
 
-def marginal(study: Study, name: str, grid: Sequence[Cell], notes: Sequence[str]) -> Table:
-    """Mean GT-known Loc at each gamma over the sigmas, and at each sigma over the gammas."""
-    rows: list[list[str | Value]] = []
-    for setting, sign in (("gamma", "γ"), ("sigma", "σ")):
-        for value in sorted({float(cell.settings[setting]) for cell in grid}):
-            own = [cell for cell in grid if float(cell.settings[setting]) == value]
-            runs = [found for cell in own if (found := cell.replicates(METRIC)) is not None]
-            if runs and len({len(found) for found in runs}) == 1:
-                rows.append([f"{sign} = {value:g}", Value(*statistics.interval(np.mean(runs, axis=0))), str(len(own))])
-    header = ["setting", "GT-known Loc ↑", "cells"]
-    return Table(f"{study.name}: marginal effects of {name.replace('_', ' ')}", header, rows, notes)
-
-
 def _other_geometry(names: Sequence[str], records: Sequence[Record]) -> list[str]:
     """A line if images were fitted into the network's square otherwise than these protocols would have it."""
     used = {record.run.recipe.geometry for record in records}
@@ -173,7 +163,7 @@ def _sizes(cells: Sequence[Cell]) -> dict[str, str]:
     return {f"{each} % (n = {metrics[f'size_images.{each}']:.0f})": f"size.{each}" for each in bins}
 
 
-def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Sequence[str]) -> list[str]:
+def _notes(study: Study, records: Sequence[Record], planned: int) -> list[str]:
     """What every table says of itself: protocol, numbers, holes."""
     done = [record for record in records if record.status == "done"]
     images = {record.provenance["images"] for record in done}
@@ -198,9 +188,8 @@ def _notes(study: Study, records: Sequence[Record], planned: int, dropped: Seque
     missing = planned - len(done)
     if missing:
         notes.append(f"{missing} runs are missing from this table")
-    notes += [
+    return notes + [
         f"failed: {record.run.name}: {' '.join((record.error or '').split())}"
         for record in records
         if record.status == "failed"
     ]
-    return notes + [f"left out: {line}" for line in dropped]

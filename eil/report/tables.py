@@ -1,8 +1,11 @@
-"""Tables as CSV, Markdown and LaTeX, from records alone."""
+"""Tables as CSV, Markdown, LaTeX and HTML, from records alone."""
 
+import html
 import math
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -22,6 +25,11 @@ MAIN = {
     "MaxBoxAccV2 (oracle) ↑": "test.oracle.max_box_acc_v2",
 }
 METRIC = MAIN["GT-known Loc ↑"]
+_CSS = (
+    "body{font:14px sans-serif;margin:2em}h1{font-size:18px}table{border-collapse:collapse}"
+    "th,td{padding:.25em .8em;text-align:left;white-space:nowrap}tr:first-child{border-bottom:1px solid}"
+    "table{border-top:2px solid;border-bottom:2px solid}li{color:#555;max-width:60em}img{max-width:100%}"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,19 @@ class Table:
         lines = [" | ".join(row) for row in [self.header, ["---"] * len(self.header), *body]]
         notes = "\n".join(f"- {note}" for note in self.notes)
         return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines) + f"\n\n{notes}\n"
+
+    def html(self, pictures: Sequence[Path] = ()) -> str:
+        """A page of its own, with PNG files below the table; it needs nothing from elsewhere."""
+        lines = [_html_row("th", self.header), *(_html_row("td", map(_html, row)) for row in self.rows)]
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        title = html.escape(self.title)
+        return (
+            f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{_CSS}</style>\n'
+            f"<h1>{title}</h1>\n<table>\n"
+            + "\n".join(lines)
+            + f"\n</table>\n<ul>{notes}</ul>\n"
+            + "".join(f'<img src="data:image/png;base64,{b64encode(p.read_bytes()).decode()}"><br>\n' for p in pictures)
+        )
 
     def latex(self) -> str:
         """A booktabs table."""
@@ -188,6 +209,15 @@ def _markdown(cell: str | Value) -> str:
         return cell
     text = cell.text(" ± ")
     return f"**{text}**" if cell.best else text
+
+
+def _html(cell: str | Value) -> str:
+    text = html.escape(cell if isinstance(cell, str) else cell.text(" ± "))
+    return f"<b>{text}</b>" if isinstance(cell, Value) and cell.best else text
+
+
+def _html_row(kind: str, cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
 
 
 def _latex(cell: str | Value) -> str:

@@ -4,18 +4,26 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from eil import records
+from eil import machine
 from eil.files import write_text
+from eil.machine import device_name
 from eil.report.tables import Table
-from eil.timing import device_name
 
 
-def save(what: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *notes: str) -> Path:
+def save(
+    what: str,
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *notes: str,
+    command: str = "make bench",
+    folder: Path = Path("results"),
+) -> Path:
     """Write a table with a first note of its own; its path."""
-    where = records.provenance()
-    made = f"`make bench` at {where['commit']}: {device_name()}, {where['threads']} threads, "
+    where = machine.provenance()
+    made = f"`{command}` at {where['commit']}: {device_name()}, {where['threads']} threads, "
     made += f"torch {where['versions']['torch']}, {where['time'][:10]}"
     slug = re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
-    path = Path("results") / f"{what}-{slug}-{where['time'][:10]}.md"
+    path = folder / f"{what}-{slug}-{where['time'][:10]}.md"
     write_text(path, Table(title, header, rows, [made, *notes]).markdown())
     return path

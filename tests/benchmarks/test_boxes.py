@@ -19,7 +19,7 @@ from saving import save
 from eil.data import Image
 from eil.evaluation import boxes, maps, protocols
 from eil.evaluation.score import MaxBoxAcc
-from eil.records import threads
+from eil.machine import threads
 
 SIDE, COUNT = 224, 24
 Rows = list[tuple[str, str]]

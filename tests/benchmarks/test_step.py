@@ -17,10 +17,10 @@ from saving import save
 
 from eil import method, plan, plugins
 from eil.files import write_text
+from eil.machine import device_name
 from eil.method import Method, Targets
 from eil.report.tables import Table
 from eil.settings import Unsuitable
-from eil.timing import device_name
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES = [("vgg_small", 56, 32), ("resnet_small", 56, 32), ("efficientnet_lite0", 128, 16), ("resnet50", 112, 8)]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from eil import depends, sources
 from eil import study as studies
+from eil.evaluation import protocols
 from eil.files import InputError, write_text
 
 # The `eil` beside this Snakemake, whether or not its environment is activated.
@@ -22,6 +24,8 @@ def resolve(content):
     content = dict(content)
     if root := content.pop("data_root", None):
         content["dataset"] = content["dataset"] | {"root": root}
+    if places := content.pop("runs_per_gpu", None):
+        os.environ["EIL_RUNS_PER_GPU"] = str(places)
     try:
         study = studies.parse(content, source)
         runs, dropped = study.plan(source)
@@ -39,6 +43,10 @@ STUDY, RUNS, DROPPED = resolve(config)
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
+# What they say, not their names alone: an edited protocol is another.
+PROTOCOLS = [
+    protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
+]
 
 
 wildcard_constraints:
@@ -51,6 +59,15 @@ def key(wildcards):
     return RUNS[wildcards.run].key
 
 
+def sources_of(step):
+    """Hash of the sources that a run's step depends on: when they change in meaning, it runs again."""
+
+    def find(wildcards):
+        return depends.of_step(step, RUNS[wildcards.run])
+
+    return find
+
+
 def trained(name):
     """An input function: a file of the run whose training a run uses, its own unless it is a control's."""
 
@@ -58,6 +75,11 @@ def trained(name):
         return f"{RESULTS}/runs/{RUNS[wildcards.run].trained.name}/{name}"
 
     return find
+
+
+def devices(wildcards):
+    """On how many devices a run trains."""
+    return RUNS[wildcards.run].recipe.devices
 
 
 def images(wildcards):
@@ -73,6 +95,28 @@ def every(name):
 def all_keys(wildcards):
     """Hashes of all runs."""
     return [run.key for run in RUNS.values()]
+
+
+def all_sources(wildcards):
+    """Hashes of what the training of any run depends on."""
+    return sorted({depends.of_step("train", run) for run in RUNS.values()})
+
+
+def progress():
+    """How many runs are done and failed, and the first of the failures."""
+    from eil import at_work
+
+    found = at_work.collect(RUNS.values(), Path(RESULTS, "runs"))
+    failed = [record for record in found if record.status == "failed"]
+    lines = [
+        f"{len(found) - len(failed)} of {len(RUNS)} runs done, {len(failed)} failed"
+    ]
+    lines += [f"  {record.run.name}: {record.error}" for record in failed[:5]]
+    if failed:
+        lines.append(
+            "The same command tries these again; with the target `partial` it makes tables of what there is."
+        )
+    return "\n".join(lines)
 
 
 def all_gpus(wildcards):

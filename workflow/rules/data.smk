@@ -10,6 +10,11 @@ rule prepare:
     conda:
         "../../environment.yml"
     threads: workflow.cores
+    resources:
+        mem_mb=16000,
+        runtime=720,
+    params:
+        sources=depends.of_prepare(STUDY.dataset.name),
     message:
         "prepare {wildcards.cache}"
     shell:

@@ -8,16 +8,19 @@ rule evaluate:
         summary=trained("train.json"),
     output:
         record=f"{RESULTS}/runs/{{run}}/record.json",
-        curves=f"{RESULTS}/runs/{{run}}/curves.npz",
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:
         f"{RESULTS}/runs/{{run}}/evaluate.out",
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=240,
     params:
         key=key,
-        protocols=STUDY.protocols,
+        sources=sources_of("evaluate"),
+        protocols=PROTOCOLS,
         eil=EIL,
     message:
         "evaluate {wildcards.run}"

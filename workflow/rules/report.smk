@@ -5,14 +5,24 @@ rule tables:
     input:
         every("record.json"),
     output:
-        directory(f"{RESULTS}/tables"),
+        report(
+            directory(f"{RESULTS}/tables"),
+            patterns=["{table}.html"],
+            category="Tables",
+            labels={"table": "{table}"},
+            caption="../report/table.rst",
+        ),
         f"{RESULTS}/records.parquet",
     log:
         f"{RESULTS}/tables.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         all_keys=all_keys,
+        sources=sources.digest("eil.report.analysis"),
         eil=EIL,
     message:
         "tables of {STUDY.name}"
@@ -25,13 +35,23 @@ rule figures:
         every("record.json"),
         every("examples.npz"),
     output:
-        directory(f"{RESULTS}/figures"),
+        report(
+            directory(f"{RESULTS}/figures"),
+            patterns=["{figure}.png"],
+            category="Figures",
+            labels={"figure": "{figure}"},
+            caption="../report/figure.rst",
+        ),
     log:
         f"{RESULTS}/figures.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=16000,
+        runtime=240,
     params:
         all_keys=all_keys,
+        sources=sources.digest("eil.report.draw"),
         eil=EIL,
     message:
         "figures of {STUDY.name}"

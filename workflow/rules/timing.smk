@@ -5,6 +5,12 @@ rule timing:
     input:
         sorted({f"results/data/{run.cache}/dataset.json" for run in RUNS.values()}),
     output:
+        report(
+            f"{RESULTS}/timing/timing.html",
+            category="Timing",
+            labels={"what": "every method"},
+            caption="../report/timing.rst",
+        ),
         f"{RESULTS}/timing/timing.json",
     log:
         f"{RESULTS}/timing.log",
@@ -13,8 +19,12 @@ rule timing:
     threads: workflow.cores
     resources:
         gpu=all_gpus,
+        mem_mb=32000,
+        runtime=240,
     params:
         all_keys=all_keys,
+        sources=all_sources,
+        timer=sources.digest("eil.timing", "eil.report.timing"),
         eil=EIL,
     message:
         "time every method of {STUDY.name}"
@@ -27,7 +37,12 @@ rule profile_run:
     input:
         images,
     output:
-        f"{RESULTS}/profile/{{run}}/profile.md",
+        report(
+            f"{RESULTS}/profile/{{run}}/profile.html",
+            category="Profiles",
+            labels={"run": "{run}"},
+            caption="../report/profile.rst",
+        ),
         f"{RESULTS}/profile/{{run}}/trace.json.gz",
     log:
         f"{RESULTS}/profile/{{run}}/profile.log",
@@ -36,8 +51,12 @@ rule profile_run:
     threads: workflow.cores
     resources:
         gpu=all_gpus,
+        mem_mb=32000,
+        runtime=240,
     params:
         key=key,
+        sources=sources_of("train"),
+        profiler=sources.digest("eil.profile"),
         eil=EIL,
     message:
         "profile {wildcards.run}"
@@ -49,7 +68,7 @@ rule profile_run:
 rule profile:
     input:
         [
-            f"{RESULTS}/profile/{run.name}/profile.md"
+            f"{RESULTS}/profile/{run.name}/profile.html"
             for run in {
                 run.backbone: run
                 for run in reversed(RUNS.values())

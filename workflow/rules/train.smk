@@ -14,9 +14,12 @@ rule train:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=1,
+        gpu=devices,
+        mem_mb=16000,
+        runtime=1440,
     params:
         key=key,
+        sources=sources_of("train"),
         eil=EIL,
     message:
         "train {wildcards.run}"
@@ -37,8 +40,11 @@ rule localize:
     threads: 1
     resources:
         gpu=1,
+        mem_mb=16000,
+        runtime=240,
     params:
         key=key,
+        sources=sources_of("localize"),
         eil=EIL,
     message:
         "localize {wildcards.run}"

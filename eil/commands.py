@@ -1,0 +1,281 @@
+"""What the ``eil`` program does, a function a command; how it is called stands in :mod:`eil.cli`.
+
+Heavy imports stand inside the commands: ``eil --help`` must not wait for torch.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from eil import interrupt, lease
+from eil.files import InputError, replacing, write_json, write_text
+from eil.run import DatasetChoice, Run
+from eil.study import Study, load
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check a study and list its runs."""
+    runs, dropped = _study(args).plan(str(args.study))
+    print("\n".join([*(run.name for run in runs), *(f"dropped: {line}" for line in dropped)]))
+    print(f"{len(runs)} runs")
+
+
+def plan(args: argparse.Namespace) -> None:
+    """Say what a study will cost: trainings, operations, hours, disk."""
+    from eil import data
+    from eil import plan as plans
+
+    study = _study(args)
+    runs, _ = study.plan(str(args.study))
+    images, classes = args.images, args.classes
+    if (images is None) != (classes is None):
+        raise InputError("--images and --classes belong together")
+    if images is None:
+        dataset = data.read(study.dataset.name, study.dataset.folder(), study.dataset.settings)
+        images, classes = [len(dataset.splits[name].ids) for name in ("train", "val", "test")], len(dataset.classes)
+    counts = dict(zip(("train", "val", "test"), images, strict=True))
+    costs = plans.cost(runs, counts, classes)
+    measured = plans.rates(args.rates if args.rates is not None else plans.measured())
+    trainings = sum(run.control is None for run in runs)
+    print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings, on {counts} images of {classes} classes")
+    print("\n".join(plans.lines(costs, measured, args.tflops, plans.cached_bytes(runs, counts))))
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Decode and resize a study's images, once."""
+    from eil import data
+    from eil.data import cache
+    from eil.data.geometry import Frame
+
+    study = _study(args)
+    wanted = {run.cache: run for run in study.runs() if args.cache in (None, run.cache)}
+    for name, run in wanted.items():
+        folder, recipe = args.data / name, run.recipe
+        dataset = data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
+        frame = Frame(recipe.resize, recipe.crop, recipe.geometry, recipe.crops)
+        if (folder / "dataset.json").exists():
+            cache.require_same(dataset, folder, frame)
+        else:
+            cache.build(dataset, folder, frame)
+        print(f"{folder} is ready")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train one run, or go on with it."""
+    from eil.train import train as step
+
+    _step(args, step, gpus=lambda run: run.recipe.devices)
+
+
+def localize(args: argparse.Namespace) -> None:
+    """Compute the score maps of a trained run."""
+    from functools import partial
+
+    from eil.localize import localize as step
+
+    _step(args, partial(step, protocol=_study(args).protocols[0]), gpus=lambda run: 1)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Score a run's maps and write its record."""
+    from functools import partial
+
+    from eil.evaluation.evaluate import evaluate as step
+
+    _step(args, partial(step, names=_study(args).protocols))
+
+
+def status(args: argparse.Namespace) -> None:
+    """Say how far a study is: runs done, running, failed and to do, and the time that is left."""
+    from eil.report import terminal
+
+    print("\n".join(terminal.status(_study(args).runs(), args.results / "runs")))
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print a run's record readably; with --image, draw its map and boxes."""
+    from eil import at_work
+    from eil.report import examples, terminal
+
+    run = _study(args).run(args.run)
+    found = at_work.collect([run], args.results / "runs")
+    if not found:
+        raise InputError(f"{run.name}: has no record yet; `eil status {args.study}` says how far it is")
+    print("\n".join(terminal.shown(found[0])))
+    if args.image:
+        path = args.out or args.results / "shown" / f"{run.name}-{args.image.replace('/', '_')}.png"
+        print(examples.draw_one(found[0], args.image, args.data / run.cache, args.results / "runs" / run.name, path))
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Compute a finished run's metrics again, from its maps or from scratch, and say whether they match."""
+    from eil import verify as verifies
+
+    study = _study(args)
+    run = study.run(args.run)
+    folder = args.results / "runs" / run.name
+    with lease.held() if args.retrain else contextlib.nullcontext():
+        found = verifies.verify(run, args.data / run.cache, folder, study.protocols, args.retrain)
+    if found:
+        raise InputError("\n".join([f"{run.name}: {len(found)} numbers differ", *found]))
+    print(f"{run.name}: every metric {'of a new training ' if args.retrain else ''}is the recorded one")
+
+
+def clean(args: argparse.Namespace) -> None:
+    """Remove what can be made again: leavings of killed processes, checkpoints of finished runs; never records."""
+    from eil import clean as cleans
+
+    found = cleans.removable(_study(args).runs(), args.results / "runs", args.maps, args.weights)
+    if args.dry_run:
+        print("\n".join([*map(str, found), f"{len(found)} files could go"]))
+    else:
+        print(f"{len(found)} files removed, {cleans.clean(found) / 2**20:.1f} MiB")
+
+
+def aggregate(args: argparse.Namespace) -> None:
+    """Gather the records of a study into records.parquet and tables."""
+    from eil import at_work, records
+    from eil.report import analysis
+
+    study = _study(args)
+    runs, dropped = study.plan(str(args.study))
+    found = at_work.collect(runs, args.results / "runs")
+    with replacing(args.results / "records.parquet") as beside:
+        records.table(found).to_parquet(beside)
+    notes = [f"left out: {line}" for line in dropped]
+    # The workflow would train these again; tables made without it, by `partial` say, must tell.
+    stale = [each.run for each in found if each.training.get("sources") not in (None, _sources(each.run))]
+    notes += [f"stale: {run.name} was trained by other sources than the present ones" for run in stale]
+    for name, text in analysis.write(study, found, len(runs), notes).items():
+        write_text(args.results / "tables" / name, text)
+    failed = sum(record.status == "failed" for record in found)
+    print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")
+
+
+def figures(args: argparse.Namespace) -> None:
+    """Draw a study's figures from its records."""
+    from eil import at_work
+    from eil.report import draw
+
+    study = _study(args)
+    found = at_work.collect(study.runs(), args.results / "runs")
+    draw.write([record for record in found if record.status == "done"], args.results, args.data)
+    print(f"figures in {args.results / 'figures'}")
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Time a training iteration and inference of every method of a study, alone on this machine."""
+    from eil import at_work, timing
+    from eil.report import cells
+    from eil.report import timing as report
+
+    study = _study(args)
+    runs, _ = study.plan(str(args.study))
+    with lease.held(alone=True):
+        found = timing.timings(runs, args.data, args.batches, args.precisions, args.iterations, args.warmup)
+    done = [each for each in at_work.collect(runs, args.results / "runs") if each.status == "done"]
+    best = cells.chosen([cell for cell in cells.group(done) if not cell.control]) if done else []
+    accuracy = {(cell.backbone, cell.method): cell.mean(cells.OWN + "gt_known_loc") for cell in best}
+    print(report.write(found, args.results / "timing", accuracy))
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Profile training iterations of a run, alone on this machine: a trace, operations, memory, a verdict."""
+    from eil import profile as profiles
+
+    study = _study(args)
+    run = study.run(args.profiled) if args.profiled else study.runs()[0]
+    folder = args.results / "profile" / run.name
+    with lease.held(alone=True):
+        found = profiles.profile(run, args.data / run.cache, folder / "trace.json.gz", args.iterations)
+    print(f"{profiles.write(run, found, folder)}: {found.verdict}")
+
+
+def sheet(args: argparse.Namespace) -> None:
+    """Draw a contact sheet of a study's test images with their boxes and parts."""
+    from eil import data
+    from eil.report import contact_sheet
+
+    chosen = _study(args).dataset
+    dataset = data.read(chosen.name, chosen.folder(), chosen.settings)
+    contact_sheet.write(dataset, args.results / "sheet.png")
+    print(args.results / "sheet.png")
+
+
+def data_check(args: argparse.Namespace) -> None:
+    """Decode every image of a data set and say what is missing, broken or shared between splits."""
+    import yaml
+
+    from eil import data
+    from eil.data import audit
+    from eil.report import contact_sheet
+
+    try:
+        settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {' '.join(args.set)}: not KEY=VALUE in YAML: {error}") from None
+    chosen = DatasetChoice(name=args.dataset, root=args.root, **settings)
+    dataset = data.read(args.dataset, chosen.folder(), settings)
+    found = audit.audit(dataset)
+    out = args.out or Path("results/check") / chosen.subject
+    write_json(out / "check.json", found)
+    print("\n".join(audit.lines(found)))
+    try:
+        contact_sheet.write(dataset, out / "sheet.png")
+        print(f"{out / 'sheet.png'} shows test images with their boxes")
+    except InputError as error:
+        print(f"no contact sheet: {error}")
+    if found["problems"]:
+        raise InputError(f"{len(found['problems'])} problems, all of them in {out / 'check.json'}")
+
+
+def score(args: argparse.Namespace) -> None:
+    """Score a folder of maps, {image id}.npy, against lists in the wsolevaluation benchmark's layout."""
+    import json
+
+    from eil.evaluation.score import score as step
+
+    if (args.val_maps is None) != (args.val_metadata is None):
+        raise InputError("--val-maps and --val-metadata belong together")
+    val = (args.val_maps, args.val_metadata) if args.val_maps else None
+    found = step(args.maps, args.metadata, args.protocol, val, args.masks, args.side, args.allow_missing)
+    missing = found.pop("missing")
+    if missing:
+        print(f"{len(missing)} images have no map and count as missed, {missing[0]} for one", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found | {"missing": len(missing)}))
+    else:
+        print(
+            "\n".join(
+                f"{key}: {value if isinstance(value, str | int) else f'{value:.2f}'}" for key, value in found.items()
+            )
+        )
+
+
+def _step(
+    args: argparse.Namespace, step: Callable[[Run, Path, Path], object], gpus: Callable[[Run], int] | None = None
+) -> None:
+    """Do one step of a run; a failure is recorded beside what the run already has."""
+    from eil import at_work
+
+    study = _study(args)
+    run = study.run(args.run)
+    folder = args.results / "runs" / run.name
+    gpu = lease.held(gpus(run)) if gpus else contextlib.nullcontext()
+    with interrupt.heeded(study.time_limit), at_work.at_work(run, folder, args.command.__name__), gpu:
+        step(run, args.data / run.cache, folder)
+
+
+def _sources(run: Run) -> str:
+    from eil import depends
+
+    return depends.of_step("train", run)
+
+
+def _study(args: argparse.Namespace) -> Study:
+    study = load(args.study)
+    if args.data_root is not None:
+        study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"root": args.data_root})})
+    return study

@@ -1,0 +1,103 @@
+"""Figures of images: each method's map, its box and the true one, and what it erased."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from eil.data import cache
+from eil.evaluation import looks
+from eil.files import InputError
+from eil.records import Record
+from eil.report.cells import Cell, group
+from eil.report.figures import STYLE, caption, save
+
+TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
+EXAMPLES_SHOWN = 6
+
+
+def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False) -> Figure:
+    """Image and each method's map with the predicted and the true box, a row an image, of the first seed.
+
+    Args:
+        examples: what evaluate kept of each cell's first repetition.
+        views: show the methods' further views beside their maps.
+    """
+    cells = list(examples)
+    columns: list[tuple[Cell, str, str]] = [(cells[0], "images", "image")]
+    for cell, own in examples.items():
+        erases = "view_erased map" in own
+        columns.append((cell, "maps", f"{cell.method}: {'unerased ' if erases else ''}map"))
+        columns += [(cell, name, f"{cell.method}: {name.removeprefix('view_')}") for name in views_of(own) if views]
+    count = len(examples[cells[0]]["ids"])
+    rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))
+    figure, grid = plt.subplots(
+        len(rows),
+        len(columns),
+        figsize=(max(1.15 * len(columns), 3.0), 1.15 * len(rows) + 0.6),
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, panels in zip(rows, grid, strict=True):
+        for axes, (cell, name, title) in zip(panels, columns, strict=True):
+            own = examples[cell]
+            axes.imshow(own["images"][row])
+            if name != "images":
+                axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
+            _box(axes, own["true"][row], TRUE_BOX)
+            if name == "maps":
+                _box(axes, own["predicted"][row], PREDICTED_BOX)
+            axes.set_axis_off()
+            if row == rows[0]:
+                axes.set_title(title, fontsize=7)
+    labels = ", ".join(cell.label for cell in cells)
+    caption(figure, f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)")
+    return figure
+
+
+def picks(cells: Sequence[Cell], runs: Path, count: int = EXAMPLES_SHOWN) -> dict[str, list[int]]:
+    """Positions of the test images that the methods' first repetitions get best and worst, and disagree on most.
+
+    Args:
+        cells: contestants on one backbone, two or more.
+        runs: in which their runs' folders are.
+        count: of each.
+    """
+    found = np.stack([looks.overlaps(cell.records[0], runs / cell.records[0].run.name) for cell in cells])  # (M, N)
+    mean, apart = found.mean(axis=0), np.abs(found[0] - found[1])
+    order = np.argsort(mean, kind="stable")
+    return {
+        "best": order[::-1][:count].tolist(),
+        "worst": order[:count].tolist(),
+        f"{cells[0].method}_against_{cells[1].method}": np.argsort(-apart, kind="stable")[:count].tolist(),
+    }
+
+
+def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -> Path:
+    """Draw one test image of a run as :func:`qualitative` does, to ``path``, a PNG file; the path.
+
+    Raises:
+        InputError: no such image, or no maps any more.
+    """
+    ids = cache.open_split(data, "test").ids
+    if image not in ids:
+        raise InputError(f"--image {image}: not among the {len(ids)} test images, of which {ids[0]} is the first")
+    (cell,) = group([record])
+    with plt.rc_context(STYLE):
+        save(qualitative({cell: looks.of_run(record, data, folder, [ids.index(image)])}), path.with_suffix(""))
+    return path.with_suffix(".png")
+
+
+def views_of(own: Mapping[str, Any]) -> list[str]:
+    """Names of a method's further views."""
+    return sorted(name for name in own if name.startswith("view_"))
+
+
+def _box(axes: Axes, corners: Any, color: str) -> None:
+    x0, y0, x1, y1 = corners
+    axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=color, lw=1.2))

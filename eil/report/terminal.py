@@ -1,0 +1,84 @@
+"""What the terminal shows of a study and of a run: how far, what came out, what to do next."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eil import at_work
+from eil.files import InputError, read_json
+from eil.records import Record, settings_label
+from eil.run import Run
+
+SHOWN = {
+    "Top-1 Loc": "test.own.top1_loc",
+    "Top-5 Loc": "test.own.top5_loc",
+    "GT-known Loc": "test.own.gt_known_loc",
+    "MaxBoxAccV2": "test.own.max_box_acc_v2",
+    "Top-1 Cls": "test.own.top1_cls",
+    "GT-known Loc (oracle)": "test.oracle.gt_known_loc",
+}
+_MOST = 5  # failures that are told in full
+
+
+def status(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Lines on how far a study is: runs done, running, failed, to do, and the trainings' time that is left.
+
+    Args:
+        runs: of the study.
+        folder: in which the runs' folders are.
+    """
+    found = {record.run.name: record for record in at_work.collect(runs, folder)}
+    failed = [record for record in found.values() if record.status == "failed"]
+    running = [run.name for run in runs if run.name not in found and at_work.is_busy(folder / run.name)]
+    todo = len(runs) - len(found) - len(running)
+    lines = [
+        f"{len(found) - len(failed)} of {len(runs)} runs done, {len(running)} running, {len(failed)} failed, {todo} to do"
+    ]
+    lines += [f"running: {name}: {_at(folder / name)}" for name in running]
+    lines += [f"failed in {record.step or '?'}: {record.run.name}: {record.error}" for record in failed[:_MOST]]
+    lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
+    taken = [seconds for record in found.values() if (seconds := record.training.get("seconds"))]
+    left = sum(run.control is None and run.name not in found for run in runs)
+    if taken and left:
+        hours = left * sum(taken) / len(taken) / 3600
+        lines.append(
+            f"{left} trainings are left, {hours:.1f} hours one after the other at the mean of those that are done"
+        )
+    if failed:
+        lines.append("the command that began the study tries the failed ones again")
+    return lines
+
+
+def shown(record: Record) -> list[str]:
+    """Lines that tell what a record says."""
+    run = record.run
+    lines = [
+        f"{run.name}: {record.status}",
+        f"  {run.method} ({settings_label(run.settings) or 'defaults'}) on {run.backbone}, {run.dataset.name}, "
+        f"repetition {run.repetition}{f', control {run.control}' if run.control else ''}",
+    ]
+    if record.error:
+        return [*lines, f"  failed in {record.step}: {record.error}", *(f"    {line}" for line in record.log)]
+    lines += [f"  protocol {record.protocol}, {record.provenance.get('images')} test images"]
+    lines += [f"  {name:<22} {record.metrics[key]:6.1f} %" for name, key in SHOWN.items() if key in record.metrics]
+    training: Mapping[str, Any] = record.training
+    if training:
+        lines.append(f"  trained for {training['epochs']} epochs in {training['seconds']:.0f} s, {_machine(training)}")
+    return lines
+
+
+def _at(folder: Path) -> str:
+    """What a run's process is at, and the last line of its log."""
+    try:
+        trace = read_json(folder / "running.json")
+    except InputError:
+        return "about to begin"
+    log = folder / f"{trace.get('step')}.log"
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:] if log.exists() else []
+    return ", ".join([f"{trace.get('step')} since {trace.get('started')}", *last])
+
+
+def _machine(training: Mapping[str, Any]) -> str:
+    made = training.get("provenance", {})
+    gpu = made.get("gpu") or {}
+    return f"{gpu.get('name') or made.get('processor', 'unknown machine')}, commit {made.get('commit')}"

@@ -1,0 +1,97 @@
+"""Figures of timings: iterations by part, overhead measured over predicted, accuracy over cost."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from eil.machine import device_name
+from eil.report import figures
+from eil.timing import PARTS, Timing
+
+matplotlib.use("agg")
+Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Loc
+
+
+def write(found: Sequence[Timing], accuracy: Accuracy, stem: Path) -> list[Path]:
+    """Write every figure as ``{stem}-{name}``; the paths of the PNG files."""
+    paths = []
+    with plt.rc_context(figures.STYLE):
+        for name, figure in drawn(found, accuracy).items():
+            figures.save(figure, stem.with_name(f"{stem.name}-{name}"))
+            paths.append(stem.with_name(f"{stem.name}-{name}.png"))
+    return paths
+
+
+def drawn(found: Sequence[Timing], accuracy: Accuracy) -> dict[str, Figure]:
+    """Every figure that the timings, and scores if there are any, allow."""
+    shown = {"iteration": iterations(found), "overhead": overheads(found)}
+    if any((each.backbone, each.method) in accuracy for each in found):
+        shown["pareto"] = pareto(found, accuracy)
+    return shown
+
+
+def iterations(found: Sequence[Timing]) -> Figure:
+    """Bars of the median time of an iteration by part, with the quartiles of the whole, a panel a backbone."""
+    figure, panels = figures.per_backbone(found)
+    shades = plt.get_cmap("cividis")(np.linspace(0.1, 0.9, len(PARTS)))
+    for axes, own in panels:
+        at = np.arange(len(own))
+        base = np.zeros(len(own))
+        for part, shade in zip(PARTS, shades, strict=True):
+            heights = np.array([1000 * each.seconds[part][1] for each in own])
+            axes.bar(at, heights, 0.7, base, color=shade, label=part)
+            base += heights
+        q1, middle, q3 = 1000 * np.array([each.seconds["total"] for each in own]).T
+        axes.errorbar(at, middle, [middle - q1, q3 - middle], fmt="none", ecolor="black", lw=0.8, capsize=2)
+        axes.set(ylabel="time of an iteration (ms)", xticks=at)
+        axes.set_xticklabels([_label(each, own) for each in own], rotation=90)
+    panels[0][0].legend(fontsize=6)
+    figures.caption(figure, f"bars: medians of the parts; whiskers: quartiles of the whole; {device_name()}")
+    return figure
+
+
+def overheads(found: Sequence[Timing]) -> Figure:
+    """Time over the first method's, measured over predicted by operations; on the diagonal they agree."""
+    figure, panels = figures.per_backbone(found)
+    colors = figures.method_colors([each.method for each in found])
+    for axes, own in panels:
+        most = 1.1 * max(max(each.overhead[2], each.predicted) for each in own)
+        axes.plot([0, most], [0, most], color="0.7", lw=0.8, zorder=0)
+        for each in own:
+            low, middle, high = each.overhead
+            error = [[middle - low], [high - middle]]
+            axes.errorbar(each.predicted, middle, error, fmt="o", ms=4, color=colors[each.method], label=each.method)
+        axes.set(xlabel="predicted by operations", ylabel="measured", xlim=(0, most), ylim=(0, most), aspect="equal")
+        _legend_once(axes)
+    figures.caption(figure, f"time of an iteration over the first method's, median and quartiles; {device_name()}")
+    return figure
+
+
+def pareto(found: Sequence[Timing], accuracy: Accuracy) -> Figure:
+    """GT-known Loc over the time of an iteration."""
+    figure, panels = figures.per_backbone(found)
+    colors = figures.method_colors([each.method for each in found])
+    for axes, own in panels:
+        for each in (each for each in own if (each.backbone, each.method) in accuracy):
+            score = accuracy[each.backbone, each.method]
+            axes.plot(1000 * each.seconds["total"][1], score, "o", color=colors[each.method], label=each.method)
+        axes.set(xlabel="time of an iteration (ms)", ylabel="GT-known Loc (%)", xlim=(0, None))
+        _legend_once(axes)
+    figures.caption(figure, f"left and up is better; settings chosen on val; {device_name()}")
+    return figure
+
+
+def _label(timing: Timing, own: Sequence[Timing]) -> str:
+    """The method, and what tells it from others of the panel."""
+    several = {key for key in ("batch_size", "precision") if len({getattr(each, key) for each in own}) > 1}
+    return ", ".join([timing.method, *(str(getattr(timing, key)) for key in sorted(several))])
+
+
+def _legend_once(axes: Any) -> None:
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(handles.values(), handles, fontsize=6)
