@@ -56,7 +56,10 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
     for run in runs:
         own = folder / run.name
         for name in ("record.json", "failure.json"):
-            if (own / name).exists() and (record := records.read(own / name)).key == run.key:
+            path = own / name
+            if path.exists() and (record := records.read(path)).key == run.key:
+                if record.run.key != run.key:
+                    raise InputError(f"{path}: its run is not the one whose key it has; delete it to make it anew")
                 found.append(record)
                 break
         else:

@@ -7,7 +7,6 @@ and augmentation is a function of seed, epoch and image, so that nothing of a lo
 import io
 import logging
 import math
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 
 from eil import depends
-from eil.files import replacing
+from eil.files import InputError, replacing
 from eil.method import Method
+from eil.plain import in_a_line
 from eil.run import Run
 
 _log = logging.getLogger(__name__)
@@ -46,6 +46,16 @@ class State:
     since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def require_sound(self) -> None:
+        """TypeError or ValueError if a file gave this what no training gives."""
+        numbers = [value for row in [*self.parts, *(row.values() for row in self.history)] for value in row]
+        if not all(isinstance(each, int) for each in (self.epoch, self.step, self.since_best)):
+            raise TypeError("counts that are no whole numbers")
+        if not all(isinstance(each, int | float) for each in (self.seconds, self.best, *numbers)):
+            raise TypeError("a history of other things than numbers")
+        if self.step != len(self.parts) or any(len(row) != len(self.names) for row in self.parts):
+            raise ValueError(f"{len(self.parts)} steps of {self.step}")
+
 
 def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) -> None:
     """Write a checkpoint, and keep the one before it."""
@@ -67,7 +77,11 @@ def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) ->
 
 
 def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
-    """Load the last checkpoint of these settings that can be read; start afresh if there is none."""
+    """Load the last checkpoint of these settings that can be read; start afresh if there is none.
+
+    Raises:
+        InputError: one that can be read, and holds other things than a checkpoint.
+    """
     for path in (folder / LAST, folder / PREVIOUS):
         content = _read(path)
         if content is None:
@@ -75,12 +89,16 @@ def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
         if content["key"] != _key(run):
             _log.info("%s belongs to other settings or sources: left aside", path.name)
             continue
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["random"])
-        for device, random in enumerate(content["random_cuda"]):
-            torch.cuda.set_rng_state(random, device)
-        state = State(**content["state"])
+        try:
+            model.load_state_dict(content["model"])
+            optimizer.load_state_dict(content["optimizer"])
+            torch.set_rng_state(content["random"])
+            for device, random in enumerate(content["random_cuda"]):
+                torch.cuda.set_rng_state(random, device)
+            state = State(**content["state"])
+            state.require_sound()
+        except Exception as error:  # half of it is loaded: too late to leave it aside
+            raise InputError(f"{path}: not a checkpoint; delete it to train afresh: {in_a_line(error)}") from None
         _log.info("resumed after epoch %d, step %d", state.epoch, state.step)
         return state
     return State()
@@ -102,8 +120,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
-        _log.warning("%s cannot be read (%s): left aside", path, " ".join(str(error).split())[:100])
+    except Exception as error:  # a damaged pickle raises a dozen unrelated kinds
+        _log.warning("%s cannot be read (%s): left aside", path, in_a_line(error))
         return None
     needed = {"key", "model", "optimizer", "state", "random", "random_cuda"}
     if not isinstance(content, dict) or not needed <= content.keys():

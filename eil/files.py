@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eil.arrays import MOST, read_npz
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,14 +76,18 @@ def read_json(path: Path, made_by: str = "") -> dict[str, Any]:
         InputError: the file is missing or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant}, which JSON does not have")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -90,22 +96,22 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path, made_by: str = "") -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path, made_by: str = "", most: int = MOST) -> dict[str, npt.NDArray[Any]]:
     """Read the named arrays of an ``.npz``; pickled objects are refused.
 
     Args:
         path: of the file.
         made_by: the command that makes it, named if it is missing.
+        most: bytes that the arrays may have together.
 
     Raises:
-        InputError: the file is missing, damaged, or holds a pickle.
+        InputError: the file is missing, damaged, larger than ``most``, or holds a pickle.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return read_npz(path, most)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
-    except Exception as error:  # a damaged zip raises half a dozen unrelated kinds
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable .npz of plain arrays: {error}") from None
 
 

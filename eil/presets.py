@@ -53,7 +53,7 @@ def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
     """
     if name is None:
         return Preset()
-    if name not in read():
+    if not isinstance(name, str) or name not in read():  # a file may name a list
         raise SettingError("preset", name, f"must be one of {', '.join(read())}")
     wanted = {"dataset": dataset, "backbone": backbone, "method": method}
     fitting = [

@@ -31,7 +31,7 @@ class Record(BaseModel):
         provenance: versions, machine, data and weights.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     run: Run
     key: str

@@ -17,9 +17,9 @@ Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
 
 
 class Strict(BaseModel):
-    """Read once, then frozen; unknown keys are errors."""
+    """Read once, then frozen; unknown keys are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Recipe(Strict):

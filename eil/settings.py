@@ -1,10 +1,13 @@
 """Settings are the keyword-only arguments of a constructor or a function, with their types as the schema."""
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from eil import plain
 
 # A list in a study is an axis of its grid, so that the value of [a, b] is once a and once b.
 LIST_HINT = "; a setting that is itself a list goes in a list of one: [[...]]"
@@ -56,15 +59,18 @@ def problems(error: ValidationError, prefix: str = "") -> list[str]:
             lines.append(f"{path}: unknown key")
         else:
             text = problem["msg"] + (LIST_HINT if problem["type"] == "tuple_type" else "")
-            lines.append(f"{path} = {problem['input']!r}: {text}" if path else text)
+            lines.append(f"{path} = {plain.shown(problem['input'])}: {text}" if path else text)
     return lines
 
 
 def check(factory: Callable[..., object], settings: Mapping[str, Any], prefix: str) -> list[str]:
-    """Problems of ``settings`` as arguments of ``factory``; unknown keys are answered with the known ones."""
+    """Problems of ``settings`` as arguments of ``factory``; unknown keys are answered with the known ones.
+
+    Nothing is converted on the way to ``factory``: '0.5' is no number. Lists are tuples and text is a path, as in JSON.
+    """
     model = schema(factory)
     try:
-        model.model_validate(settings)
+        model.model_validate_json(json.dumps(settings, default=str), strict=True)
     except ValidationError as error:
         known = ", ".join(model.model_fields) or "none"
         return [

@@ -8,14 +8,15 @@ checked against backbones (:func:`Study.plan`), which happens once, before the f
 """
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from eil import data, plugins, presets
+from eil import data, plain, plugins, presets
 from eil.files import InputError
 from eil.run import DatasetChoice, Name, Pretrained, Recipe, Run, Strict
 from eil.settings import SettingError, Unsuitable, check, problems
@@ -26,6 +27,8 @@ Column = Literal[
     "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "MaxBoxAccV2", "Top-1 Cls", "Top-5 Cls", "PxAP", "pixel IoU",
     "Top-1 Loc (oracle)", "GT-known Loc (oracle)", "MaxBoxAccV2 (oracle)",
 ]  # fmt: skip
+MOST_RUNS = 10_000  # of a study; at a minute each they take a week
+LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
 
 class BackboneChoice(Strict):
@@ -77,7 +80,7 @@ class Study(Strict):
         content = dict(content)
         for key in ("backbones", "methods"):
             value = content.get(key)
-            if isinstance(value, list):
+            if isinstance(value, list) and all(isinstance(name, str) for name in value):
                 value = dict.fromkeys(value)
             if isinstance(value, Mapping):
                 content[key] = {name: {} if inner is None else inner for name, inner in value.items()}
@@ -90,6 +93,25 @@ class Study(Strict):
             own = [run for method in self.methods for run in self._grid(backbone, method)]
             runs += own + self._controlled(own)
         return runs
+
+    def require_bounded(self) -> None:
+        """Refuse a grid that is empty or larger than anyone's time, before it is spread.
+
+        Raises:
+            InputError: it is; the message names the list or the method.
+        """
+        count = len(self.backbones) * len(self.controls) * self.seeds
+        for backbone, method in itertools.product(self.backbones, self.methods):
+            given = self.methods[method] | self.backbones[backbone].methods.get(method, {})
+            axes = {key: value for key, value in given.items() if isinstance(value, list) and key not in RESERVED}
+            for key, value in axes.items():
+                if not value:
+                    raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
+            count += math.prod(map(len, axes.values())) * self.seeds
+            if count > MOST_RUNS:
+                raise InputError(f"methods.{method}: more than {MOST_RUNS:,} runs: shorten its lists, or lower seeds")
+        if not self.backbones or not self.methods:
+            raise InputError("a study without runs: name a backbone and a method")
 
     def run(self, name: str) -> Run:
         """The run of that name.
@@ -126,13 +148,14 @@ class Study(Strict):
         for backbone in shapes:
             own = []
             for run in (run for method in self.methods for run in self._grid(backbone, method)):
-                try:
-                    self._try(run, shapes[backbone])
+                if not run.repetition:  # the others have the same settings
+                    refused = self._try(run, shapes[backbone])
+                if refused is None:
                     own.append(run)
-                except Unsuitable as reason:
-                    dropped.append(f"{run.name}: {reason}")
-                except InputError as error:
-                    errors += str(error).splitlines()
+                elif isinstance(refused, Unsuitable):
+                    dropped.append(f"{run.name}: {refused}")
+                else:
+                    errors += str(refused).splitlines()
             runs += own + self._controlled(own)
         if errors:
             raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
@@ -153,21 +176,24 @@ class Study(Strict):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, shapes: Any) -> None:
-        """Build a run's method without memory: InputError says what is wrong and where, Unsuitable why it is no use."""
+    def _try(self, run: Run, shapes: Any) -> InputError | Unsuitable | None:
+        """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
         import torch
 
         try:
             cls = plugins.load(plugins.METHODS, run.method)
         except SettingError as error:
-            raise InputError(f"methods.{run.method}: {error.expected}") from None
+            return InputError(f"methods.{run.method}: {error.expected}")
         if found := check(cls, run.settings, f"methods.{run.method}"):
-            raise InputError("\n".join(found))
+            return InputError("\n".join(found))
         try:
             with torch.device("meta"):
                 cls(shapes, 2, **run.settings)
         except SettingError as error:
-            raise InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}") from None
+            return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
+        except Unsuitable as reason:
+            return reason
+        return None
 
     def _grid(self, backbone: str, method: str) -> Iterator[Run]:
         choice = self.backbones[backbone]
@@ -237,26 +263,41 @@ def load(path: Path) -> Study:
         InputError: the file is missing, is not YAML, or has keys or values that no study has.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(4 * plain.MOST_CHARACTERS + 1).decode("utf-8")
+        content = plain.read(text)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not YAML: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return parse(content, str(path))
 
 
 def parse(content: Any, source: str) -> Study:
     """Check a study's content; ``source`` opens every line of the error."""
     try:
+        plain.require(content)
         study = _validated(Study, content, "")
-        study.runs()  # recipes of backbones are checked as the grid is spread
+        study.require_bounded()
+        _require_usable([run.name for run in study.runs()])  # recipes of backbones are checked as the grid is spread
     except InputError as error:
         raise InputError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from None
-    names = [run.name for run in study.runs()]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{source}: two runs are named {twice}: a list of settings holds a value twice")
     return study
+
+
+def _require_usable(names: list[str]) -> None:
+    """Names of runs are names of folders."""
+    for name in names:
+        if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"{plain.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only what "
+                f"can be printed, and {LONGEST_NAME} bytes at most"
+            )
+    twice, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"two runs are named {twice}: a list of settings holds a value twice")
 
 
 def _validated(model: type[T], content: Any, prefix: str) -> T:

@@ -26,6 +26,7 @@ from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
 from eil.logger import Logger
 from eil.method import Method
+from eil.plain import in_a_line
 from eil.run import Recipe, Run
 
 _log = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
         raise InputError(f"{path}: no such file; train the run first") from None
     except SafetensorError as error:
         raise InputError(f"{path}: not a safetensors file: {error}") from None
+    except (RuntimeError, OSError, LookupError, AttributeError) as error:  # other tensors, or none that torch knows
+        raise InputError(f"{path}: not the weights of {run.name}: {in_a_line(error)}") from None
 
 
 class _Training:

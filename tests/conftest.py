@@ -1,5 +1,8 @@
 """What several tests share: a tiny data set on disk, and a tiny study file."""
 
+import resource
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,19 @@ SMOKE: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def bounded_memory() -> Iterator[None]:
+    """What asks for more than two gigabytes beyond what there is now fails."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 2**30, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from eil import plugins
 from eil.files import InputError
+from eil.plain import in_a_line
 from eil.run import Pretrained
 from eil.settings import SettingError, Unsuitable
 
@@ -209,7 +210,7 @@ def read_local(weights: str) -> dict[str, Tensor]:
         found: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return found
     except Exception as error:  # a damaged file raises half a dozen unrelated kinds
-        raise InputError(f"pretrained weights {path}: not a file of weights: {error}") from None
+        raise InputError(f"pretrained weights {path}: not a file of weights: {in_a_line(error)}") from None
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from eil.backbones import LOCAL, Backbone, Traits, read_local
 from eil.files import InputError
+from eil.plain import in_a_line
 
 TRAITS = {
     "vgg16": Traits(
@@ -145,7 +146,10 @@ def _load(factory: Any, weights: str | None, **options: Any) -> Any:
     if weights is None:
         return net
     if LOCAL.fullmatch(weights):
-        missing, unexpected = net.load_state_dict(read_local(weights), strict=False)
+        try:
+            missing, unexpected = net.load_state_dict(read_local(weights), strict=False)
+        except (RuntimeError, TypeError) as error:  # tensors of other shapes, or none at all
+            raise InputError(f"pretrained weights {weights}: not {factory.__name__}'s: {in_a_line(error)}") from None
         if lost := [name for name in missing if not name.startswith(_HEADS)] + list(unexpected):
             raise InputError(f"pretrained weights {weights}: not those of {factory.__name__}: {', '.join(lost[:3])}")
         return net

@@ -92,7 +92,7 @@ def _by_number(path: Path, count: int) -> dict[str, list[str]]:
 
 
 def _label(text: str, classes: int, where: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= classes:
+    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= classes):
         raise InputError(f"{where}: class {text}: expected 1 to {classes}")
     return int(text) - 1
 
@@ -103,7 +103,7 @@ def _box(fields: list[str], where: str) -> Boxes:
         x, y, width, height = map(float, fields)
     except ValueError:
         raise InputError(f"{where}: box {' '.join(fields)}: expected x, y, width, height") from None
-    if not (width > 0 and height > 0):
+    if not (width > 0 and height > 0 and np.isfinite([x, y, x + width, y + height]).all()):
         raise InputError(f"{where}: box {' '.join(fields)}: a box without an area")
     return np.array([[x, y, x + width, y + height]])
 

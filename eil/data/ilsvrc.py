@@ -19,6 +19,7 @@ from eil.files import InputError
 
 Located = tuple[Row, tuple[int, int]]  # with the size at which its boxes were drawn
 WNID = re.compile(r"n\d{8}")
+LARGEST = 2**31 - 1  # side of a photo
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -100,7 +101,9 @@ def annotation(path: Path) -> tuple[list[str], Boxes, tuple[int, int]]:
             (each.findtext("name", ""), [float(each.findtext(f"bndbox/{key}", "")) for key in CORNERS])
             for each in tree.iter("object")
         ]
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+        if not all(1 <= side <= LARGEST for side in size) or not np.isfinite([corners for _, corners in found]).all():
+            raise ValueError(f"a size of {size[0]:.3g}x{size[1]:.3g}, or a corner that is nowhere")
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: no such encoding
         raise InputError(f"{path}: not an annotation of ILSVRC: {error}") from None
     sound = [(name, corners) for name, corners in found if corners[0] <= corners[2] and corners[1] <= corners[3]]
     return [name for name, _ in sound], np.array([corners for _, corners in sound]).reshape(-1, 4), size

@@ -11,10 +11,13 @@ from PIL import Image as PILImage
 
 from eil.data import IGNORED, NO_BOX, Boxes, Image, Split
 from eil.files import InputError
+from eil.plain import shown
 
 Row = tuple[str, int, Path, Boxes]  # id, label, where the photo lies, true boxes
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 TAGGED_ORIENTATION = 0x0112
+LONGEST_LINE = 10_000
+LONGEST_PART, LONGEST_PATH = 255, 2000  # bytes of a path below a root; most systems' limits are 255 and 4,096
 
 
 def load(path: Path) -> Image:
@@ -133,7 +136,9 @@ def inside(root: Path, name: str, where: str) -> Path:
     """
     parts = PurePosixPath(name).parts
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
-        raise InputError(f"{where}: {name!r}: expected a path below {root}")
+        raise InputError(f"{where}: {shown(name)}: expected a path below {root}")
+    if len(name.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_PART for part in parts):
+        raise InputError(f"{where}: {shown(name)}: longer than a path can be")
     return root / name
 
 
@@ -141,13 +146,15 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line.
 
     Raises:
-        InputError: no such file, or a line that is not UTF-8 or empty, by its number.
+        InputError: no such file, or a line that is not UTF-8, empty or far too long, by its number.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     for number, line in enumerate(data.splitlines(), start=1):
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"{path}:{number}: a line of {len(line):,} bytes, which no list has")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:

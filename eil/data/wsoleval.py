@@ -18,6 +18,7 @@ from eil.data import NO_BOX, Boxes, Dataset, Split, photos
 from eil.files import InputError
 
 T = TypeVar("T")
+LARGEST = 2**31 - 1  # of labels, sides and corners
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def read(
     folder = (metadata or root / "metadata") / benchmark
     splits = {name: _split(root / benchmark, folder / name, name != "train") for name in ("train", "val", "test")}
     count = 1 + max(int(split.labels.max()) for split in splits.values())
+    if count > (listed := len(splits["train"].ids)):
+        raise InputError(f"{folder}: label {count - 1}, but every class has a training photo, and there are {listed}")
     return Dataset(name=benchmark.lower(), classes=_names(splits["train"], count), splits=splits)
 
 
@@ -116,13 +119,13 @@ def lists(folder: Path, located: bool = True) -> Metadata:
         seen: set[str] = set()
         twice = next(k for k, name in enumerate(ids, start=1) if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise InputError(f"{folder / 'image_ids.txt'}:{twice}: {ids[twice - 1]} stands there twice")
-    labels = _one_each(folder / "class_labels.txt", known, 1)[:, 0]
-    if (labels < 0).any():
-        raise InputError(f"{folder / 'class_labels.txt'}: a label below 0: {ids[int(labels.argmin())]}")
+    if not ids:
+        raise InputError(f"{folder / 'image_ids.txt'}: names no image")
+    labels = _one_each(folder / "class_labels.txt", known, 1, least=0)[:, 0]
     if not located:
         return Metadata(ids, labels, None, None, None)
     empty_list = not any(photos.lines(folder / "image_sizes.txt"))
-    sizes = None if empty_list else _one_each(folder / "image_sizes.txt", known, 2)
+    sizes = None if empty_list else _one_each(folder / "image_sizes.txt", known, 2, least=1)
     boxes, masks = _localization(folder / "localization.txt", known)
     return Metadata(ids, labels, sizes, boxes, masks)
 
@@ -139,6 +142,8 @@ def _localization(
             x0, y0, x1, y1 = _numbers(rest, float, where)
             if not (x1 >= x0 and y1 >= y0):
                 raise InputError(f"{where}: a box that ends before it begins: {','.join(rest)}")
+            if max(map(abs, (x0, y0, x1, y1))) > LARGEST:
+                raise InputError(f"{where}: a box that no photo is large enough for: {','.join(rest)}")
         if found[image] and len(found[image][0]) != len(rest):
             raise InputError(f"{where}: a mask beside boxes")
         found[image].append(rest)
@@ -149,12 +154,12 @@ def _localization(
     if len(kinds) > 1:
         raise InputError(f"{path}: boxes for some images and masks for others")
     if kinds == {4}:
-        return tuple(np.array(own, dtype=np.float64) for own in found), None
+        return tuple(np.array([[float(text) for text in rest] for rest in own]) for own in found), None
     return None, tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in found)
 
 
-def _one_each(path: Path, known: dict[str, int], count: int) -> npt.NDArray[np.int64]:
-    """``count`` whole numbers for each image, (N, count)."""
+def _one_each(path: Path, known: dict[str, int], count: int, least: int) -> npt.NDArray[np.int64]:
+    """``count`` whole numbers for each image, (N, count), of at least ``least``."""
     found: dict[int, list[int]] = {}
     for _, image, rest, where in _entries(path, known):
         if len(rest) != count:
@@ -162,6 +167,8 @@ def _one_each(path: Path, known: dict[str, int], count: int) -> npt.NDArray[np.i
         if image in found:
             raise InputError(f"{where}: the image stands there twice")
         found[image] = _numbers(rest, int, where)
+        if not all(least <= number <= LARGEST for number in found[image]):
+            raise InputError(f"{where}: {','.join(rest)}: expected whole numbers from {least} to {LARGEST}")
     missing = next((name for name, k in known.items() if k not in found), None)
     if missing is not None:
         raise InputError(f"{path}: has no line for {missing}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil import machine, sources
+from eil.arrays import MOST
 from eil.data import Image
 from eil.data.cache import Cached
 from eil.evaluation import boxes, maps, metrics
@@ -57,6 +58,32 @@ class Tally:
         own, v2 = self.protocol.contours, self.protocol.contours_v2
         found: Arrays = {"curve": np.concatenate(self._curves[own]), "otsu": np.array(self._otsu)}
         return found | ({"curve_v2": np.concatenate(self._curves[v2])} if v2 else {})
+
+
+def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int) -> Arrays:
+    """What :func:`eil.localize.localize` leaves of these splits.
+
+    Raises:
+        InputError: the file is missing or damaged, larger than these splits' maps can be, or holds anything else.
+    """
+    images = sum(len(split.ids) for split in splits.values())
+    arrays = read_arrays(path, "eil localize", most=MOST + 8 * images * (side**2 + classes))
+    dimensions = {"examples": 1} | {key: 3 for key in arrays if key.startswith("view_")}
+    dimensions |= {f"{name}_{what}": count for name in splits for what, count in (("maps", 3), ("logits", 2))}
+    for key, count in dimensions.items():
+        found = arrays.get(key)
+        if found is None or found.ndim != count or found.dtype.kind != ("i" if key == "examples" else "f"):
+            raise InputError(f"{path}: has no {key} of {count} dimensions; delete it to make it anew")
+    for name, split in splits.items():
+        maps_, logits = arrays[f"{name}_maps"], arrays[f"{name}_logits"]
+        if len(maps_) != len(split.ids) or logits.shape != (len(split.ids), classes):
+            raise InputError(
+                f"{path}: {len(maps_)} maps for {len(split.ids)} images of {name}, with logits {logits.shape} for "
+                f"{classes} classes: it is of another data set"
+            )
+    if not np.isin(arrays["examples"], np.arange(len(splits["test"].ids))).all():
+        raise InputError(f"{path}: examples that are no test images; delete it to make it anew")
+    return arrays
 
 
 def scores(

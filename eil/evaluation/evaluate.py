@@ -18,7 +18,7 @@ from eil.data.cache import Cached
 from eil.evaluation import boxes, curves, errors, looks, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Policy, Protocol
-from eil.files import InputError, read_arrays, read_json, write_arrays
+from eil.files import InputError, read_json, write_arrays
 from eil.records import Record
 from eil.run import Run
 
@@ -40,10 +40,10 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     Raises:
         InputError: maps that are missing, not finite, or not of this data set.
     """
-    arrays = read_arrays(folder / "maps.npz", "eil localize")
     description = cache.describe(data)
     side = int(description["crop"])
     val, test = (cache.open_split(data, name) for name in ("val", "test"))
+    arrays = curves.read_maps(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
     protocol = protocols.find(names[0])
     bare = next(
         (i for split in (val, test) for i, own in zip(split.ids, split.boxes, strict=True) if not len(own)), None

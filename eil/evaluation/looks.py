@@ -10,7 +10,7 @@ import numpy.typing as npt
 from eil.data import cache
 from eil.data.cache import Cached
 from eil.evaluation import boxes, maps, metrics, protocols
-from eil.evaluation.curves import FILE
+from eil.evaluation.curves import FILE, read_maps
 from eil.evaluation.protocols import Protocol
 from eil.files import read_arrays
 from eil.records import Record
@@ -54,10 +54,10 @@ def of_run(record: Record, data: Path, folder: Path, positions: Sequence[int]) -
     Raises:
         InputError: maps or decoded images are not there any more.
     """
-    arrays = read_arrays(folder / "maps.npz", "eil localize")
-    split = cache.open_split(data, "test")
+    description, splits = cache.describe(data), {name: cache.open_split(data, name) for name in ("val", "test")}
+    side, split = int(description["crop"]), splits["test"]
+    arrays = read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
     protocol = protocols.find(record.protocol)
-    side = int(cache.describe(data)["crop"])
     level = _levels(record, arrays["test_maps"], side, protocol)
     return look(arrays["test_maps"], split, side, protocol, level, positions)
 

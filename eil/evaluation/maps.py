@@ -15,6 +15,7 @@ from eil.evaluation.protocols import Protocol
 from eil.files import InputError
 
 Floats = npt.NDArray[np.float64]
+LARGEST: Final = 1e100  # of a score
 _INTERPOLATION: Final = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}
 
 
@@ -34,13 +35,18 @@ def prepared(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol)
     """
     if score_map.ndim != 2 or not score_map.size:
         raise InputError(f"a score map has shape {score_map.shape}, expected (height, width)")
-    if not np.isfinite(score_map).all():
-        raise InputError("a score map holds NaN or infinity")
     found = score_map.astype(np.float64)
+    if not usable(found):
+        raise InputError(f"a score map holds NaN or infinity, or a value beyond {LARGEST:g}")
     if protocol.order == "normalise-resize":
         # Cubic interpolation overshoots what was in [0, 1].
         return np.asarray(np.clip(_resized(normalised(found, protocol), side, protocol), 0, 1))
     return normalised(_resized(found, side, protocol), protocol)
+
+
+def usable(m: Floats) -> bool:
+    """Whether all of a map's values are numbers of which differences and cubic interpolation are numbers too."""
+    return bool((np.abs(m) <= LARGEST).all())
 
 
 def to_8_bit(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol) -> Image:

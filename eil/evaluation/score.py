@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eil import arrays
 from eil.data import Boxes, geometry, photos, wsoleval
 from eil.data.geometry import Frame
 from eil.data.wsoleval import Metadata
@@ -18,6 +19,7 @@ from eil.files import InputError
 from eil.machine import threads
 
 CHUNK = 256  # maps at full size at once
+LARGEST_SIDE = 8192  # of a map; the largest photos are about as large
 _RESIZED = 256 / 224  # under "center-crop" an image is resized to this share of the crop's side first
 
 
@@ -124,7 +126,7 @@ def score_folder(
         part = slice(start, start + CHUNK)
         found = []
         for name in metadata.ids[part]:
-            score_map = _load(folder / f"{name}.npy", allow_missing)
+            score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
             missing += [] if score_map is not None else [name]
             found.append(np.zeros((1, 1)) if score_map is None else score_map)
         true = [
@@ -150,7 +152,7 @@ def score_masks(
     """
     counts, missing, rules = np.zeros((2, masks.BINS), np.int64), [], protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
-        score_map = _load(folder / f"{name}.npy", allow_missing)
+        score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
         missing += [] if score_map is not None else [name]
         prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, rules)
         mask = photos.load_mask([photos.inside(root, file, name) if file else None for file in files])
@@ -202,18 +204,18 @@ def framed(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) ->
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:
     try:
-        found = np.load(path, allow_pickle=False)
+        found = arrays.read_npy(path)
     except FileNotFoundError:
         if allow_missing:
             return None
         raise InputError(f"{path}: no such map (--allow-missing counts it as a miss)") from None
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable .npy of plain numbers: {error}") from None
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "fiu":
-        raise InputError(
-            f"{path}: expected a map of shape (height, width), found {getattr(found, 'shape', 'no array')}"
-        )
-    if not np.isfinite(found).all():
-        raise InputError(f"{path}: a score map holds NaN or infinity")
-    numbers: npt.NDArray[np.floating] = found.astype(np.float64)
+    if found.ndim != 2 or found.dtype.char not in "efdbBhHiIlLqQ" or not found.size:
+        raise InputError(f"{path}: expected a map of shape (height, width), found {found.shape} of {found.dtype}")
+    if max(found.shape) > LARGEST_SIDE:
+        raise InputError(f"{path}: a map of shape {found.shape}: no side may be longer than {LARGEST_SIDE}")
+    numbers: npt.NDArray[np.float64] = found.astype(np.float64)
+    if not maps.usable(numbers):
+        raise InputError(f"{path}: a score map holds NaN or infinity, or a value beyond {maps.LARGEST:g}")
     return numbers
