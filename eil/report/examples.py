@@ -17,9 +17,10 @@ from eil.records import Record
 from eil.report.cells import Cell, group
 from eil.report.figures import STYLE, caption, save
 
-TRUE_BOX, PREDICTED_BOX = "#ffffff", "#ffb000"
+TRUE_BOX, PREDICTED_BOX, OUTLINE = "#ffffff", "#ffb000", "#56b4e9"
+ERASED = "view_erased region"
 EXAMPLES_SHOWN = 6
-DOTS = 90  # an inch: a small photo's own pixels, so that a page of such figures stays light
+DOTS = 80  # an inch: a small photo's own pixels, so that a page of such figures stays light
 
 
 def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False) -> Figure:
@@ -54,11 +55,15 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
             _box(axes, own["true"][row], TRUE_BOX)
             if name == "maps":
                 _box(axes, own["predicted"][row], PREDICTED_BOX)
+                if ERASED in own:
+                    axes.contour(own[ERASED][row], [127], colors=OUTLINE, linewidths=0.7)
             axes.set_axis_off()
             if row == rows[0]:
                 axes.set_title(title, fontsize=7)
     labels = ", ".join(cell.label for cell in cells)
-    caption(figure, f"{cells[0].backbone}, seed 0: {labels}; box: white true, orange predicted (threshold from val)")
+    erased = "; blue outline: erased in training" if any(ERASED in own for own in examples.values()) else ""
+    boxes = f"box: white true, orange predicted (threshold from val){erased}"
+    caption(figure, f"{cells[0].backbone}, seed 0: {labels}; {boxes}")
     return figure
 
 
