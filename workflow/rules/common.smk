@@ -25,7 +25,7 @@ def resolve(content):
     if root := content.pop("data_root", None):
         content["dataset"] = content["dataset"] | {"root": root}
     if places := content.pop("runs_per_gpu", None):
-        os.environ["EIL_RUNS_PER_GPU"] = str(places)
+        os.environ.update(EIL_RUNS_PER_GPU=str(places))
     try:
         study = studies.parse(content, source)
         runs, dropped = study.plan(source)
