@@ -159,10 +159,8 @@ def clean(args: argparse.Namespace) -> None:
     from eil import clean as cleans
 
     found = cleans.removable(_study(args).runs(), args.results / "runs", args.maps, args.weights)
-    if args.dry_run:
-        print("\n".join([*map(str, found), f"{len(found)} files could go"]))
-    else:
-        print(f"{len(found)} files removed, {cleans.clean(found) / 2**20:.1f} MiB")
+    would = [*map(str, found), f"{len(found)} files could go"]
+    print("\n".join(would) if args.dry_run else f"{len(found)} files removed, {cleans.clean(found) / 2**20:.1f} MiB")
 
 
 def aggregate(args: argparse.Namespace) -> None:
@@ -190,8 +188,7 @@ def figures(args: argparse.Namespace) -> None:
     from eil import at_work
     from eil.report import draw
 
-    study = _study(args)
-    found = at_work.collect(study.runs(), args.results / "runs")
+    found = at_work.collect(_study(args).runs(), args.results / "runs")
     draw.write([record for record in found if record.status == "done"], args.results, args.data)
     print(f"figures in {args.results / 'figures'}")
 
