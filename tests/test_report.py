@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from eil import at_work, records
+from eil import at_work, machine, records
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError, write_arrays
 from eil.records import Record
-from eil.report import ablation, analysis, cells, draw, figures, published, tables
+from eil.report import ablation, analysis, cells, circumstances, draw, figures, published, tables
 from eil.study import Study, parse
 
 
@@ -138,7 +139,9 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
     assert "protocols.md" not in analysis.write(study, resampled, len(resampled), [])
     assert "0-1 % (n = 8)" in texts["sizes.md"]
     assert all(
-        "smallest detectable difference in GT-known Loc" in text for name, text in texts.items() if ".md" in name
+        "smallest detectable difference in GT-known Loc" in text
+        for name, text in texts.items()
+        if ".md" in name and name != "settings.md"
     )
 
 
@@ -250,6 +253,47 @@ def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) ->
     assert not list((tmp_path / "figures").iterdir())
 
 
+def test_settings_in_effect_are_listed_with_where_they_hold(content: dict[str, Any]) -> None:
+    content |= {"backbones": {"vgg_small": None, "resnet_small": {"recipe": {"epochs": 9}}}, "controls": ["gaussian"]}
+    content["methods"] = {"cam": {"recipe": {"warmup": 2.0}}, "eil": {"gamma": [0.6, 0.8]}}
+    content["recipe"] |= {"epochs": 3}
+    study = parse(content, "made_up.yaml")
+    rows = [tuple(row) for row in circumstances.settings(study, study.runs()).rows]
+    assert {("recipe.epochs", "3", "vgg_small"), ("recipe.epochs", "9", "resnet_small")} <= set(rows)
+    assert {("recipe.warmup", "2", "cam"), ("recipe.warmup", "0", "eil")} <= set(rows)
+    assert {("eil.gamma", "0.6", "all"), ("eil.gamma", "0.8", "all")} <= set(rows)
+    assert ("eil.gamma_mode", "relative", "all") in rows  # a default of the method's own
+    assert not any("gaussian" in where for _, _, where in rows)
+    content["backbones"]["vgg_small"] = {"methods": {"eil": {"gamma": [0.5]}}}
+    study = parse(content, "made_up.yaml")
+    rows = [tuple(row) for row in circumstances.settings(study, study.runs()).rows]
+    assert {("eil.gamma", "0.5", "vgg_small"), ("eil.gamma", "0.6", "resnet_small")} <= set(rows)
+
+
+def test_provenance_has_a_line_for_each_commit_and_machine(study: Study, made_up: list[Record]) -> None:
+    def trained(record: Record, commit: str, gpu: dict[str, str] | None) -> Record:
+        where = machine.provenance() | {"commit": commit, "gpu": gpu, "peak_bytes": 2**21, "joules": 500.0}
+        return record.model_copy(
+            update={
+                "training": {"seconds": 1800.0, "provenance": where},
+                "provenance": {"images": 8, "data_sha256": "ab12"},
+            }
+        )
+
+    gpu = {"name": "H200", "driver": "1.2", "cuda": "13"}
+    rivals = [record for record in made_up if not record.run.control]
+    found = [trained(record, "aaa", None) for record in rivals[:4]] + [trained(rivals[4], "bbb+", gpu)]
+    table = circumstances.provenance(study, found)
+    first, second = (dict(zip(table.header, row, strict=True)) for row in table.rows)
+    assert (first["Trainings"], first["commit"], first["hours"], first["energy (kJ)"]) == ("4", "aaa", "2.00", "2.0")
+    assert (second["Trainings"], second["device"]) == ("1", "H200, driver 1.2, CUDA 13")
+    assert first["torch"] == version("torch")
+    assert "ab12" in table.notes[-1]
+    texts = analysis.write(study, found, len(found), [])
+    assert "bbb+" in texts["provenance.md"]
+    assert "recipe.epochs" in texts["settings.html"]
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(study: Study, resampled: list[Record], tmp_path: Path) -> None:
     texts = analysis.write(study, resampled, len(study.runs()), [r"a_b: 5 % & {more} ~ ^ \ $"])
@@ -265,7 +309,7 @@ def test_latex_is_escaped_and_balanced(study: Study, resampled: list[Record]) ->
         if name.endswith(".tex"):
             assert text.count("{") == text.count("}")
             assert text.isascii()
-            assert r"vgg\_small" in text or r"$\gamma$" in text
+            assert r"vgg\_small" in text or r"$\gamma$" in text or r"batch\_size" in text
             columns = text.split(r"\begin{tabular}{")[1].split("}")[0]
             assert all(row.count("&") == len(columns) - 1 for row in text.splitlines() if row.endswith(r"\\"))
 

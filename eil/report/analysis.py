@@ -6,7 +6,7 @@ from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError
 from eil.records import Record
-from eil.report import ablation
+from eil.report import ablation, circumstances
 from eil.report.cells import Cell, chosen, difference, group
 from eil.report.tables import (
     METRIC,
@@ -49,10 +49,17 @@ def write(study: Study, records: Sequence[Record], planned: int, further_notes: 
         tables["grid"] = grid_table(study, methods, notes)
         tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, methods, notes).items()}
         tables |= further(study, methods, notes)
+    tables = {
+        name: table for name, table in tables.items() if any(isinstance(v, Value) for row in table.rows for v in row)
+    }
+    if methods:
+        done = [record for record in records if record.status == "done"]
+        tables["settings"] = circumstances.settings(study, [record.run for record in done])
+        tables["provenance"] = circumstances.provenance(study, done)
     return {
         f"{name}.{suffix}": text
         for name, table in tables.items()
-        if any(isinstance(value, Value) for row in table.rows for value in row)
+        if table.rows
         for suffix, text in (
             ("csv", table.csv()),
             ("md", table.markdown()),
