@@ -176,7 +176,8 @@ def aggregate(args: argparse.Namespace) -> None:
     notes = [f"left out: {line}" for line in dropped]
     # The workflow would train these again; tables made without it, by `partial` say, must tell.
     stale = [each.run for each in found if each.training.get("sources") not in (None, _sources(each.run))]
-    notes += [f"stale: {run.name} was trained by other sources than the present ones" for run in stale]
+    if stale:
+        notes.append(f"stale: {len(stale)} runs, {stale[0].name} for one, are of other sources than the present ones")
     for name, text in analysis.write(study, found, len(runs), notes).items():
         write_text(args.results / "tables" / name, text)
     failed = sum(record.status == "failed" for record in found)

@@ -18,7 +18,7 @@ from eil import machine
 from eil.files import replacing, write_json, write_text
 from eil.machine import device_name
 from eil.report import figures
-from eil.report.tables import Table
+from eil.report.layout import Table
 from eil.run import Run
 from eil.stopwatch import stopwatch
 from eil.timing import Contender, on_one_device

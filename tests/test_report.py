@@ -20,7 +20,7 @@ from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError, write_arrays
 from eil.records import Record
-from eil.report import ablation, analysis, cells, circumstances, draw, figures, published, tables
+from eil.report import ablation, analysis, cells, circumstances, draw, figures, layout, published, tables
 from eil.study import Study, parse
 
 
@@ -112,7 +112,7 @@ def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, r
     ]
     for row in table.rows:
         difference, better, p, least = row[3:]
-        assert isinstance(difference, tables.Value)
+        assert isinstance(difference, layout.Value)
         assert float(better) == 1.0  # type: ignore[arg-type]
         assert float(p) < 0.05  # type: ignore[arg-type]
         assert difference.half < float(least) < 2 * difference.half  # type: ignore[arg-type]
@@ -125,7 +125,7 @@ def test_marginal_effects_average_the_others(study: Study, resampled: list[Recor
     table = ablation.marginal(study, name, settings, [])
     assert [row[0] for row in table.rows] == ["γ = 0.6", "γ = 0.8", "σ = 0.5", "σ = 1"]
     expected = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.6])
-    assert isinstance(table.rows[0][1], tables.Value)
+    assert isinstance(table.rows[0][1], layout.Value)
     assert table.rows[0][1].mean == pytest.approx(expected)
 
 
@@ -176,7 +176,7 @@ def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_
     assert [row[1] for row in table.rows] == 2 * ["cam", "eil (gamma=0.8, sigma=0.5)", "control: oracle box"]
     alone = tables.main_table(study, cells.group(made_up), [])
     metric = table.header.index("GT-known Loc ↑")
-    bold = {row[1]: value.best for row in table.rows if isinstance(value := row[metric], tables.Value)}
+    bold = {row[1]: value.best for row in table.rows if isinstance(value := row[metric], layout.Value)}
     assert bold == {"cam": False, "eil (gamma=0.8, sigma=0.5)": True, "control: oracle box": False}
     assert [row for row in table.rows if "control" not in str(row[1])] == list(alone.rows)
     assert "classification of cam" in table.notes[-1]
@@ -189,7 +189,7 @@ def test_values_are_means_with_students_interval(study: Study, made_up: list[Rec
     values = [r.metrics[metric] for r in made_up if r.run.name.startswith("vgg_small-cam")]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     value = table.rows[0][table.header.index("GT-known Loc ↑")]
-    assert isinstance(value, tables.Value)
+    assert isinstance(value, layout.Value)
     assert (value.mean - value.half, value.mean + value.half) == pytest.approx((low, high))
     rows = list(csv.DictReader(io.StringIO(table.csv())))
     assert float(rows[0]["GT-known Loc ↑"]) == pytest.approx(np.mean(values))
@@ -215,7 +215,7 @@ def test_one_seed_without_replicates_has_no_interval_and_no_equal(made_up: list[
     first = [cell for cell in cells.group([r for r in made_up if r.run.repetition == 0])]
     mean, half = cells.interval(first[0], "test.own.top1_loc")
     assert np.isnan(half)
-    assert tables._markdown(tables.Value(mean, half)) == f"{mean:.1f}"
+    assert layout._markdown(layout.Value(mean, half)) == f"{mean:.1f}"
     assert len(cells.as_good_as_the_best(first[:2], "test.own.top1_loc")) == 1
 
 
@@ -299,7 +299,7 @@ def test_latex_compiles(study: Study, resampled: list[Record], tmp_path: Path) -
     texts = analysis.write(study, resampled, len(study.runs()), [r"a_b: 5 % & {more} ~ ^ \ $"])
     body = "".join(text for name, text in texts.items() if name.endswith(".tex"))
     (tmp_path / "t.tex").write_text(
-        rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{body}\end{{document}}"
     )
     subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
 
@@ -382,7 +382,7 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     }
     content["protocols"] = ["wsoleval-v2"]
 
-    def main(**changes: Any) -> tables.Table:
+    def main(**changes: Any) -> layout.Table:
         study = parse(content | changes, "x")
         found = [made_up[0].model_copy(update={"run": run, "key": run.key}) for run in study.runs()]
         return tables.main_table(study, cells.group(found), [])

@@ -283,4 +283,4 @@ def test_tables_made_of_stale_trainings_say_so(place: Path, capsys: pytest.Captu
     content["training"]["sources"] = "of yesterday"
     write_json(own / "record.json", content)
     assert cli.main(["aggregate", str(place / "tiny.yaml"), "--results", str(place / "results")]) == 0
-    assert f"stale: {NAME} was trained by other sources" in (place / "results/tables/main.md").read_text()
+    assert f"stale: 1 runs, {NAME} for one, are of other sources" in (place / "results/tables/main.md").read_text()

@@ -1,6 +1,7 @@
 """The stopwatch with a false clock, and timings of tiny runs."""
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,22 +61,36 @@ def test_quartiles_are_numpys(values: list[float]) -> None:
     np.testing.assert_allclose(timing.quartiles(values), np.percentile(values, [25, 50, 75]), rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves a second at each look, and a device of known speed."""
+    clock = itertools.count()
+    monkeypatch.setattr(timing, "stopwatch", lambda device: Stopwatch(now=lambda: next(clock)))
+    monkeypatch.setattr(timing, "ceiling", lambda device, precision: 1e9)
+
+
+@pytest.mark.usefixtures("counted")
 def test_the_parts_make_up_the_whole(runs: dict[str, Run], images: Path) -> None:
     found = timing.measure(runs[EIL], runs[CAM], images, iterations=8, warmup=2)
     assert found.iterations == 8
-    parts = sum(found.seconds[name][1] for name in timing.PARTS)
-    assert 0.7 * found.seconds["total"][1] < parts < 1.3 * found.seconds["total"][1]
-    assert all(low <= middle <= high for low, middle, high in [*found.seconds.values(), found.overhead])
+    assert {name: found.seconds[name] for name in timing.PARTS} == dict.fromkeys(timing.PARTS, (1, 1, 1))
+    assert found.seconds["total"] == (len(timing.PARTS),) * 3
+    assert found.inference == found.overhead == (1, 1, 1)
     assert found.peak_bytes is None
     assert 1.2 < found.predicted < 2
+    assert found.mfu == pytest.approx(found.flops / len(timing.PARTS) / 1e9)
+    assert found.images_per_second == 4 / len(timing.PARTS)
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_run_costs_by_prediction_what_it_costs(runs: dict[str, Run], images: Path) -> None:
+    assert timing.measure(runs[CAM], runs[CAM], images, iterations=1, warmup=0).predicted == 1
+
+
+def test_by_the_real_clock_there_is_a_ceiling_and_work_below_it(runs: dict[str, Run], images: Path) -> None:
+    found = timing.measure(runs[CAM], runs[CAM], images, iterations=3, warmup=1)
     assert 0 < found.mfu < 1
-    assert found.images_per_second == pytest.approx(4 / found.seconds["total"][1])
-
-
-def test_a_run_costs_what_it_costs(runs: dict[str, Run], images: Path) -> None:
-    found = timing.measure(runs[CAM], runs[CAM], images, iterations=20, warmup=3)
-    assert found.predicted == 1
-    assert 0.5 < found.overhead[1] < 2  # the same work twice; how near to 1, a benchmark says
+    assert all(0 < low <= middle <= high for low, middle, high in [*found.seconds.values(), found.overhead])
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(

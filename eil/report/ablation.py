@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from eil.evaluation import statistics
 from eil.report.cells import Cell
 from eil.report.figures import COLUMN, METRIC, about, caption, method_colors
-from eil.report.tables import Table, Value
+from eil.report.layout import Table, Value
 from eil.run import readable
 from eil.study import Study
 

@@ -8,15 +8,8 @@ from eil.files import InputError
 from eil.records import Record
 from eil.report import ablation, circumstances
 from eil.report.cells import Cell, chosen, difference, group
-from eil.report.tables import (
-    METRIC,
-    Table,
-    Value,
-    cells_table,
-    gamma_sigma_tables,
-    grid_table,
-    main_table,
-)
+from eil.report.layout import Table, Value
+from eil.report.tables import METRIC, cells_table, gamma_sigma_tables, grid_table, main_table
 from eil.study import Study
 
 POLICIES = {

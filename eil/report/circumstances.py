@@ -5,7 +5,7 @@ from typing import Any
 
 from eil import plugins
 from eil.records import Record
-from eil.report.tables import Table
+from eil.report.layout import Table
 from eil.run import Run, readable
 from eil.settings import schema
 from eil.study import Study

@@ -8,7 +8,8 @@ from eil.evaluation import statistics
 from eil.files import InputError
 from eil.records import Record
 from eil.report.cells import Cell, difference, group, interval
-from eil.report.tables import MAIN, Table, Value
+from eil.report.layout import Table, Value
+from eil.report.tables import MAIN
 
 _COLUMNS = {name: metric for name, metric in MAIN.items() if metric.startswith("test.own.")}
 

@@ -1,17 +1,12 @@
-"""Tables as CSV, Markdown, LaTeX and HTML, from records alone."""
+"""The main table, the grid, and gamma over sigma, from records alone."""
 
-import html
-import math
-from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import pandas as pd
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from eil.evaluation import protocols
 from eil.report import published
 from eil.report.cells import OWN, Cell, as_good_as_the_best, chosen, interval
+from eil.report.layout import Table, Value
 from eil.run import readable
 from eil.study import Study
 
@@ -32,11 +27,6 @@ FURTHER = {
     "PxAP ↑": "test.px_ap",
     "pixel IoU ↑": "test.pixel_iou",
 }
-_CSS = (
-    "body{font:14px sans-serif;margin:2em}h1{font-size:18px}table{border-collapse:collapse}"
-    "th,td{padding:.25em .8em;text-align:left;white-space:nowrap}tr:first-child{border-bottom:1px solid}"
-    "table{border-top:2px solid;border-bottom:2px solid}li{color:#555;max-width:60em}img{max-width:100%}"
-)
 
 
 def columns_of(study: Study) -> dict[str, str]:
@@ -46,83 +36,6 @@ def columns_of(study: Study) -> dict[str, str]:
     known = MAIN | FURTHER
     by_name = {name.removesuffix(" ↑"): name for name in known}
     return {by_name[name]: known[by_name[name]] for name in study.columns}
-
-
-@dataclass(frozen=True)
-class Value:
-    """A mean with half the width of its 95 % interval; ``best`` if nothing is told to be better."""
-
-    mean: float
-    half: float
-    best: bool = False
-
-    def text(self, sign: str) -> str:
-        """With one decimal; without the interval if there is none."""
-        mean = f"{round(self.mean, 1) + 0.0:.1f}"  # no minus before a zero
-        return mean if math.isnan(self.half) else f"{mean}{sign}{self.half:.1f}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of labels and values, and what stands below them."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | Value]]
-    notes: Sequence[str]
-
-    def csv(self) -> str:
-        """Every value as two columns, its mean and the half-width of its interval, unrounded."""
-        lines = []
-        for row in self.rows:
-            line: dict[str, str | float] = {}
-            for name, cell in zip(self.header, row, strict=True):
-                line[name] = cell.mean if isinstance(cell, Value) else cell
-                if isinstance(cell, Value):
-                    line[f"{name} ±"] = cell.half
-            lines.append(line)
-        return pd.DataFrame(lines).to_csv(index=False)
-
-    def markdown(self) -> str:
-        """A Markdown table with its title and notes."""
-        body = [[_markdown(cell) for cell in row] for row in self.rows]
-        lines = [" | ".join(row) for row in [self.header, ["---"] * len(self.header), *body]]
-        notes = "\n".join(f"- {note}" for note in self.notes)
-        return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines) + f"\n\n{notes}\n"
-
-    def html(self, pictures: Sequence[Path] = ()) -> str:
-        """A page of its own, with PNG files below the table; it needs nothing from elsewhere."""
-        lines = [_html_row("th", self.header), *(_html_row("td", map(_html, row)) for row in self.rows)]
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        title = html.escape(self.title)
-        return (
-            f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{_CSS}</style>\n'
-            f"<h1>{title}</h1>\n<table>\n"
-            + "\n".join(lines)
-            + f"\n</table>\n<ul>{notes}</ul>\n"
-            + "".join(f'<img src="data:image/png;base64,{b64encode(p.read_bytes()).decode()}"><br>\n' for p in pictures)
-        )
-
-    def latex(self) -> str:
-        """A booktabs table."""
-        body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in self.rows]
-        caption = _escape(" ".join([f"{self.title}.", *(f"{note.rstrip('.')}." for note in self.notes)]))
-        return "\n".join(
-            [
-                r"\begin{table}",
-                r"\centering",
-                rf"\caption{{{caption}}}",
-                rf"\begin{{tabular}}{{{''.join('l' if isinstance(c, str) else 'c' for c in self.rows[0])}}}",
-                r"\toprule",
-                " & ".join(map(_escape, self.header)) + r" \\",
-                r"\midrule",
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}",
-                r"\end{table}",
-                "",
-            ]
-        )
 
 
 def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
@@ -158,7 +71,7 @@ def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Tabl
                 ours = cell.mean(MAIN[column])
                 row.extend([f"{score.value:.1f}", f"{ours - score.value:+.1f}"] if score else ["–", "–"])
             notes += sorted({f"published {metric}: {score.source}" for score in scores if score})
-    return Table(table.title, header, rows, notes)
+    return replace(table, header=header, rows=rows, notes=notes)
 
 
 def _as_published(study: Study, cell: Cell) -> bool:
@@ -219,35 +132,6 @@ def cells_table(
     for cell in cells:
         values = [Value(*interval(cell, metric), cell in winners) for metric, winners in best.items()]
         rows.append([cell.backbone, cell.label, *values, str(len(cell.records))])
-    return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes)
-
-
-def _markdown(cell: str | Value) -> str:
-    if isinstance(cell, str):
-        return cell
-    text = cell.text(" ± ")
-    return f"**{text}**" if cell.best else text
-
-
-def _html(cell: str | Value) -> str:
-    text = html.escape(cell if isinstance(cell, str) else cell.text(" ± "))
-    return f"<b>{text}</b>" if isinstance(cell, Value) and cell.best else text
-
-
-def _html_row(kind: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
-
-
-def _latex(cell: str | Value) -> str:
-    if isinstance(cell, str):
-        return _escape(cell)
-    text = cell.text(r" $\pm$ ")
-    return rf"\textbf{{{text}}}" if cell.best else text
-
-
-def _escape(text: str) -> str:
-    commands = {"↑": "uparrow", "↓": "downarrow", "≥": "geq", "γ": "gamma", "σ": "sigma", "±": "pm", "\\": "backslash"}
-    signs = {sign: rf"$\{name}$" for sign, name in commands.items()}
-    signs |= {sign: rf"\{sign}" for sign in "_%&#$"} | {"{": r"\{", "}": r"\}", "–": "--"}
-    signs |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(signs.get(character, character) for character in text)
+    kinds = [(cell.backbone, cell.control is None) for cell in cells]
+    blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
+    return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes, blocks)

@@ -11,7 +11,7 @@ import pandas as pd
 from eil import machine
 from eil.files import replacing, write_json, write_text
 from eil.machine import device_name
-from eil.report.tables import Table
+from eil.report.layout import Table
 from eil.timing import PARTS, Timing
 
 LABELS = ("q1", "median", "q3")
