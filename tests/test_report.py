@@ -338,8 +338,9 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
 
 def test_the_heat_map_shows_the_means(made_up: list[Record]) -> None:
     contestants = cells.group(made_up)
-    name, grid = next(iter(tables.gamma_sigma_grids(contestants).items()))
-    figure = figures.gamma_sigma(name, grid, contestants)
+    grid = next(iter(tables.gamma_sigma_grids(contestants).values()))
+    figure = figures.gamma_sigma(grid, contestants)
+    assert figure.axes[0].get_title() == "eil on vgg_small"
     shown = [float(text.get_text().split("\n")[0]) for text in figure.axes[0].texts]
     assert shown == [round(float(np.mean(cell.values(figures.METRIC))), 1) for cell in grid]
     plt.close(figure)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from eil.evaluation import statistics
 from eil.report.cells import Cell
-from eil.report.figures import COLUMN, METRIC, about, caption, method_colors
+from eil.report.figures import COLUMN, METRIC, about, caption, method_colors, within_percent
 from eil.report.layout import Table, Value
 from eil.run import readable
 from eil.study import Study
@@ -64,9 +64,11 @@ def curves(name: str, found: dict[str, list[Effect]], cells: Sequence[Cell]) -> 
         axes.set_xticklabels([readable(value) for value in values])
         axes.margins(x=0.2)
     panels[0][0].set_ylabel("GT-known Loc (%)")
+    within_percent(panels[0][0])
     drawn.suptitle(f"{method} on {backbone}", fontsize=8)
     own = [cell for cell in cells if (cell.backbone, cell.method) == (backbone, method)]
-    caption(drawn, about(own, "mean over the rest of the grid ± half-width of the 95 % interval (images and seeds)"))
+    what = "mean over the rest of the grid ± half-width of the 95 % interval (images and seeds)"
+    caption(drawn, about(own, what, chosen=False))
     return drawn
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS
 from eil.report.cells import Cell, difference, students
-from eil.report.figures import COLUMN, METRIC, about, caption, colors_of, legend, per_backbone
+from eil.report.figures import COLUMN, METRIC, about, caption, colors_of, legend, per_backbone, within_percent
 
 NAMES = {"cls": "wrong class", "multi_instance": "several objects", "part": "part of it", "more": "more than it"}
 
@@ -30,7 +30,7 @@ def errors(cells: Sequence[Cell]) -> Figure:
         names = [cell.method for cell in own]
         axes.set(yticks=range(len(own)), yticklabels=names, xlim=(0, 100), xlabel="share of the test images (%)")
         axes.invert_yaxis()
-        legend(axes)
+    legend(figure)
     caption(figure, about(cells, "box of the largest contour at the threshold chosen on val; mean of the seeds"))
     return figure
 
@@ -40,7 +40,7 @@ def sizes(cells: Sequence[Cell]) -> Figure:
     known = cells[0].records[0].metrics
     bins = [key.removeprefix("size.") for key in known if key.startswith("size.")]
     columns = {each: f"size.{each}" for each in bins}
-    figure = _points(cells, columns, "share of the image that the object covers (%)", (0, 100))
+    figure = _points(cells, columns, "share of the image that the object covers (%)")
     counts = ", ".join(f"{each} %: {known[f'size_images.{each}']:.0f}" for each in bins)
     caption(figure, about(cells, f"mean ± half-width of the 95 % interval over seeds (Student's t); images: {counts}"))
     return figure
@@ -82,9 +82,7 @@ def improvement(cells: Sequence[Cell]) -> Figure:
     return figure
 
 
-def _points(
-    cells: Sequence[Cell], columns: Mapping[str, str], label: str, limits: tuple[float, float] | None = None
-) -> Figure:
+def _points(cells: Sequence[Cell], columns: Mapping[str, str], label: str) -> Figure:
     """A point a method in each column, side by side, with its interval."""
     figure, panels = per_backbone(cells)
     colors = colors_of(cells)
@@ -96,8 +94,9 @@ def _points(
             axes.errorbar(
                 at, means, np.nan_to_num(halves), fmt="o", ms=3, lw=0.8, color=colors[cell.method], label=cell.method
             )
-        axes.set(xticks=range(len(columns)), xlabel=label, ylabel="GT-known Loc (%)", ylim=limits)
+        axes.set(xticks=range(len(columns)), xlabel=label, ylabel="GT-known Loc (%)")
         crowded = sum(map(len, columns)) > ROOM
         axes.set_xticklabels(list(columns), rotation=60 if crowded else 0)
-    figure.legend(*panels[0][0].get_legend_handles_labels(), fontsize=6, ncols=8, loc="outside upper center")
+        within_percent(axes)
+    legend(figure)
     return figure

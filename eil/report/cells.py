@@ -64,6 +64,12 @@ class Cell:
         return all(name in (r.others.get(protocol, {}) if protocol else r.metrics) for r in self.records)
 
 
+def shared_label(cells: Sequence[Cell]) -> str:
+    """What cells of one grid over gamma and sigma have in common: ``eil on vgg_small, at=pool3``."""
+    others = {key: value for key, value in cells[0].settings.items() if key not in ("gamma", "sigma")}
+    return f"{cells[0].method} on {cells[0].backbone}" + (f", {settings_label(others)}" if others else "")
+
+
 def group(records: Iterable[Record]) -> list[Cell]:
     """Cells of the records that are done, in their order."""
     cells: dict[tuple[str, str, str, str | None], list[Record]] = {}

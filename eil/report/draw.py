@@ -40,7 +40,7 @@ def _drawn(cells: Sequence[Cell], runs: Path, data: Path) -> Iterator[tuple[str,
         return
     best = chosen(cells)
     for name, grid in gamma_sigma_grids(cells).items():
-        yield f"gamma_sigma_{name}", partial(figures.gamma_sigma, name, grid, cells)
+        yield f"gamma_sigma_{name}", partial(figures.gamma_sigma, grid, cells)
     for name, found in ablation.effects(cells).items():
         yield f"ablation_{name}", partial(ablation.curves, name, found, cells)
     yield from _of_scores(best)

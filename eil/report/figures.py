@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from eil import plugins
 from eil.evaluation.pixels import LEVELS
 from eil.files import replacing
-from eil.report.cells import Cell, interval
+from eil.report.cells import Cell, interval, shared_label
 
 matplotlib.use("agg")  # files, never a window
 METRIC = "test.own.gt_known_loc"
@@ -39,12 +39,18 @@ STYLE: Any = {
     "svg.fonttype": "none",
 }
 COLUMN = 3.4  # inches, a column of a two-column paper
+LETTERS = 20  # of 6 points, an inch
 FEW = 3  # methods up to which a panel has room for more than a line of each
 LEAST_SPREAD = 2.0  # points each way in a heat map, so that colours do not shout over noise
 
 
-def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
-    """Heat map of mean GT-known Loc over gamma and sigma; the caption gives the methods without them."""
+def gamma_sigma(grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
+    """Heat map of mean GT-known Loc over gamma and sigma; the caption gives the methods without them.
+
+    Args:
+        grid: cells that differ in gamma and sigma alone.
+        cells: among which are the methods without gamma and sigma.
+    """
     gammas = sorted({float(cell.settings["gamma"]) for cell in grid})
     sigmas = sorted({float(cell.settings["sigma"]) for cell in grid})
     values = np.full((len(gammas), len(sigmas)), np.nan)
@@ -63,9 +69,8 @@ def gamma_sigma(name: str, grid: Sequence[Cell], cells: Sequence[Cell]) -> Figur
         vmin=middle - spread, vmax=middle + spread,
         xticklabels=[f"{s:g}" for s in sigmas], yticklabels=[f"{g:g}" for g in gammas],
     )  # fmt: skip
-    title = name.replace("_", " ")
-    axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=title)
-    caption(figure, f"for comparison: {shown}; {about(grid)}")
+    axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=shared_label(grid))
+    caption(figure, f"for comparison: {shown}; {about(grid, chosen=False)}")
     return figure
 
 
@@ -90,7 +95,7 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
             xlim=(0, 1),
             ylim=(0, None),
         )
-        legend(axes)
+    legend(figure)
     band = ", band: lowest to highest" if max(len(own) for _, own in panels) <= FEW else ""
     what = f"line: mean{band}; ● threshold chosen on val, ★ oracle (mean over seeds)"
     caption(figure, about(cells, what))
@@ -117,11 +122,12 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
                     color=colors[cell.method],
                     label=label,
                     marker=".",
+                    markersize=3,
                 )
         axes.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, 1.08 * axes.dataLim.y1))
         axes.set_xlim(0.5, len(own[0].records[0].curves["history.total"]) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        legend(axes)
+    legend(figure)
     caption(figure, about(cells, "line: mean"))
     return figure
 
@@ -151,7 +157,7 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
             ylabel="share of the part covered (%)",
             ylim=(0, 100),
         )
-        legend(axes)
+    legend(figure)
     caption(figure, about(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
     return figure
 
@@ -178,24 +184,35 @@ def method_colors(methods: Sequence[str]) -> dict[str, Any]:
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 
-def about(cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (images and seeds)") -> str:
-    """A caption: what is shown, of how many seeds and images."""
+def about(
+    cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (images and seeds)", chosen: bool = True
+) -> str:
+    """A caption: what is shown, of how many seeds and images, and where settings stand that were chosen of a grid."""
     seeds = sorted({len(cell.records) for cell in cells})
     images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
-    return f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images; settings: main table"
+    counts = f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images"
+    return f"{counts}; settings: main table" if chosen else counts
 
 
-def legend(axes: Axes) -> None:
-    """A small legend below the panel, as many labels side by side as fit."""
-    longest = max(map(len, axes.get_legend_handles_labels()[1]))
-    columns = max(1, min(4, 52 // (longest + 8)))
-    axes.legend(fontsize=6, handlelength=2, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.24))
+def legend(figure: Figure) -> None:
+    """One small legend above all panels, as many labels side by side as fit."""
+    found = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for axes in found for handle, label in zip(*axes, strict=True)}
+    columns = max(1, int(figure.get_figwidth() * LETTERS) // (max(map(len, handles)) + 6))
+    figure.legend(
+        handles.values(), handles.keys(), fontsize=6, handlelength=2, ncols=columns, loc="outside upper center"
+    )
+
+
+def within_percent(axes: Axes) -> None:
+    """Cut what intervals have below 0 and above 100 percent."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, 0), min(high, 100))
 
 
 def caption(figure: Figure, text: str) -> None:
     """A caption under the figure, broken to its width."""
-    letters = int(figure.get_figwidth() * 20)  # 6-point letters an inch
-    figure.supxlabel(textwrap.fill(text, letters), fontsize=6)
+    figure.supxlabel(textwrap.fill(text, int(figure.get_figwidth() * LETTERS)), fontsize=6)
 
 
 def _mean(cell: Cell, metric: str) -> float:

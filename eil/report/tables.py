@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from eil.evaluation import protocols
 from eil.report import published
-from eil.report.cells import OWN, Cell, as_good_as_the_best, chosen, interval
+from eil.report.cells import OWN, Cell, as_good_as_the_best, chosen, interval, shared_label
 from eil.report.layout import Table, Value
 from eil.run import readable
 from eil.study import Study
@@ -100,9 +100,7 @@ def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]
             line = [at.get((gamma, sigma)) for sigma in sigmas]
             rows.append([f"{gamma:g}", *(Value(*interval(c, METRIC), c in best) if c else "–" for c in line)])
         header = ["γ", *(f"σ = {sigma:g}" for sigma in sigmas)]
-        tables[name] = Table(
-            f"{study.name}: GT-known Loc ↑ of {name.replace('_', ' ')} over γ and σ", header, rows, notes
-        )
+        tables[name] = Table(f"{study.name}: GT-known Loc ↑ of {shared_label(grid)} over γ and σ", header, rows, notes)
     return tables
 
 
