@@ -7,7 +7,7 @@ multiplies F (section 3); in testing the layer does nothing. The drop mask hides
 the importance map keeps the classification up. Paper: drop rate 0.75, gamma 0.8 on VGG and 0.9 on ResNet50-SE.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -42,10 +42,30 @@ def attention_dropout(features: Tensor, gamma: float, dropped: Tensor) -> Tensor
     Returns:
         (B, K, H, W). The importance map passes gradients, the drop mask has none.
     """
-    attention = features.float().mean(dim=1, keepdim=True)  # (B, 1, H, W)
-    threshold = gamma * attention.amax(dim=(2, 3), keepdim=True)
-    drop_mask = (attention < threshold).to(attention.dtype)
-    return features * torch.where(dropped, drop_mask, attention.sigmoid()).to(features.dtype)
+    product: Tensor = _Product.apply(features, gamma, dropped)  # type: ignore[no-untyped-call]
+    return product
+
+
+class _Product(torch.autograd.Function):
+    """The layer, with a gradient written out: it reads the features half as often as autograd would."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, gamma: float, dropped: Tensor) -> Tensor:
+        attention = features.float().mean(dim=1, keepdim=True)  # (B, 1, H, W)
+        drop_mask = attention < gamma * attention.amax(dim=(2, 3), keepdim=True)
+        importance = attention.sigmoid()
+        factor = torch.where(dropped, drop_mask.to(attention.dtype), importance).to(features.dtype)
+        # What the factor gains if one channel does: the drop mask nothing, the sigmoid its slope over the mean.
+        slope = torch.where(dropped, 0, importance * (1 - importance) / features.shape[1])
+        ctx.save_for_backward(features, factor, slope)
+        return features * factor
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        features, factor, slope = ctx.saved_tensors
+        (gradient,) = gradients
+        through_factor = slope * (gradient * features).sum(dim=1, keepdim=True, dtype=slope.dtype)  # (B, 1, H, W)
+        return torch.addcmul(through_factor.to(gradient.dtype), gradient, factor), None, None
 
 
 class ADL(CAM):

@@ -42,7 +42,7 @@ def hide_patches(images: Tensor, sizes: Tensor, draws: Tensor, drop_rate: float)
     image = torch.arange(len(images), device=images.device)[:, None, None]
     hidden = draws[image, rows[:, :, None], columns[:, None, :]] < drop_rate  # (B, H, W)
     hidden = hidden & (sizes > 0)[:, None, None]
-    return images.masked_fill(hidden[:, None], 0)
+    return images * ~hidden[:, None]  # a product keeps the images' layout in memory
 
 
 class HaS(CAM):

@@ -282,6 +282,19 @@ def test_only_the_importance_map_passes_gradients_through_itself() -> None:
         assert torch.allclose(gradient, factor) == dropped
 
 
+@pytest.mark.parametrize("coins", [[True], [False], [True, False, True]])
+def test_the_gradient_of_attention_dropout_is_that_of_its_formula(coins: list[bool]) -> None:
+    features = torch.rand(3, 5, 4, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weights, dropped = torch.randn(3, 4, 6, 5).permute(0, 3, 1, 2), torch.tensor(coins)[:, None, None, None]
+    attention = features.mean(dim=1, keepdim=True)
+    kept = (attention < 0.8 * attention.amax(dim=(2, 3), keepdim=True)).float()
+    formula = features * torch.where(dropped, kept, attention.sigmoid())
+    expected = torch.autograd.grad((formula * weights).sum(), features)[0]
+    found = torch.autograd.grad((adl.attention_dropout(features, 0.8, dropped) * weights).sum(), features)[0]
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("coin", ["batch", "image"])
 def test_adl_tosses_its_coin(coin: Any) -> None:
     torch.manual_seed(0)
