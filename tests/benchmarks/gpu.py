@@ -36,7 +36,7 @@ from eil.files import read_json, write_text
 from eil.machine import device_name
 from eil.method import Method, Targets
 from eil.report import timing as report
-from eil.report.tables import Table
+from eil.report.layout import Table
 from eil.run import Run
 from eil.study import parse
 

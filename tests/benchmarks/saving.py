@@ -7,7 +7,7 @@ from pathlib import Path
 from eil import machine
 from eil.files import write_text
 from eil.machine import device_name
-from eil.report.tables import Table
+from eil.report.layout import Table
 
 
 def save(

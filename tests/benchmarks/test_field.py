@@ -13,7 +13,8 @@ from saving import save
 
 from eil.timing import Contender
 
-PHOTOS, BATCH, STEPS, ROUNDS = 96, 16, 4, 5
+PHOTOS, BATCH, STEPS, ROUNDS = 96, 16, 8, 5
+SETTLED = 2  # seconds after which the field's workers have filled their queues and sleep
 Rows = list[tuple[str, ...]]
 
 
@@ -53,14 +54,18 @@ def test_eil_against_the_fields_loop(
         act()
         return time.perf_counter() - started
 
-    def four() -> None:
+    def some() -> None:
         for _ in range(STEPS):
             ours.iterate()
 
-    four(), theirs()
-    ratios = [seconds(theirs) / seconds(four) for _ in range(ROUNDS)]
+    some(), theirs()
+    ratios = []
+    for _ in range(ROUNDS):
+        field_seconds = seconds(theirs)
+        time.sleep(SETTLED)  # else they decode the field's next batches on our time
+        ratios.append(field_seconds / seconds(some))
     ratio = statistics.median(ratios)
     benchmark.extra_info |= {"field / ours": ratio}
-    benchmark.pedantic(four, rounds=2)
+    benchmark.pedantic(some, rounds=2)
     table.append((backbone, "112", str(BATCH), precision, f"{ratio:.2f}"))
     assert ratio >= least

@@ -19,7 +19,7 @@ from eil import method, plan, plugins
 from eil.files import write_text
 from eil.machine import device_name
 from eil.method import Method, Targets
-from eil.report.tables import Table
+from eil.report.layout import Table
 from eil.settings import Unsuitable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
