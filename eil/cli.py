@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--data-root", type=Path, help="where the data set lies (else dataset.root, or EIL_DATA)")
     _score_options(_command(steps, "score", commands.score))
     _compare_options(_command(steps, "compare", commands.compare))
-    about = steps.add_parser("data", help="What there is to say of a data set.").add_subparsers(required=True)
+    about = steps.add_parser(
+        "data", help="`eil data check` decodes a data set and says what is wrong with it."
+    ).add_subparsers(required=True)
     _check_options(_command(about, "check", commands.data_check))
     return parser
 

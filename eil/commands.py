@@ -38,8 +38,8 @@ def plan(args: argparse.Namespace) -> None:
     counts = dict(zip(("train", "val", "test"), images, strict=True))
     costs = plans.cost(runs, counts, classes)
     measured = plans.rates(args.rates if args.rates is not None else plans.measured())
-    trainings = sum(run.control is None for run in runs)
-    print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings, on {counts} images of {classes} classes")
+    trainings, parts = sum(run.control is None for run in runs), " + ".join(map(str, images))
+    print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {classes} classes")
     print("\n".join(plans.lines(costs, measured, args.tflops, plans.cached_bytes(runs, counts))))
 
 

@@ -23,7 +23,7 @@ from eil.run import Run
 
 RATES = (Path("results"), Path("results/reference"))  # where `make bench` leaves step-*.csv, and where it is kept
 _BATCH = 2  # images on which operations are counted
-_GIGA, _TERA, _PETA = 1e9, 1e12, 1e15
+_GIGA, _TERA = 1e9, 1e12
 _TEN_CROPS = 10
 
 
@@ -128,21 +128,35 @@ def lines(costs: Mapping[str, Cost], measured: Sequence[Rate], assumed: Sequence
         cached: bytes of the decoded images.
     """
     text = [
-        f"{name}: {each.trainings} trainings, {each.training / _PETA:.3g} PFLOP to train, "
-        f"{each.inference / _PETA:.3g} for maps"
+        f"{name}: {each.trainings} trainings, {_scaled(each.training)}FLOP to train, "
+        f"{_scaled(each.inference)}FLOP for maps"
         for name, each in costs.items()
     ]
     disk = cached + sum(each.weights + each.maps for each in costs.values())
-    text.append(f"disk: {disk / _GIGA:.1f} GB, {cached / _GIGA:.1f} of it decoded images")
+    text.append(f"disk: {_scaled(disk)}B, {_scaled(cached)}B of it decoded images")
     for rate in measured:
         others = [name for name in costs if name not in rate.by_backbone]
         note = f" ({', '.join(others)} not measured: by the median of the others' rates)" if others else ""
-        hours = sum((each.training + each.inference) / rate.of(name) for name, each in costs.items()) / 3600
-        text.append(f"{hours:,.1f} hours on one {rate.device}{note}")
+        seconds = sum((each.training + each.inference) / rate.of(name) for name, each in costs.items())
+        text.append(f"{_duration(seconds)} on one {rate.device}{note}")
     for tera in assumed:
-        hours = sum(each.training + each.inference for each in costs.values()) / tera / _TERA / 3600
-        text.append(f"{hours:,.1f} hours at {tera:g} TFLOP/s, if a device sustains that (not measured)")
+        seconds = sum(each.training + each.inference for each in costs.values()) / tera / _TERA
+        text.append(f"{_duration(seconds)} at {tera:g} TFLOP/s, if a device sustains that (not measured)")
     return text
+
+
+def _scaled(value: float) -> str:
+    """Three digits and a prefix: ``59.3 G``."""
+    for prefix, scale in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9)):
+        if value >= scale:
+            return f"{value / scale:.3g} {prefix}"
+    return f"{value / 1e6:.3g} M"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return "under a minute"
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"
 
 
 def cached_bytes(runs: Iterable[Run], images: Mapping[str, int]) -> float:

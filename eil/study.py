@@ -122,7 +122,7 @@ class Study(Strict):
         for run in self.runs():
             if run.name == name:
                 return run
-        raise InputError(f"study {self.name}: has no run {name}")
+        raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
 
     def plan(self, source: str) -> tuple[list[Run], list[str]]:
         """The runs to do, and a line for each combination that makes no sense and was dropped.

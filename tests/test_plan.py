@@ -71,9 +71,10 @@ def test_hours_are_by_the_measured_rate(tmp_path: Path) -> None:
     assert (rate.of("vgg_small"), rate.of("resnet50"), rate.of("vgg16")) == (20e9, 40e9, 30e9)
     costs = {"vgg_small": plan.Cost(1, 20e9 * 3600, 20e9 * 3600, 1e9, 0), "vgg16": plan.Cost(2, 30e9 * 3600, 0, 0, 0)}
     text = plan.lines(costs, [rate], [0.1], 2e9)
-    assert text[2] == "disk: 3.0 GB, 2.0 of it decoded images"
+    assert text[2] == "disk: 3 GB, 2 GB of it decoded images"
+    assert text[0] == "vgg_small: 1 trainings, 72 TFLOP to train, 72 TFLOP for maps"
     assert text[3] == "3.0 hours on one a device, fp32 (vgg16 not measured: by the median of the others' rates)"
-    assert text[4] == "0.7 hours at 0.1 TFLOP/s, if a device sustains that (not measured)"
+    assert text[4] == "42 minutes at 0.1 TFLOP/s, if a device sustains that (not measured)"
     (tmp_path / "step-b.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="step-b.csv: not a table of step times"):
         plan.rates([tmp_path / "step-b.csv"])
@@ -90,8 +91,8 @@ def test_own_measurements_and_those_kept_are_both_taken(tmp_path: Path, monkeypa
 def test_plan_counts_the_data_set_itself(tmp_path: Path, capsys: Any) -> None:
     assert cli.main(["plan", str(ROOT / "workflow/config/smoke.yaml"), "--rates", "--tflops", "1"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^smoke: \d+ runs, \d+ of them trainings, on \{'train': \d+, 'val': \d+, 'test': \d+\}", printed)
-    assert "hours at 1 TFLOP/s" in printed
+    assert re.search(r"^smoke: \d+ runs, \d+ of them trainings; \d+ \+ \d+ \+ \d+ images of", printed)
+    assert "at 1 TFLOP/s" in printed
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -199,7 +199,8 @@ def test_the_program_explains_itself() -> None:
     assert all(step in text for step in ("check", "prepare", "train", "localize", "evaluate", "aggregate", "figures"))
     wrong = [*command, "train", "workflow/config/smoke.yaml", "vgg_small-eil-seed9"]
     process = subprocess.run(wrong, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (process.returncode, process.stderr) == (1, "eil: study smoke: has no run vgg_small-eil-seed9\n")
+    expected = "eil: study smoke: has no run vgg_small-eil-seed9; `eil check` lists its runs\n"
+    assert (process.returncode, process.stderr) == (1, expected)
 
 
 def test_a_cluster_is_told_what_every_rule_needs() -> None:
