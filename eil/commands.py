@@ -66,9 +66,12 @@ def train(args: argparse.Namespace) -> None:
     """Train one run, or go on with it."""
     from functools import partial
 
+    from eil.report import terminal
     from eil.train import train as step
 
-    _step(args, partial(step, logger=_study(args).logger), gpus=lambda run: run.recipe.devices)
+    study = _study(args)
+    _step(args, partial(step, logger=study.logger), gpus=lambda run: run.recipe.devices)
+    print(f"{study.name}: {terminal.progress(study.runs(), args.results / 'runs', own=1)}")
 
 
 def localize(args: argparse.Namespace) -> None:
@@ -165,7 +168,7 @@ def clean(args: argparse.Namespace) -> None:
 
 def aggregate(args: argparse.Namespace) -> None:
     """Gather the records of a study into records.parquet and tables."""
-    from eil import at_work, records
+    from eil import at_work, depends, records
     from eil.report import analysis
 
     study = _study(args)
@@ -175,7 +178,9 @@ def aggregate(args: argparse.Namespace) -> None:
         records.table(found).to_parquet(beside)
     notes = [f"left out: {line}" for line in dropped]
     # The workflow would train these again; tables made without it, by `partial` say, must tell.
-    stale = [each.run for each in found if each.training.get("sources") not in (None, _sources(each.run))]
+    stale = [
+        each.run for each in found if each.training.get("sources") not in (None, depends.of_step("train", each.run))
+    ]
     if stale:
         notes.append(f"stale: {len(stale)} runs, {stale[0].name} for one, are of other sources than the present ones")
     for name, text in analysis.write(study, found, len(runs), notes).items():
@@ -295,12 +300,6 @@ def _step(
     gpu = lease.held(gpus(run)) if gpus else contextlib.nullcontext()
     with interrupt.heeded(study.time_limit), at_work.at_work(run, folder, args.command.__name__), gpu:
         step(run, args.data / run.cache, folder)
-
-
-def _sources(run: Run) -> str:
-    from eil import depends
-
-    return depends.of_step("train", run)
 
 
 def _study(args: argparse.Namespace) -> Study:

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from eil import at_work, cli, records
 from eil.files import InputError, read_arrays, read_json, write_json
 from eil.logger import Logger
-from eil.report import compare, tables
+from eil.report import compare, tables, terminal
 from eil.run import Run
 from eil.study import load, parse
 
@@ -45,7 +45,7 @@ def test_status_counts_and_says_what_to_do(place: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 of 6 runs done, 0 running, 1 failed, 4 to do"
     assert lines[1] == "failed in train: vgg_small-cam-seed1: ZeroDivisionError: by zero"
-    assert lines[2].startswith("4 trainings are left, ")
+    assert lines[2].startswith("1 of 6 trainings done, 0 at work, about 0 minutes left for the others")
     assert lines[3] == "the command that began the study tries the failed ones again"
 
 
@@ -58,6 +58,22 @@ def test_status_tells_what_runs(place: Path, capsys: pytest.CaptureFixture[str])
     assert "1 of 6 runs done, 1 running, 1 failed, 3 to do" in out
     assert "running: vgg_small-cam-seed0: train since 20" in out
     assert ", epoch 1/2: so far" in out
+
+
+def test_progress_shares_what_is_left_among_those_at_work(place: Path, tmp_path: Path) -> None:
+    runs = load(place / "tiny.yaml").runs()
+    assert terminal.progress(runs, tmp_path) == "0 of 6 trainings done, 0 at work"
+    for run, seconds in zip(runs[:2], (3600, 7200), strict=True):
+        write_json(tmp_path / run.name / "train.json", {"seconds": seconds})
+    (tmp_path / runs[2].name).mkdir()
+    (tmp_path / runs[2].name / "train.json").write_text("{")  # broken, so it will be made anew
+    found = "2 of 6 trainings done, 0 at work, about 6.0 hours left for the others"
+    assert terminal.progress(runs, tmp_path) == terminal.progress(runs, tmp_path, own=1) == found
+    with at_work.at_work(runs[3], tmp_path / runs[3].name, "train"):
+        assert ", 1 at work, about 3.0 hours left" in terminal.progress(runs, tmp_path, own=1)
+    for run in runs:
+        write_json(tmp_path / run.name / "train.json", {"seconds": 60})
+    assert terminal.progress(runs, tmp_path) == "6 of 6 trainings done, 0 at work"
 
 
 def test_show_prints_a_record_and_draws_an_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

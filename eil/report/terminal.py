@@ -36,14 +36,30 @@ def status(runs: Sequence[Run], folder: Path) -> list[str]:
     lines += [f"running: {name}: {_at(folder / name)}" for name in running]
     lines += [f"failed in {record.step or '?'}: {record.run.name}: {record.error}" for record in failed[:_MOST]]
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
-    taken = [seconds for record in found.values() if (seconds := record.training.get("seconds"))]
-    left = sum(run.control is None and run.name not in found for run in runs)
-    if taken and left:
-        hours = left * sum(taken) / len(taken) / 3600
-        lines.append(f"{left} trainings are left, {hours:.1f} hours in turn at the mean of those that are done")
+    lines.append(progress(runs, folder))
     if failed:
         lines.append("the command that began the study tries the failed ones again")
     return lines
+
+
+def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
+    """A study's trainings in a line, by what files there are: nothing is read that is large.
+
+    Args:
+        runs: of the study.
+        folder: in which the runs' folders are.
+        own: 1 for a process that was at work until now, and will be followed by another.
+    """
+    trainings = [folder / run.name for run in runs if not run.control]
+    taken = [seconds for place in trainings if (seconds := _taken(place)) is not None]
+    busy = sum(map(at_work.is_busy, trainings))
+    line = f"{len(taken)} of {len(trainings)} trainings done, {busy} at work"
+    left = len(trainings) - len(taken)
+    if taken and left:
+        minutes = left * sum(taken) / len(taken) / max(busy + own, 1) / 60
+        much = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
+        line += f", about {much} left for the others"
+    return line
 
 
 def shown(record: Record) -> list[str]:
@@ -62,6 +78,15 @@ def shown(record: Record) -> list[str]:
     if training:
         lines.append(f"  trained for {training['epochs']} epochs in {training['seconds']:.0f} s, {_machine(training)}")
     return lines
+
+
+def _taken(folder: Path) -> float | None:
+    """Seconds of a finished training; None if it has not finished, or left no summary that can be read."""
+    try:
+        seconds = read_json(folder / "train.json").get("seconds")
+    except InputError:
+        return None
+    return seconds if isinstance(seconds, int | float) else None
 
 
 def _at(folder: Path) -> str:

@@ -24,7 +24,7 @@ rule train:
     message:
         "train {wildcards.run}"
     shell:
-        "eil train {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)"
+        "(eil train {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)) && tail -n 1 {log}"
 
 
 rule localize:
