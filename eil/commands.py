@@ -195,8 +195,9 @@ def figures(args: argparse.Namespace) -> None:
     from eil.report import draw
 
     found = at_work.collect(_study(args).runs(), args.results / "runs")
-    draw.write([record for record in found if record.status == "done"], args.results, args.data)
-    print(f"figures in {args.results / 'figures'}")
+    done = [record for record in found if record.status == "done"]
+    draw.write(done, args.results, args.data)
+    print(f"figures of {len(done)} runs in {args.results / 'figures'}")
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -46,8 +46,14 @@ def schema(factory: Callable[..., object]) -> type[BaseModel]:
     return create_model(factory.__name__, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-def problems(error: ValidationError, prefix: str = "") -> list[str]:
-    """One line per problem: ``recipe.epochs = -3: Input should be greater than 0``."""
+def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One line per problem: ``recipe.epochs = -3: Input should be greater than 0``.
+
+    Args:
+        error: from validating ``model``, whose keys are told where one is not known.
+        model: it.
+        prefix: what stands before every key.
+    """
     lines = []
     for problem in error.errors():
         path = prefix
@@ -56,7 +62,7 @@ def problems(error: ValidationError, prefix: str = "") -> list[str]:
         if problem["type"] == "missing":
             lines.append(f"{path}: missing")
         elif problem["type"] == "extra_forbidden":
-            lines.append(f"{path}: unknown key")
+            lines.append(f"{path}: unknown key (known: {', '.join(_keys(model, problem['loc'])) or 'none'})")
         else:
             text = problem["msg"] + (LIST_HINT if problem["type"] == "tuple_type" else "")
             lines.append(f"{path} = {plain.shown(problem['input'])}: {text}" if path else text)
@@ -72,8 +78,14 @@ def check(factory: Callable[..., object], settings: Mapping[str, Any], prefix: s
     try:
         model.model_validate_json(json.dumps(settings, default=str), strict=True)
     except ValidationError as error:
-        known = ", ".join(model.model_fields) or "none"
-        return [
-            f"{line} (known: {known})" if line.endswith("unknown key") else line for line in problems(error, prefix)
-        ]
+        return problems(error, model, prefix)
     return []
+
+
+def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that there are beside the one at ``place``."""
+    kind: Any = model
+    for step in place[:-1]:
+        inside = inspect.isclass(kind) and issubclass(kind, BaseModel)
+        kind = kind.model_fields[step].annotation if inside else get_args(kind)[-1]  # of a mapping the values'
+    return list(kind.model_fields)

@@ -304,4 +304,4 @@ def _validated(model: type[T], content: Any, prefix: str) -> T:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InputError("\n".join(problems(error, prefix))) from None
+        raise InputError("\n".join(problems(error, model, prefix))) from None

@@ -89,7 +89,12 @@ def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any])
     ("path", "value", "message"),
     [
         (("metods",), {}, "s.yaml: metods: unknown key"),
-        (("recipe", "epoch"), 3, "s.yaml: recipe.epoch: unknown key"),
+        (("recipe", "epoch"), 3, "s.yaml: recipe.epoch: unknown key (known: epochs, batch_size, learning_rate,"),
+        (
+            ("backbones",),
+            {"vgg_small": {"stride": 3}},
+            "unknown key (known: pretrained, output_stride, recipe, methods)",
+        ),
         (("recipe", "epochs"), 0, "s.yaml: recipe.epochs = 0: Input should be greater than or equal to 1"),
         (("recipe", "crop"), 40, "crop = 40 is larger than resize = 36"),
         (("seeds",), "many", "s.yaml: seeds = 'many'"),

@@ -51,7 +51,7 @@ def read(path: Path = FILE) -> tuple[Published, ...]:
             try:
                 found.append(TypeAdapter(Published).validate_python(row))
             except ValidationError as error:
-                raise InputError("\n".join(f"{path}:{number}: {line}" for line in problems(error))) from None
+                raise InputError("\n".join(f"{path}:{number}: {line}" for line in problems(error, Published))) from None
     return tuple(found)
 
 
