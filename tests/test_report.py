@@ -127,6 +127,13 @@ def test_marginal_effects_average_the_others(study: Study, resampled: list[Recor
     expected = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.6])
     assert isinstance(table.rows[0][1], layout.Value)
     assert table.rows[0][1].mean == pytest.approx(expected)
+    other = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.8])
+    change, score = table.rows[1][2], table.rows[1][1]
+    assert isinstance(change, layout.Value)
+    assert isinstance(score, layout.Value)
+    assert change.mean == pytest.approx(other - expected)
+    assert change.half < score.half  # what the images have in common does not count
+    assert (table.rows[0][2], table.blocks) == ("–", [2])
 
 
 def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, resampled: list[Record]) -> None:

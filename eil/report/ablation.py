@@ -1,21 +1,34 @@
 """What a setting does: the mean score at each of its values, over all that is otherwise in the grid."""
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from eil.evaluation import statistics
-from eil.report.cells import Cell
+from eil.report.cells import Cell, Floats
 from eil.report.figures import COLUMN, METRIC, about, caption, method_colors, within_percent
 from eil.report.layout import Table, Value
 from eil.run import readable
 from eil.study import Study
 
 SIGNS = {"gamma": "γ", "sigma": "σ"}
-Effect = tuple[Any, float, float, int]  # a value, its mean score, half its interval, how many cells
+
+
+class Effect(NamedTuple):
+    """A setting's value with the mean score of the cells that have it, and its difference from the first value's.
+
+    Each score is a mean and half the width of its 95 % interval over images and seeds. The difference is of the same
+    images and seeds, so it is told more sharply than the two scores; the first value has none.
+    """
+
+    value: Any
+    score: tuple[float, float]
+    change: tuple[float, float] | None
+    cells: int
 
 
 def effects(cells: Sequence[Cell]) -> dict[str, dict[str, list[Effect]]]:
@@ -33,12 +46,17 @@ def effects(cells: Sequence[Cell]) -> dict[str, dict[str, list[Effect]]]:
 def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Sequence[str]) -> Table:
     """Mean GT-known Loc at each value of each setting, over the rest of the grid."""
     rows: list[list[str | Value]] = [
-        [f"{SIGNS.get(setting, setting)} = {readable(value)}", Value(mean, half), str(count)]
+        [
+            *(f"{SIGNS.get(setting, setting)} = {readable(each.value)}", Value(*each.score)),
+            *(Value(*each.change) if each.change else "–", str(each.cells)),
+        ]
         for setting, at in found.items()
-        for value, mean, half, count in at
+        for each in at
     ]
-    header = ["setting", "GT-known Loc ↑", "cells"]
-    return Table(f"{study.name}: marginal effects of {name.replace('_', ' ')}", header, rows, notes)
+    blocks = list(itertools.accumulate(map(len, found.values())))[:-1]
+    header = ["setting", "GT-known Loc ↑", "less the first value's", "cells"]
+    more = "mean over the cells of the grid that have the value; differences are of the same images and seeds"
+    return Table(f"{study.name}: marginal effects, {name}", header, rows, [more, *notes], blocks)
 
 
 def curves(name: str, found: dict[str, list[Effect]], cells: Sequence[Cell]) -> Figure:
@@ -54,7 +72,8 @@ def curves(name: str, found: dict[str, list[Effect]], cells: Sequence[Cell]) -> 
     backbone, method = next((c.backbone, c.method) for c in cells if f"{c.backbone}_{c.method}" == name)
     color = method_colors([method])[method]
     for axes, (setting, at) in zip(panels[0], found.items(), strict=True):
-        values, means, halves, _ = zip(*at, strict=True)
+        values = [each.value for each in at]
+        means, halves = zip(*(each.score for each in at), strict=True)
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         places = values if numbers else range(len(values))
         axes.errorbar(
@@ -76,11 +95,19 @@ def _effect(cells: Sequence[Cell], setting: str) -> list[Effect]:
     by_value: dict[str, list[Cell]] = {}
     for cell in cells:
         by_value.setdefault(readable(cell.settings[setting]), []).append(cell)
-    found: list[Effect] = []
+    found: list[tuple[Any, Floats, int]] = []  # a value, the mean replicates of its cells, their number
     for own in by_value.values():
         runs = [each for cell in own if (each := cell.replicates(METRIC)) is not None]
         if runs and len({len(each) for each in runs}) == 1:
-            mean, half = statistics.interval(np.mean(runs, axis=0))
-            found.append((own[0].settings[setting], mean, half, len(own)))
-    numbers = all(isinstance(each[0], int | float) for each in found)
-    return sorted(found, key=lambda each: each[0]) if numbers else found
+            found.append((own[0].settings[setting], np.mean(runs, axis=0), len(own)))
+    if all(isinstance(value, int | float) for value, *_ in found):
+        found.sort(key=lambda each: each[0])
+    return [
+        Effect(value, statistics.interval(runs), _change(runs, found[0][1]) if k else None, count)
+        for k, (value, runs, count) in enumerate(found)
+    ]
+
+
+def _change(runs: Floats, first: Floats) -> tuple[float, float] | None:
+    """Paired, where both have the same seeds and resamples."""
+    return statistics.interval(runs - first) if runs.shape == first.shape else None
