@@ -64,7 +64,7 @@ def curves(name: str, found: dict[str, list[Effect]], cells: Sequence[Cell]) -> 
     drawn, panels = plt.subplots(
         1,
         len(found),
-        figsize=(COLUMN * max(1, 0.75 * len(found)), 2.6),
+        figsize=(COLUMN * min(2, max(1, 0.6 * len(found))), 2.6),
         squeeze=False,
         sharey=True,
         layout="constrained",
@@ -81,7 +81,7 @@ def curves(name: str, found: dict[str, list[Effect]], cells: Sequence[Cell]) -> 
         )
         axes.set(xlabel=SIGNS.get(setting, setting), xticks=places)
         axes.set_xticklabels([readable(value) for value in values])
-        axes.margins(x=0.2)
+        axes.margins(x=0.2 if numbers else 0.4)
     panels[0][0].set_ylabel("GT-known Loc (%)")
     within_percent(panels[0][0])
     drawn.suptitle(f"{method} on {backbone}", fontsize=8)
