@@ -156,7 +156,7 @@ def test_an_edited_source_makes_stale_what_depends_on_it_and_nothing_else(
     rest = {"localize": 1, "evaluate": 1, "tables": 1, "figures": 1, "all": 1}
     assert after("baselines/adl.py", "torch.rand(", "torch.rand_like(") == {"train": 1, "total": 6} | rest
     assert after("baselines/adl.py", '"""ADL:', '# A comment.\n"""The ADL:') == {}
-    assert after("eil/report/tables.py", "{sign}", "{sign} ") == {"tables": 1, "figures": 1, "all": 1, "total": 3}
+    assert after("eil/report/layout.py", "{sign}", "{sign} ") == {"tables": 1, "figures": 1, "all": 1, "total": 3}
     assert set(after("eil/evaluation/metrics.py", "100", "101")) == {"evaluate", "tables", "figures", "all", "total"}
     assert after("eil/evaluation/protocols.yaml", "threshold: val", "threshold: oracle")["evaluate"] == 2
     assert "prepare" not in after("eil/train.py", "_LOOK_EVERY = 20", "_LOOK_EVERY = 10")
