@@ -70,6 +70,13 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
     return found
 
 
+def outdated(runs: Iterable[Run], found: Iterable[Record], folder: Path) -> list[str]:
+    """A line on the runs that :func:`collect` left out for their records' settings, if there are any."""
+    collected = {record.run.name for record in found}
+    names = [run.name for run in runs if run.name not in collected and (folder / run.name / "record.json").exists()]
+    return [f"runs left out, as their records are of other settings: {len(names)}, {names[0]} first"] if names else []
+
+
 def is_busy(folder: Path) -> bool:
     """Whether a process is at work in a run's folder."""
     try:

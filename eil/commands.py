@@ -176,7 +176,7 @@ def aggregate(args: argparse.Namespace) -> None:
     found = at_work.collect(runs, args.results / "runs")
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)
-    notes = [f"left out: {line}" for line in dropped]
+    notes = [f"left out: {line}" for line in dropped] + at_work.outdated(runs, found, args.results / "runs")
     # The workflow would train these again; tables made without it, by `partial` say, must tell.
     stale = [
         each.run for each in found if each.training.get("sources") not in (None, depends.of_step("train", each.run))
@@ -194,10 +194,12 @@ def figures(args: argparse.Namespace) -> None:
     from eil import at_work
     from eil.report import draw
 
-    found = at_work.collect(_study(args).runs(), args.results / "runs")
+    runs = _study(args).runs()
+    found = at_work.collect(runs, args.results / "runs")
     done = [record for record in found if record.status == "done"]
     draw.write(done, args.results, args.data)
-    print(f"figures of {len(done)} runs in {args.results / 'figures'}")
+    left_out = at_work.outdated(runs, found, args.results / "runs")
+    print("\n".join([f"figures of {len(done)} runs in {args.results / 'figures'}", *left_out]))
 
 
 def measure(args: argparse.Namespace) -> None:

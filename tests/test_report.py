@@ -20,7 +20,7 @@ from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError, write_arrays
 from eil.records import Record
-from eil.report import ablation, analysis, cells, circumstances, draw, figures, layout, published, tables
+from eil.report import ablation, analysis, cells, circumstances, draw, figures, layout, published, tables, terminal
 from eil.study import Study, parse
 
 
@@ -364,6 +364,11 @@ def test_only_records_of_the_present_settings_are_collected(
     failed.save(tmp_path / failed.run.name / "failure.json")
     found = at_work.collect(study.runs(), tmp_path)
     assert [record.run.name for record in found] == [record.run.name for record in [*made_up[:3], failed]]
+    line = f"runs left out, as their records are of other settings: 1, {stale.run.name} first"
+    assert at_work.outdated(study.runs(), found, tmp_path) == [line]
+    assert line in terminal.status(study.runs(), tmp_path)
+    stale.model_copy(update={"key": stale.run.key}).save(tmp_path / stale.run.name / "record.json")
+    assert at_work.outdated(study.runs(), at_work.collect(study.runs(), tmp_path), tmp_path) == []
     frame = records.table(found)
     assert frame["status"].tolist() == ["done"] * 3 + ["failed"]
     assert frame["setting.gamma"].dropna().tolist() == [0.6]

@@ -36,7 +36,7 @@ def status(runs: Sequence[Run], folder: Path) -> list[str]:
     lines += [f"running: {name}: {_at(folder / name)}" for name in running]
     lines += [f"failed in {record.step or '?'}: {record.run.name}: {record.error}" for record in failed[:_MOST]]
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
-    lines.append(progress(runs, folder))
+    lines += [*at_work.outdated(runs, list(found.values()), folder), progress(runs, folder)]
     if failed:
         lines.append("the command that began the study tries the failed ones again")
     return lines
