@@ -69,7 +69,7 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
     rows = [
         {
             "backbone": record.run.backbone,
-            "pretrained": record.run.pretrained,
+            "pretrained": readable(record.run.pretrained),
             "method": record.run.method,
             "control": record.run.control,
             "settings": settings_label(record.run.settings),
@@ -85,7 +85,8 @@ def table(records: Iterable[Record]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     for name in [name for name in frame if str(name).startswith("setting.")]:
         given = frame[name].dropna()
-        if not all(isinstance(value, int | float) for value in given):  # a column of a file has one type
+        kinds = {type(value) for value in given}
+        if not kinds <= {int, float} and kinds != {bool}:  # a column of a file has one type
             frame[name] = given.map(readable).reindex(frame.index)
     return frame
 

@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from eil.evaluation import statistics
-from eil.report.cells import Cell, Floats
+from eil.records import settings_label
+from eil.report.cells import Cell, Floats, common_repetitions
 from eil.report.figures import COLUMN, METRIC, about, caption, method_colors, within_percent
 from eil.report.layout import Table, Value
 from eil.run import readable
@@ -22,13 +23,16 @@ class Effect(NamedTuple):
     """A setting's value with the mean score of the cells that have it, and its difference from the first value's.
 
     Each score is a mean and half the width of its 95 % interval over images and seeds. The difference is of the same
-    images and seeds, so it is told more sharply than the two scores; the first value has none.
+    images and seeds, so it is told more sharply than the two scores; the first value has none. All values of a setting
+    are compared over the same other settings and seeds: cells without a counterpart at each value are left out.
     """
 
     value: Any
     score: tuple[float, float]
     change: tuple[float, float] | None
     cells: int
+    of: int
+    seeds: int
 
 
 def effects(cells: Sequence[Cell]) -> dict[str, dict[str, list[Effect]]]:
@@ -48,14 +52,15 @@ def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Seq
     rows: list[list[str | Value]] = [
         [
             *(f"{SIGNS.get(setting, setting)} = {readable(each.value)}", Value(*each.score)),
-            *(Value(*each.change) if each.change else "–", str(each.cells)),
+            *(Value(*each.change) if each.change else "–", _counted(each, study.seeds)),
         ]
         for setting, at in found.items()
         for each in at
     ]
     blocks = list(itertools.accumulate(map(len, found.values())))[:-1]
     header = ["setting", "GT-known Loc ↑", "less the first value's", "cells"]
-    more = "mean over the cells of the grid that have the value; differences are of the same images and seeds"
+    more = "mean over the cells of the grid that have the value, and counterparts at the setting's other values; "
+    more += "differences are of the same images and seeds"
     return Table(f"{study.name}: marginal effects, {name}", header, rows, [more, *notes], blocks)
 
 
@@ -87,27 +92,45 @@ def curves(name: str, found: dict[str, list[Effect]], cells: Sequence[Cell]) -> 
     drawn.suptitle(f"{method} on {backbone}", fontsize=8)
     own = [cell for cell in cells if (cell.backbone, cell.method) == (backbone, method)]
     what = "mean over the rest of the grid ± half-width of the 95 % interval (images and seeds)"
-    caption(drawn, about(own, what, chosen=False))
+    caption(drawn, about(own, what, grid_of_settings=True))
     return drawn
 
 
 def _effect(cells: Sequence[Cell], setting: str) -> list[Effect]:
-    by_value: dict[str, list[Cell]] = {}
+    by_value: dict[str, dict[str, Cell]] = {}  # cells by the value, and by their other settings
     for cell in cells:
-        by_value.setdefault(readable(cell.settings[setting]), []).append(cell)
-    found: list[tuple[Any, Floats, int]] = []  # a value, the mean replicates of its cells, their number
-    for own in by_value.values():
-        runs = [each for cell in own if (each := cell.replicates(METRIC)) is not None]
-        if runs and len({len(each) for each in runs}) == 1:
-            found.append((own[0].settings[setting], np.mean(runs, axis=0), len(own)))
+        rest = settings_label({key: value for key, value in cell.settings.items() if key != setting})
+        by_value.setdefault(readable(cell.settings[setting]), {})[rest] = cell
+    shared = set.intersection(*map(set, by_value.values()))
+    compared = [[own[rest] for rest in own if rest in shared] for own in by_value.values()]
+    if not shared or not (seeds := common_repetitions(itertools.chain(*compared))):
+        return []
+    found: list[tuple[Any, Floats, int]] = []  # a value, the mean replicates of its cells, how many cells have it
+    for own, every in zip(compared, by_value.values(), strict=True):
+        runs = [each for cell in own if (each := cell.replicates(METRIC, seeds)) is not None]
+        if len(runs) == len(own) and len({each.shape for each in runs}) == 1:
+            found.append((own[0].settings[setting], np.mean(runs, axis=0), len(every)))
     if all(isinstance(value, int | float) for value, *_ in found):
         found.sort(key=lambda each: each[0])
     return [
-        Effect(value, statistics.interval(runs), _change(runs, found[0][1]) if k else None, count)
+        Effect(
+            value,
+            statistics.interval(runs),
+            _change(runs, found[0][1]) if k else None,
+            cells=len(shared),
+            of=count,
+            seeds=len(seeds),
+        )
         for k, (value, runs, count) in enumerate(found)
     ]
 
 
 def _change(runs: Floats, first: Floats) -> tuple[float, float] | None:
-    """Paired, where both have the same seeds and resamples."""
+    """Paired, where both have the same resamples."""
     return statistics.interval(runs - first) if runs.shape == first.shape else None
+
+
+def _counted(effect: Effect, seeds: int) -> str:
+    """How many cells, and what of them or of the study's seeds is left out."""
+    cells = str(effect.cells) if effect.cells == effect.of else f"{effect.cells} of {effect.of}"
+    return cells if effect.seeds == seeds else f"{cells}, {effect.seeds} of {seeds} seeds"

@@ -37,7 +37,7 @@ def write(study: Study, records: Sequence[Record], planned: int, further_notes: 
     tables = {}
     methods = [cell for cell in cells if not cell.control]
     if methods:
-        notes += _detectable(methods)
+        notes += _detectable(chosen(methods))
         tables["main"] = main_table(study, cells, notes)
         tables["grid"] = grid_table(study, methods, notes)
         tables |= {f"gamma_sigma_{cell}": table for cell, table in gamma_sigma_tables(study, methods, notes).items()}
@@ -49,6 +49,9 @@ def write(study: Study, records: Sequence[Record], planned: int, further_notes: 
         done = [record for record in records if record.status == "done"]
         tables["settings"] = circumstances.settings(study, [record.run for record in done])
         tables["provenance"] = circumstances.provenance(study, done)
+    failed = [[r.run.name, r.step or "–", " ".join((r.error or "").split())] for r in records if r.status == "failed"]
+    if failed:
+        tables["failures"] = Table(f"{study.name}: runs that failed", ["Run", "Step", "Error"], failed, ())
     return {
         f"{name}.{suffix}": text
         for name, table in tables.items()
@@ -107,11 +110,14 @@ def comparisons(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Ta
     for backbone in dict.fromkeys(cell.backbone for cell in cells):
         base, *others = [cell for cell in cells if cell.backbone == backbone]
         runs = {cell.label: difference(cell, base, METRIC) for cell in others}
+        drawn = {cell.label: difference(cell, base, METRIC, centred=False) for cell in others}
         known = {label: values for label, values in runs.items() if values is not None}
         corrected = statistics.holm({label: statistics.p_value(values) for label, values in known.items()})
         for label, values in known.items():
             mean, half = statistics.interval(values)
-            numbers = (statistics.beats(values), corrected[label], statistics.detectable(values))
+            resampled = drawn[label]
+            assert resampled is not None  # as its centred ones are not
+            numbers = (statistics.beats(resampled), corrected[label], statistics.detectable(values))
             rows.append([backbone, label, base.label, Value(mean, half), *(f"{number:.2f}" for number in numbers)])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     more = (

@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS
 from eil.report.cells import Cell, difference, students
-from eil.report.figures import COLUMN, METRIC, about, caption, colors_of, legend, per_backbone, within_percent
+from eil.report.figures import (
+    COLUMN,
+    METRIC,
+    about,
+    caption,
+    colors_of,
+    legend,
+    per_backbone,
+    threshold,
+    within_percent,
+)
 
 NAMES = {"cls": "wrong class", "multi_instance": "several objects", "part": "part of it", "more": "more than it"}
 
@@ -31,7 +41,7 @@ def errors(cells: Sequence[Cell]) -> Figure:
         axes.set(yticks=range(len(own)), yticklabels=names, xlim=(0, 100), xlabel="share of the test images (%)")
         axes.invert_yaxis()
     legend(figure)
-    caption(figure, about(cells, "box of the largest contour at the threshold chosen on val; mean of the seeds"))
+    caption(figure, about(cells, f"box of the largest contour, {threshold(cells)}; mean of the seeds"))
     return figure
 
 
@@ -70,7 +80,7 @@ def improvement(cells: Sequence[Cell]) -> Figure:
         values = np.full((len(own), len(own)), np.nan)
         for i, one in enumerate(own):
             for j, other in enumerate(own):
-                runs = None if one is other else difference(one, other, METRIC)
+                runs = None if one is other else difference(one, other, METRIC, centred=False)
                 values[i, j] = np.nan if runs is None else statistics.beats(runs)
         labels = [cell.method for cell in own]
         sns.heatmap(

@@ -49,12 +49,20 @@ class Cell:
         """Over the repetitions."""
         return float(np.mean(self.values(metric)))
 
-    def replicates(self, metric: str, repetitions: Container[int] | None = None) -> Floats | None:
-        """Bootstrap replicates of the protocol's own score, (S, R); None if the records have none of it."""
+    def replicates(self, metric: str, repetitions: Container[int] | None = None, centred: bool = True) -> Floats | None:
+        """Bootstrap replicates of the protocol's own score, (S, R); None if the records have none of it.
+
+        Args:
+            metric: whose.
+            repetitions: of these alone.
+            centred: on the score itself, for its interval; else as they were drawn.
+        """
         name = metric.removeprefix(OWN)
         chosen = [r for r in self.records if repetitions is None or r.run.repetition in repetitions]
         if not metric.startswith(OWN) or not chosen or any(name not in record.replicates for record in chosen):
             return None
+        if not centred:
+            return np.array([r.replicates[name] for r in chosen])
         # The score itself is the centre; resamples, whose thresholds are chosen anew, only spread around theirs.
         return np.array([_centred(r.replicates[name], r.metrics[metric]) for r in chosen])
 
@@ -85,11 +93,14 @@ def group(records: Iterable[Record]) -> list[Cell]:
 
 
 def chosen(cells: Sequence[Cell]) -> list[Cell]:
-    """Of each method and control on each backbone, the settings with the best mean GT-known Loc on val."""
+    """Of each method and control on each backbone, the settings with the best mean GT-known Loc on val.
+
+    Means over other seeds do not compare: settings of which repetitions are missing are chosen only if all lack some.
+    """
     best: dict[tuple[str, str, str | None], Cell] = {}
     for cell in cells:
         key = (cell.backbone, cell.method, cell.control)
-        if key not in best or cell.mean(SELECTION) > best[key].mean(SELECTION):
+        if key not in best or _rank(cell) > _rank(best[key]):
             best[key] = cell
     return list(best.values())
 
@@ -111,10 +122,17 @@ def students(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def difference(cell: Cell, other: Cell, metric: str) -> Floats | None:
-    """Replicates of ``cell``'s score less ``other``'s, (S, R), over the repetitions that both have."""
-    common = {r.run.repetition for r in cell.records} & {r.run.repetition for r in other.records}
-    ours, theirs = (c.replicates(metric, common) for c in (cell, other))
+def difference(cell: Cell, other: Cell, metric: str, centred: bool = True) -> Floats | None:
+    """Replicates of ``cell``'s score less ``other``'s, (S, R), over the repetitions that both have.
+
+    Args:
+        cell: whose score.
+        other: whose is taken off it.
+        metric: the score.
+        centred: see :meth:`Cell.replicates`; ties are seen in replicates as they were drawn alone.
+    """
+    common = common_repetitions([cell, other])
+    ours, theirs = (c.replicates(metric, common, centred) for c in (cell, other))
     return None if ours is None or theirs is None or not common else ours - theirs
 
 
@@ -122,7 +140,7 @@ def as_good_as_the_best(cells: Sequence[Cell], metric: str) -> list[Cell]:
     """The best by its mean, and all that cannot be told from it at 5 % (Holm's correction over the rest).
 
     Repetitions pair, as they share initial weights and data order, and images do. Without replicates a paired
-    t interval over the repetitions decides, and one repetition tells nothing to be as good.
+    t interval over the repetitions decides, and by one repetition nothing can be told.
     """
     if not cells:
         return []
@@ -136,13 +154,22 @@ def as_good_as_the_best(cells: Sequence[Cell], metric: str) -> list[Cell]:
     return [best, *(cell for key, cell in rest.items() if corrected[key] > 0.05)]
 
 
+def common_repetitions(cells: Iterable[Cell]) -> set[int]:
+    """Which repetitions all of them have."""
+    return set.intersection(*({record.run.repetition for record in cell.records} for cell in cells))
+
+
+def _rank(cell: Cell) -> tuple[int, float]:
+    return len(cell.records), cell.mean(SELECTION)
+
+
 def _paired_p(cell: Cell, other: Cell, metric: str) -> float:
     own, others = (
         dict(zip((r.run.repetition for r in c.records), c.values(metric), strict=True)) for c in (cell, other)
     )
     differences = [own[repetition] - others[repetition] for repetition in own.keys() & others.keys()]
     if len(differences) < 2:
-        return 0.0
+        return 1.0
     if np.ptp(differences) == 0:
         return float(differences[0] == 0)
     return float(stats.ttest_1samp(differences, 0).pvalue)

@@ -56,7 +56,7 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
     header = ["Trainings", *names, "first", "last", "hours", "peak memory (MiB)", "energy (kJ)"]
     notes = [
         "commit +: the sources had been changed since; hours: the sum over trainings, of which several may run at once",
-        "energy: of the whole device while a training ran, where the machine reports it",
+        "peak memory and energy: since a training's last start; energy: of one whole device, where it is reported",
         "data (SHA-256): " + ", ".join(data),
     ]
     return Table(f"{study.name}: what trained it", header, rows, notes)

@@ -6,7 +6,7 @@ from pathlib import Path
 from eil import records
 from eil.evaluation import statistics
 from eil.files import InputError
-from eil.records import Record
+from eil.records import Record, settings_label
 from eil.report.cells import Cell, difference, group, interval
 from eil.report.layout import Table, Value
 from eil.report.tables import MAIN
@@ -35,8 +35,13 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
         names: of both, for the header.
 
     Raises:
-        InputError: they have nothing in common.
+        InputError: they have nothing in common, or other protocols.
     """
+    if len(used := {record.protocol for record in [*ours, *theirs] if record.status == "done"}) > 1:
+        raise InputError(
+            f"{names[0]} and {names[1]} are scored by {' and '.join(sorted(used))}: give both studies the same first "
+            "protocol, and evaluate again; nothing is trained for it"
+        )
     pairs = [(a, b) for a in group(ours) for b in group(theirs) if _same(a, b)]
     if not pairs:
         raise InputError(f"{names[0]} and {names[1]} have no backbone and method with the same settings in common")
@@ -54,12 +59,25 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
     header = ["Backbone", "Method", "Score", *names, "second less first", "p"]
     notes = ["percent ± half-width of the 95 % interval over images and seeds; p: not corrected for their number"]
     notes += [] if paired else ["the test images are not the same: differences have no interval"]
+    notes += _otherwise(pairs)
     notes += [f"{name}: commit {', '.join(_commits(found))}" for name, found in zip(names, (ours, theirs), strict=True)]
     return Table(f"{names[0]} and {names[1]}", header, rows, notes)
 
 
 def _same(one: Cell, other: Cell) -> bool:
-    return (one.backbone, one.label) == (other.backbone, other.label)
+    known = [(c.backbone, c.method, c.control, settings_label(dict(sorted(c.settings.items())))) for c in (one, other)]
+    return known[0] == known[1]
+
+
+def _otherwise(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
+    """A line if the trainings of what is compared differ in more than their code."""
+    found: dict[str, str] = {}
+    for runs in ((a.records[0].run, b.records[0].run) for a, b in pairs):
+        one, other = (
+            run.recipe.model_dump() | {"pretrained": run.pretrained, "output_stride": run.output_stride} for run in runs
+        )
+        found |= {key: f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other[key]}
+    return [f"trained otherwise: {', '.join(found.values())}"] if found else []
 
 
 def _images(found: Sequence[Record]) -> set[str]:

@@ -77,9 +77,10 @@ def _of_scores(best: Sequence[Cell]) -> Iterator[tuple[str, Callable[[], Figure]
         yield "errors", partial(bars.errors, best)
     if any(key.startswith("size.") for key in best[0].records[0].metrics):
         yield "sizes", partial(bars.sizes, best)
-    if all(cell.has("coverage.head") for cell in best):
+    parts = [key for key in best[0].records[0].metrics if key.startswith("coverage.")]
+    if parts and all(cell.has(key) for cell in best for key in parts):
         yield "part_coverage", partial(figures.part_coverage, best)
-    others = list(best[0].records[0].others)
+    others = [name for name in best[0].records[0].others if all(cell.has(f"gt_known_loc@{name}") for cell in best)]
     if others:
         names = [best[0].records[0].protocol, *others]
         yield "protocols", partial(bars.protocols, best, names, figures.METRIC)

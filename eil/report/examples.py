@@ -15,7 +15,7 @@ from eil.evaluation import looks
 from eil.files import InputError
 from eil.records import Record
 from eil.report.cells import Cell, group
-from eil.report.figures import STYLE, caption, save
+from eil.report.figures import STYLE, caption, save, threshold
 
 TRUE_BOX, PREDICTED_BOX, OUTLINE = "#ffffff", "#ffb000", "#56b4e9"
 ERASED = "view_erased region"
@@ -61,9 +61,10 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
             if row == rows[0]:
                 axes.set_title(title, fontsize=7)
     labels = ", ".join(cell.label for cell in cells)
-    erased = "; blue outline: erased in training" if any(ERASED in own for own in examples.values()) else ""
-    boxes = f"box: white true, orange predicted (threshold from val){erased}"
-    caption(figure, f"{cells[0].backbone}, seed 0: {labels}; {boxes}")
+    erased = "; blue outline: what training would erase" if any(ERASED in own for own in examples.values()) else ""
+    boxes = f"box: white true, orange predicted ({threshold(cells)}){erased}"
+    seeds = "/".join(dict.fromkeys(str(cell.records[0].run.repetition) for cell in cells))
+    caption(figure, f"{cells[0].backbone}, seed {seeds}: {labels}; {boxes}")
     return figure
 
 

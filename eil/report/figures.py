@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from eil import plugins
+from eil.evaluation import protocols
 from eil.evaluation.pixels import LEVELS
 from eil.files import replacing
-from eil.report.cells import Cell, interval, shared_label
+from eil.report.cells import Cell, chosen, interval, shared_label
 
 matplotlib.use("agg")  # files, never a window
 METRIC = "test.own.gt_known_loc"
@@ -40,6 +41,12 @@ STYLE: Any = {
 }
 COLUMN = 3.4  # inches, a column of a two-column paper
 LETTERS = 20  # of 6 points, an inch
+THRESHOLDS = {
+    "val": "threshold chosen on val",
+    "oracle": "threshold chosen on test",
+    "fixed": "fixed threshold",
+    "otsu": "threshold of Otsu",
+}
 FEW = 3  # methods up to which a panel has room for more than a line of each
 LEAST_SPREAD = 2.0  # points each way in a heat map, so that colours do not shout over noise
 
@@ -49,7 +56,7 @@ def gamma_sigma(grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
 
     Args:
         grid: cells that differ in gamma and sigma alone.
-        cells: among which are the methods without gamma and sigma.
+        cells: among which are the other methods; of several settings of one those chosen on val are told.
     """
     gammas = sorted({float(cell.settings["gamma"]) for cell in grid})
     sigmas = sorted({float(cell.settings["sigma"]) for cell in grid})
@@ -59,7 +66,8 @@ def gamma_sigma(grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
         at = gammas.index(float(cell.settings["gamma"])), sigmas.index(float(cell.settings["sigma"]))
         mean, half = interval(cell, METRIC)
         values[at], labels[at] = mean, f"{mean:.1f}\n± {half:.1f}"
-    rivals = [cell for cell in cells if cell.backbone == grid[0].backbone and not cell.settings]
+    of_backbone = [cell for cell in cells if cell.backbone == grid[0].backbone]
+    rivals = [cell for cell in chosen(of_backbone) if cell.method != grid[0].method]
     shown = ", ".join(f"{cell.method} {_mean(cell, METRIC):.1f}" for cell in rivals)
     figure, axes = plt.subplots(figsize=(COLUMN, 0.6 * len(gammas) + 1.3), layout="constrained")
     middle = float(np.nanmean(values))
@@ -70,7 +78,7 @@ def gamma_sigma(grid: Sequence[Cell], cells: Sequence[Cell]) -> Figure:
         xticklabels=[f"{s:g}" for s in sigmas], yticklabels=[f"{g:g}" for g in gammas],
     )  # fmt: skip
     axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=shared_label(grid))
-    caption(figure, f"for comparison: {shown}; {about(grid, chosen=False)}")
+    caption(figure, (f"for comparison: {shown}; " if shown else "") + about(grid, grid_of_settings=True))
     return figure
 
 
@@ -125,7 +133,7 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
                     markersize=3,
                 )
         axes.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, 1.08 * axes.dataLim.y1))
-        axes.set_xlim(0.5, len(own[0].records[0].curves["history.total"]) + 0.5)
+        axes.set_xlim(0.5, axes.dataLim.x1 + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend(figure)
     caption(figure, about(cells, "line: mean"))
@@ -133,7 +141,7 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
 
 
 def part_coverage(cells: Sequence[Cell]) -> Figure:
-    """Share of each part that the map covers at the threshold chosen on val."""
+    """Share of each part that the map covers at the protocol's own threshold."""
     figure, panels = per_backbone(cells)
     colors = colors_of(cells)
     names = [key.removeprefix("coverage.") for key in cells[0].records[0].metrics if key.startswith("coverage.")]
@@ -158,7 +166,8 @@ def part_coverage(cells: Sequence[Cell]) -> Figure:
             ylim=(0, 100),
         )
     legend(figure)
-    caption(figure, about(cells, "bars: mean ± half-width of the 95 % interval (Student's t)"))
+    what = f"{threshold(cells)}; bars: mean ± half-width of the 95 % interval (Student's t)"
+    caption(figure, about(cells, what))
     return figure
 
 
@@ -185,13 +194,21 @@ def method_colors(methods: Sequence[str]) -> dict[str, Any]:
 
 
 def about(
-    cells: Sequence[Cell], what: str = "mean ± half-width of the 95 % interval (images and seeds)", chosen: bool = True
+    cells: Sequence[Cell],
+    what: str = "mean ± half-width of the 95 % interval (images and seeds)",
+    grid_of_settings: bool = False,
 ) -> str:
     """A caption: what is shown, of how many seeds and images, and where settings stand that were chosen of a grid."""
     seeds = sorted({len(cell.records) for cell in cells})
     images = sorted({record.provenance["images"] for cell in cells for record in cell.records})
     counts = f"{what}; {'/'.join(map(str, seeds))} seeds, {'/'.join(map(str, images))} test images"
-    return f"{counts}; settings: main table" if chosen else counts
+    return counts if grid_of_settings else f"{counts}; settings: main table"
+
+
+def threshold(cells: Sequence[Cell]) -> str:
+    """In words, where the threshold comes from at which boxes are drawn: by the protocol that the records are of."""
+    used = dict.fromkeys(record.protocol for cell in cells for record in cell.records)
+    return " or ".join(dict.fromkeys(THRESHOLDS[protocols.find(name).threshold] for name in used))
 
 
 def legend(figure: Figure) -> None:

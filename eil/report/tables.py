@@ -66,7 +66,7 @@ def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Tabl
             published.find(*key) if _as_published(study, cell) else None for key, cell in zip(keys, cells, strict=True)
         ]
         if any(scores):
-            header += [f"published {metric}", "difference"]
+            header += [f"published {metric}", f"less published {metric}"]
             for row, cell, score in zip(rows, cells, scores, strict=True):
                 ours = cell.mean(MAIN[column])
                 row.extend([f"{score.value:.1f}", f"{ours - score.value:+.1f}"] if score else ["–", "–"])
