@@ -6,15 +6,15 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from eil import machine, processes, records
+from eil import depends, machine, processes, records
 from eil.files import InputError, locked, read_json, write_json
 from eil.records import Record
 from eil.run import Run
 
-_LOCK, _TRACE = ".lock", "running.json"
+LOCK, _TRACE = ".lock", "running.json"
 _TAIL = 20  # lines of a step's log that a failure keeps
 
 
@@ -28,7 +28,7 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
     if processes.rank():
         yield  # the first process of the training keeps the books
         return
-    with locked(folder / _LOCK, f"{run.name}: another process is at this run: waiting for it"):
+    with locked(folder / LOCK, f"{run.name}: another process is at this run: waiting for it"):
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         trace = {"step": step, "key": run.key, "host": platform.node(), "process": os.getpid(), "started": started}
         write_json(folder / _TRACE, trace)
@@ -70,17 +70,25 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
     return found
 
 
-def outdated(runs: Iterable[Run], found: Iterable[Record], folder: Path) -> list[str]:
-    """A line on the runs that :func:`collect` left out for their records' settings, if there are any."""
+def outdated(runs: Iterable[Run], found: Sequence[Record], folder: Path) -> list[str]:
+    """A line on the runs that :func:`collect` left out for their records' settings, one on those of other sources.
+
+    The workflow would do these again; what is made without it must tell.
+    """
     collected = {record.run.name for record in found}
     names = [run.name for run in runs if run.name not in collected and (folder / run.name / "record.json").exists()]
-    return [f"runs left out, as their records are of other settings: {len(names)}, {names[0]} first"] if names else []
+    lines = [f"runs left out, as their records are of other settings: {len(names)}, {names[0]} first"] if names else []
+    done = [record for record in found if record.training.get("sources") is not None]
+    stale = [each.run.name for each in done if each.training["sources"] != depends.of_step("train", each.run)]
+    if stale:
+        lines.append(f"stale, as of other sources than the present ones: {len(stale)}, {stale[0]} first")
+    return lines
 
 
 def is_busy(folder: Path) -> bool:
     """Whether a process is at work in a run's folder."""
     try:
-        with (folder / _LOCK).open() as file:
+        with (folder / LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -65,7 +65,7 @@ def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) ->
         "optimizer": optimizer.state_dict(),
         "state": vars(state),
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random_cuda": [torch.cuda.get_rng_state(each) for each in _own(model)],
     }
     last = folder / LAST
     whole = io.BytesIO()
@@ -93,7 +93,7 @@ def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
             model.load_state_dict(content["model"])
             optimizer.load_state_dict(content["optimizer"])
             torch.set_rng_state(content["random"])
-            for device, random in enumerate(content["random_cuda"]):
+            for device, random in zip(_own(model), content["random_cuda"], strict=False):
                 torch.cuda.set_rng_state(random, device)
             state = State(**content["state"])
             state.require_sound()
@@ -108,6 +108,11 @@ def remove(folder: Path) -> None:
     """Remove them: the weights are whole now, and a checkpoint costs twice their size."""
     for name in (LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
+
+
+def _own(model: Method) -> list[torch.device]:
+    """The GPU that this process computes on, if any: of several processes each has its own, all in the same state."""
+    return [device for device in {each.device for each in model.parameters()} if device.type == "cuda"]
 
 
 def _key(run: Run) -> str:

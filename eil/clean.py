@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from eil import checkpoint
+from eil import checkpoint, records
 from eil.at_work import is_busy
-from eil.files import remove
+from eil.files import InputError, remove
 from eil.run import Run
 
 MAPS = ("maps.npz", "curves.npz")
@@ -23,11 +23,11 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
         weights: weights of finished runs too; only training makes them again.
     """
     known = {run.name: run for run in runs}
-    borrowed = {run.trained.name for run in known.values() if not _done(folder / run.name)}
+    borrowed = {run.trained.name for run in known.values() if not _done(folder / run.name, run)}
     found: list[Path] = []
     for own in sorted(path for path in folder.glob("*") if path.is_dir() and not is_busy(path)):
         found += [path for pattern in LEFT for path in own.glob(pattern)]
-        if not _done(own):
+        if not _done(own, known.get(own.name)):
             continue
         names = (checkpoint.LAST, checkpoint.PREVIOUS, *(MAPS if maps else ()))
         names += WEIGHTS if weights and own.name not in borrowed else ()  # a control may still need them
@@ -45,5 +45,10 @@ def clean(paths: Iterable[Path]) -> int:
     return freed
 
 
-def _done(folder: Path) -> bool:
-    return (folder / "record.json").exists()
+def _done(folder: Path, run: Run | None) -> bool:
+    """Whether there is a record, and of the run's present settings, if the study still has the run."""
+    path = folder / "record.json"
+    try:
+        return path.exists() and (run is None or records.read(path).key == run.key)
+    except InputError:
+        return False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eil import __version__, commands, interrupt
+from eil import __version__, commands, interrupt, studyless
 from eil.files import InputError
 from eil.settings import SettingError
 
@@ -18,8 +18,6 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if "study" in args:
-        _complete(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         args.command(args)
@@ -30,12 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"eil: ended by {signal}; the same command goes on", file=sys.stderr)
         return interrupt.EXIT_CODE
     return 0
-
-
-def _complete(args: argparse.Namespace) -> None:
-    """Where results and decoded images go, unless told: results/{study} and results/data."""
-    args.data = args.data or Path("results/data")
-    args.results = args.results or Path("results") / args.study.stem
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,15 +42,16 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("run", help="name of the run, as `eil check STUDY` lists it")
         if command in _OPTIONS:
             _OPTIONS[command](sub)
-        sub.add_argument("--results", type=Path, help="the study's results (default: results/NAME OF THE FILE)")
-        sub.add_argument("--data", type=Path, help="decoded images of all studies (default: results/data)")
+        sub.add_argument("--results", type=Path, help="the study's results (default: results/NAME)")
+        images = "decoded images of all studies (default: results/data)"
+        sub.add_argument("--data", type=Path, default=Path("results/data"), help=images)
         sub.add_argument("--data-root", type=Path, help="where the data set lies (else dataset.root, or EIL_DATA)")
-    _score_options(_command(steps, "score", commands.score))
-    _compare_options(_command(steps, "compare", commands.compare))
+    _score_options(_command(steps, "score", studyless.score))
+    _compare_options(_command(steps, "compare", studyless.compare))
     about = steps.add_parser(
         "data", help="`eil data check` decodes a data set and says what is wrong with it."
     ).add_subparsers(required=True)
-    _check_options(_command(about, "check", commands.data_check))
+    _check_options(_command(about, "check", studyless.data_check))
     return parser
 
 
@@ -177,9 +170,9 @@ _EXAMPLES: dict[Command, str] = {
     commands.show: f"show {_STUDY} {_RUN} --image test/00/0001",
     commands.boxes: f"boxes {_STUDY} {_RUN} --out boxes.json",
     commands.verify: f"verify {_STUDY} {_RUN} --retrain",
-    commands.score: "score --maps my_maps --metadata metadata/CUB/test --protocol wsoleval-v2",
-    commands.compare: "compare results/demo old/results/demo",
-    commands.data_check: "data check cub --root /path/to/CUB_200_2011",
+    studyless.score: "score --maps my_maps --metadata metadata/CUB/test --protocol wsoleval-v2",
+    studyless.compare: "compare results/demo old/results/demo",
+    studyless.data_check: "data check cub --root /path/to/CUB_200_2011",
 }
 _OPTIONS: dict[Command, Callable[[argparse.ArgumentParser], None]] = {
     commands.plan: _plan_options,

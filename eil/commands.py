@@ -1,17 +1,16 @@
-"""What the ``eil`` program does, a function a command; how it is called stands in :mod:`eil.cli`.
+"""What the ``eil`` program does for a study, a function a command; how it is called stands in :mod:`eil.cli`.
 
 Heavy imports stand inside the commands: ``eil --help`` must not wait for torch.
 """
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from eil import interrupt, lease
-from eil.files import InputError, replacing, write_json, write_text
-from eil.run import DatasetChoice, Run
+from eil.files import InputError, replacing, write_text
+from eil.run import Run
 from eil.study import Study, load
 
 
@@ -71,7 +70,7 @@ def train(args: argparse.Namespace) -> None:
 
     study = _study(args)
     _step(args, partial(step, logger=study.logger), gpus=lambda run: run.recipe.devices)
-    print(f"{study.name}: {terminal.progress(study.runs(), args.results / 'runs', own=1)}")
+    print(f"{study.name}: {terminal.progress(_runs(args), args.results / 'runs', own=1)}")
 
 
 def localize(args: argparse.Namespace) -> None:
@@ -96,7 +95,7 @@ def status(args: argparse.Namespace) -> None:
     """Say how far a study is: runs done, running, failed and to do, and the time that is left."""
     from eil.report import terminal
 
-    print("\n".join(terminal.status(_study(args).runs(), args.results / "runs")))
+    print("\n".join(terminal.status(_runs(args), args.results / "runs")))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -112,18 +111,6 @@ def show(args: argparse.Namespace) -> None:
     if args.image:
         path = args.out or args.results / "shown" / f"{run.name}-{args.image.replace('/', '_')}.png"
         print(examples.draw_one(found[0], args.image, args.data / run.cache, args.results / "runs" / run.name, path))
-
-
-def compare(args: argparse.Namespace) -> None:
-    """Hold the scores of two studies, or of one at two commits, against each other."""
-    from eil.report import compare as compares
-
-    ours, theirs = (compares.read(folder) for folder in (args.first, args.second))
-    table = compares.compare(ours, theirs, (str(args.first), str(args.second)))
-    if args.out:
-        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
-            write_text(args.out / f"compare.{suffix}", text)
-    print(table.markdown(), end="")
 
 
 def boxes(args: argparse.Namespace) -> None:
@@ -161,14 +148,14 @@ def clean(args: argparse.Namespace) -> None:
     """Remove what can be made again: leavings of killed processes, checkpoints of finished runs; never records."""
     from eil import clean as cleans
 
-    found = cleans.removable(_study(args).runs(), args.results / "runs", args.maps, args.weights)
+    found = cleans.removable(_runs(args), args.results / "runs", args.maps, args.weights)
     would = [*map(str, found), f"{len(found)} files could go"]
     print("\n".join(would) if args.dry_run else f"{len(found)} files removed, {cleans.clean(found) / 2**20:.1f} MiB")
 
 
 def aggregate(args: argparse.Namespace) -> None:
     """Gather the records of a study into records.parquet and tables."""
-    from eil import at_work, depends, records
+    from eil import at_work, records
     from eil.report import analysis
 
     study = _study(args)
@@ -177,14 +164,10 @@ def aggregate(args: argparse.Namespace) -> None:
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)
     notes = [f"left out: {line}" for line in dropped] + at_work.outdated(runs, found, args.results / "runs")
-    # The workflow would train these again; tables made without it, by `partial` say, must tell.
-    stale = [
-        each.run for each in found if each.training.get("sources") not in (None, depends.of_step("train", each.run))
-    ]
-    if stale:
-        notes.append(f"stale: {len(stale)} runs, {stale[0].name} for one, are of other sources than the present ones")
-    for name, text in analysis.write(study, found, len(runs), notes).items():
-        write_text(args.results / "tables" / name, text)
+    with replacing(args.results / "tables") as beside:  # whole, so that no earlier table stays
+        beside.mkdir()
+        for name, text in analysis.write(study, found, len(runs), notes).items():
+            write_text(beside / name, text)
     failed = sum(record.status == "failed" for record in found)
     print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")
 
@@ -194,7 +177,7 @@ def figures(args: argparse.Namespace) -> None:
     from eil import at_work
     from eil.report import draw
 
-    runs = _study(args).runs()
+    runs = _runs(args)
     found = at_work.collect(runs, args.results / "runs")
     done = [record for record in found if record.status == "done"]
     draw.write(done, args.results, args.data)
@@ -223,7 +206,7 @@ def profile(args: argparse.Namespace) -> None:
     from eil import profile as profiles
 
     study = _study(args)
-    run = study.run(args.profiled) if args.profiled else study.runs()[0]
+    run = study.run(args.profiled) if args.profiled else _runs(args)[0]
     folder = args.results / "profile" / run.name
     with lease.held(alone=True):
         found = profiles.profile(run, args.data / run.cache, folder / "trace.json.gz", args.iterations)
@@ -241,56 +224,6 @@ def sheet(args: argparse.Namespace) -> None:
     print(args.results / "sheet.png")
 
 
-def data_check(args: argparse.Namespace) -> None:
-    """Decode every image of a data set and say what is missing, broken or shared between splits."""
-    import yaml
-
-    from eil import data
-    from eil.data import audit
-    from eil.report import contact_sheet
-
-    try:
-        settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {' '.join(args.set)}: not KEY=VALUE in YAML: {error}") from None
-    chosen = DatasetChoice(name=args.dataset, root=args.root, **settings)
-    dataset = data.read(args.dataset, chosen.folder(), settings)
-    found = audit.audit(dataset)
-    out = args.out or Path("results/check") / chosen.subject
-    write_json(out / "check.json", found)
-    print("\n".join(audit.lines(found)))
-    try:
-        contact_sheet.write(dataset, out / "sheet.png")
-        print(f"{out / 'sheet.png'} shows test images with their boxes")
-    except InputError as error:
-        print(f"no contact sheet: {error}")
-    if found["problems"]:
-        raise InputError(f"{len(found['problems'])} problems, all of them in {out / 'check.json'}")
-
-
-def score(args: argparse.Namespace) -> None:
-    """Score a folder of maps, {image id}.npy, against lists in the wsolevaluation benchmark's layout."""
-    import json
-
-    from eil.evaluation.score import score as step
-
-    if (args.val_maps is None) != (args.val_metadata is None):
-        raise InputError("--val-maps and --val-metadata belong together")
-    val = (args.val_maps, args.val_metadata) if args.val_maps else None
-    found = step(args.maps, args.metadata, args.protocol, val, args.masks, args.side, args.allow_missing)
-    missing = found.pop("missing")
-    if missing:
-        print(f"{len(missing)} images have no map and count as missed, {missing[0]} for one", file=sys.stderr)
-    if args.json:
-        print(json.dumps(found | {"missing": len(missing)}))
-    else:
-        print(
-            "\n".join(
-                f"{key}: {value if isinstance(value, str | int) else f'{value:.2f}'}" for key, value in found.items()
-            )
-        )
-
-
 def _step(
     args: argparse.Namespace, step: Callable[[Run, Path, Path], object], gpus: Callable[[Run], int] | None = None
 ) -> None:
@@ -301,12 +234,19 @@ def _step(
     run = study.run(args.run)
     folder = args.results / "runs" / run.name
     gpu = lease.held(gpus(run)) if gpus else contextlib.nullcontext()
-    with interrupt.heeded(study.time_limit), at_work.at_work(run, folder, args.command.__name__), gpu:
+    work = at_work.at_work(run, folder, args.command.__name__)
+    with interrupt.heeded(), work, gpu, interrupt.limited(study.time_limit):  # waiting for a GPU takes none of the time
         step(run, args.data / run.cache, folder)
 
 
 def _study(args: argparse.Namespace) -> Study:
     study = load(args.study)
+    args.results = args.results or Path("results") / study.name  # where the workflow puts them
     if args.data_root is not None:
         study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"root": args.data_root})})
     return study
+
+
+def _runs(args: argparse.Namespace) -> list[Run]:
+    """The study's runs without those that make no sense."""
+    return _study(args).plan(str(args.study))[0]

@@ -27,7 +27,8 @@ class InputError(Exception):
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write to, and rename it to ``path`` if the block succeeds.
 
-    Works for a file and for a folder. A killed process or a full disk leaves ``path`` as it was.
+    Works for a file and for a folder. A killed process or a full disk leaves ``path`` as it was; of a folder, a kill
+    just when the old one has gone and the new one is renamed leaves neither.
 
     Args:
         path: the file or folder to make; its parents are created.

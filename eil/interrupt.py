@@ -25,24 +25,34 @@ class _Pending:
 
 
 @contextlib.contextmanager
-def heeded(minutes: float | None = None) -> Iterator[None]:
-    """Raise :class:`Interrupted` on SIGTERM and SIGINT, and :class:`OutOfTime` after so many minutes."""
+def heeded() -> Iterator[None]:
+    """Raise :class:`Interrupted` on SIGTERM and SIGINT within the block."""
 
     def told(number: int, _: FrameType | None) -> None:
         _arrive(Interrupted(signal.Signals(number).name))
 
+    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def limited(minutes: float | None) -> Iterator[None]:
+    """Raise :class:`OutOfTime` after so many minutes in the block; None for no limit."""
+
     def late(number: int, _: FrameType | None) -> None:
         _arrive(OutOfTime(f"longer than the time limit of {minutes:g} minutes"))
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, 60 * minutes if minutes else 0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

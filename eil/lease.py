@@ -44,12 +44,14 @@ def gpus() -> list[str]:
     """
     import torch
 
+    # The driver's tool counts in the order of the bus, CUDA by speed unless told, and before it is started.
+    in_order = os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID") == "PCI_BUS_ID"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         names = [str(number) for number in range(torch.cuda.device_count())]
     else:
         names = [name.strip() for name in visible.split(",") if name.strip()][: torch.cuda.device_count()]
-    uuids = _uuids()
+    uuids = _uuids() if in_order else {}
     return [uuids.get(name, name) for name in names]
 
 

@@ -119,7 +119,10 @@ class Study(Strict):
         Raises:
             InputError: there is none.
         """
-        for run in self.runs():
+        # Whose network the controls take is known to `plan` alone, so that of any run will do here.
+        grid = [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
+        lent = (run.model_copy(update={"control": control}) for control in self.controls for run in grid)
+        for run in itertools.chain(grid, lent):
             if run.name == name:
                 return run
         raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eil import records
+from eil import at_work, records
 from eil.evaluation.evaluate import evaluate
-from eil.files import InputError
+from eil.files import InputError, locked
 from eil.records import Record
 from eil.run import Run
 
@@ -39,7 +39,8 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
         raise InputError(f"{folder / 'record.json'}: is by protocol {recorded.protocol}, the study's is {protocols[0]}")
     if retrain and run.recipe.devices > 1:
         raise InputError(f"{run.name}: trains on several devices; train it anew into other --results, and compare")
-    with tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
+    waiting = f"{run.name}: another process is at this run: waiting for it"
+    with locked(folder / at_work.LOCK, waiting), tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
         again = Path(made) / run.name
         again.mkdir()
         if retrain:
@@ -79,7 +80,7 @@ def _from_scratch(run: Run, data: Path, folder: Path, recorded: Record) -> None:
 def _differing(prefix: str, one: Mapping[str, float], other: Mapping[str, float]) -> list[str]:
     nothing = math.nan
     return [
-        f"{prefix}{key}: recorded {one.get(key, nothing):g}, now {other.get(key, nothing):g}"
+        f"{prefix}{key}: recorded {one.get(key, nothing):.9g}, now {other.get(key, nothing):.9g}"
         for key in sorted(one.keys() | other.keys())
         if not math.isclose(one.get(key, nothing), other.get(key, nothing), rel_tol=0, abs_tol=TOLERANCE)
     ]

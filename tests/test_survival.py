@@ -1,5 +1,6 @@
 """What is told to end, fails, is killed or comes upon a damaged file goes on and ends the same."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from eil import at_work, backbones, cli, depends, interrupt, records, step, train
+from eil import at_work, backbones, cli, depends, interrupt, lease, records, step, train, verify
 from eil.files import InputError, locked, replacing, write_json, write_text
 from eil.run import Run
 from eil.study import load
@@ -246,6 +248,76 @@ def test_clean_takes_what_can_be_made_again_and_never_a_record(place: Path, caps
     assert (other / "last.ckpt").exists()
 
 
+def test_clean_keeps_the_checkpoints_of_runs_whose_record_is_of_other_settings(
+    place: Path, content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = scored(place)
+    (own / "last.ckpt").write_text("of the training that goes on")
+    content["recipe"] |= {"epochs": 80}
+    (place / "tiny.yaml").write_text(yaml.safe_dump(content))
+    where = [str(place / "tiny.yaml"), "--results", str(place / "results")]
+    assert cli.main(["clean", *where, "--maps", "--weights"]) == 0
+    assert "0 files removed" in capsys.readouterr().out
+    assert (own / "last.ckpt").exists()
+    assert (own / "maps.npz").exists()
+
+
+def test_verify_waits_for_the_run_and_is_waited_for(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = scored(place)
+    evaluate = verify.evaluate
+    busy = []
+
+    def watched(*given: Any) -> Any:
+        busy.append(at_work.is_busy(own))  # so that `clean` leaves its folder alone
+        return evaluate(*given)
+
+    monkeypatch.setattr(verify, "evaluate", watched)
+    assert eil(place, "verify") == 0
+    assert busy == [True]
+
+
+def test_waiting_for_a_gpu_takes_none_of_the_time_limit(
+    place: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content |= {"time_limit": 0.05}  # 3 seconds
+    (place / "tiny.yaml").write_text(yaml.safe_dump(content))
+
+    @contextlib.contextmanager
+    def late(*_: Any) -> Iterator[None]:
+        time.sleep(4)
+        yield
+
+    monkeypatch.setattr(lease, "held", late)
+    monkeypatch.setattr(train, "train", lambda *_, **__: None)
+    assert eil(place, "train") == 0
+    monkeypatch.setattr(train, "train", lambda *_, **__: time.sleep(10))
+    assert eil(place, "train") == 1
+    assert records.read(folder(place) / "failure.json").error == "OutOfTime: longer than the time limit of 0.05 minutes"
+
+
+def test_tables_of_yesterday_do_not_stay(place: Path) -> None:
+    own = scored(place)
+    tables = place / "results" / "tables"
+    where = [str(place / "tiny.yaml"), "--results", str(place / "results")]
+    assert cli.main(["aggregate", *where]) == 0
+    assert (tables / "main.md").exists()
+    (own / "record.json").unlink()
+    assert cli.main(["aggregate", *where]) == 0
+    assert list(tables.iterdir()) == []
+
+
+def test_results_lie_where_the_workflow_puts_them_whatever_the_file_is_called(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(place)
+    (place / "tiny.yaml").rename(place / "mine.yaml")
+    (place / "elsewhere" / "results").mkdir(parents=True)
+    (place / "results").rename(place / "elsewhere" / "results" / "tiny")  # the study's name
+    monkeypatch.chdir(place / "elsewhere")
+    assert cli.main(["status", str(place / "mine.yaml")]) == 0
+    assert "1 of 6 runs done" in capsys.readouterr().out
+
+
 def test_a_record_says_by_what_on_what_and_from_what_it_was_made(place: Path) -> None:
     own = scored(place)
     record = records.read(own / "record.json")
@@ -283,4 +355,7 @@ def test_tables_made_of_stale_trainings_say_so(place: Path, capsys: pytest.Captu
     content["training"]["sources"] = "of yesterday"
     write_json(own / "record.json", content)
     assert cli.main(["aggregate", str(place / "tiny.yaml"), "--results", str(place / "results")]) == 0
-    assert f"stale: 1 runs, {NAME} for one, are of other sources" in (place / "results/tables/main.md").read_text()
+    assert (
+        f"stale, as of other sources than the present ones: 1, {NAME} first"
+        in (place / "results/tables/main.md").read_text()
+    )
