@@ -511,9 +511,9 @@ def test_methods_on_the_same_images_are_paired() -> None:
     fixed = HONEST.model_copy(update={"threshold": "fixed"})
     a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
     assert statistics.half_width(a - b) < np.hypot(statistics.half_width(a), statistics.half_width(b))
-    assert statistics.beats(a - b) == 1
-    assert statistics.beats(b - a) == 0
-    assert statistics.beats(a - a) == 0.5
+    assert statistics.beats(a - b, 0) == 1
+    assert statistics.beats(b - a, 0) == 0
+    assert statistics.beats(a - a, 0) == 0.5
     assert statistics.p_value(a - b) < 1e-3
     assert statistics.p_value(a - a) == 1
 

@@ -39,13 +39,14 @@ def test_ties_count_half_however_a_score_lies_to_its_resamples() -> None:
     better = np.random.default_rng(1).integers(0, 3, 300)  # how often the one image that differs was drawn
     other = scored({"gamma": 0.7}, 0, 50.5, replicates={"gt_known_loc": (drawn + better / 2).tolist()})
     (a,), (b,) = cells.group([other]), cells.group([one])
-    runs = cells.difference(a, b, figures.METRIC, centred=False)
+    runs = cells.difference(a, b, figures.METRIC)
     assert runs is not None
-    assert statistics.beats(runs) == pytest.approx((better > 0).mean() + (better == 0).mean() / 2)
+    assert (runs == 0).mean() < 0.01 < (better == 0).mean()  # no longer on the grid
+    assert statistics.beats(runs, cells.step(a)) == pytest.approx((better > 0).mean() + (better == 0).mean() / 2)
     figure = bars.improvement(cells.group([other, one]))
     shown = [float(text.get_text()) for text in figure.axes[0].texts]
     plt.close(figure)
-    assert shown[0] == pytest.approx(statistics.beats(runs), abs=0.005)
+    assert shown[0] == pytest.approx(statistics.beats(runs, cells.step(a)), abs=0.005)
 
 
 def test_marginal_effects_are_of_the_seeds_that_all_values_have() -> None:

@@ -92,9 +92,13 @@ def p_value(difference: Floats) -> float:
     return float(optimize.brentq(lambda alpha: half_width(difference, alpha) - mean, least, 1))
 
 
-def beats(difference: Floats) -> float:
-    """Probability that A beats B on resampled images with a seed drawn for both; ties count half, (S, R) -> [0, 1]."""
-    return float((difference > 0).mean() + (difference == 0).mean() / 2)
+def beats(difference: Floats, step: float) -> float:
+    """Probability that A beats B on resampled images with a seed drawn for both, (S, R) -> [0, 1].
+
+    Ties count half. Centred replicates do not lie on the scores' own grid, so that a tie is what is nearer to none than
+    to ``step``, the least that two scores can differ by.
+    """
+    return float((difference > step / 2).mean() + (np.abs(difference) <= step / 2).mean() / 2)
 
 
 def detectable(difference: Floats) -> float:

@@ -7,7 +7,7 @@ from eil.evaluation.errors import KINDS
 from eil.files import InputError
 from eil.records import Record
 from eil.report import ablation, circumstances
-from eil.report.cells import Cell, chosen, difference, group
+from eil.report.cells import Cell, chosen, difference, group, step
 from eil.report.layout import Table, Value
 from eil.report.tables import METRIC, cells_table, gamma_sigma_tables, grid_table, main_table
 from eil.study import Study
@@ -110,14 +110,11 @@ def comparisons(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Ta
     for backbone in dict.fromkeys(cell.backbone for cell in cells):
         base, *others = [cell for cell in cells if cell.backbone == backbone]
         runs = {cell.label: difference(cell, base, METRIC) for cell in others}
-        drawn = {cell.label: difference(cell, base, METRIC, centred=False) for cell in others}
         known = {label: values for label, values in runs.items() if values is not None}
         corrected = statistics.holm({label: statistics.p_value(values) for label, values in known.items()})
         for label, values in known.items():
             mean, half = statistics.interval(values)
-            resampled = drawn[label]
-            assert resampled is not None  # as its centred ones are not
-            numbers = (statistics.beats(resampled), corrected[label], statistics.detectable(values))
+            numbers = (statistics.beats(values, step(base)), corrected[label], statistics.detectable(values))
             rows.append([backbone, label, base.label, Value(mean, half), *(f"{number:.2f}" for number in numbers)])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     more = (

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS
-from eil.report.cells import Cell, difference, students
+from eil.report.cells import Cell, difference, step, students
 from eil.report.figures import (
     COLUMN,
     METRIC,
@@ -80,8 +80,8 @@ def improvement(cells: Sequence[Cell]) -> Figure:
         values = np.full((len(own), len(own)), np.nan)
         for i, one in enumerate(own):
             for j, other in enumerate(own):
-                runs = None if one is other else difference(one, other, METRIC, centred=False)
-                values[i, j] = np.nan if runs is None else statistics.beats(runs)
+                runs = None if one is other else difference(one, other, METRIC)
+                values[i, j] = np.nan if runs is None else statistics.beats(runs, step(one))
         labels = [cell.method for cell in own]
         sns.heatmap(
             values, annot=True, fmt=".2f", annot_kws={"size": 6}, cmap="cividis", vmin=0, vmax=1, square=True, ax=axes,

@@ -49,20 +49,12 @@ class Cell:
         """Over the repetitions."""
         return float(np.mean(self.values(metric)))
 
-    def replicates(self, metric: str, repetitions: Container[int] | None = None, centred: bool = True) -> Floats | None:
-        """Bootstrap replicates of the protocol's own score, (S, R); None if the records have none of it.
-
-        Args:
-            metric: whose.
-            repetitions: of these alone.
-            centred: on the score itself, for its interval; else as they were drawn.
-        """
+    def replicates(self, metric: str, repetitions: Container[int] | None = None) -> Floats | None:
+        """Bootstrap replicates of the protocol's own score, (S, R); None if the records have none of it."""
         name = metric.removeprefix(OWN)
         chosen = [r for r in self.records if repetitions is None or r.run.repetition in repetitions]
         if not metric.startswith(OWN) or not chosen or any(name not in record.replicates for record in chosen):
             return None
-        if not centred:
-            return np.array([r.replicates[name] for r in chosen])
         # The score itself is the centre; resamples, whose thresholds are chosen anew, only spread around theirs.
         return np.array([_centred(r.replicates[name], r.metrics[metric]) for r in chosen])
 
@@ -122,17 +114,10 @@ def students(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def difference(cell: Cell, other: Cell, metric: str, centred: bool = True) -> Floats | None:
-    """Replicates of ``cell``'s score less ``other``'s, (S, R), over the repetitions that both have.
-
-    Args:
-        cell: whose score.
-        other: whose is taken off it.
-        metric: the score.
-        centred: see :meth:`Cell.replicates`; ties are seen in replicates as they were drawn alone.
-    """
+def difference(cell: Cell, other: Cell, metric: str) -> Floats | None:
+    """Replicates of ``cell``'s score less ``other``'s, (S, R), over the repetitions that both have."""
     common = common_repetitions([cell, other])
-    ours, theirs = (c.replicates(metric, common, centred) for c in (cell, other))
+    ours, theirs = (c.replicates(metric, common) for c in (cell, other))
     return None if ours is None or theirs is None or not common else ours - theirs
 
 
@@ -152,6 +137,11 @@ def as_good_as_the_best(cells: Sequence[Cell], metric: str) -> list[Cell]:
         p_values[key] = _paired_p(best, cell, metric) if runs is None else statistics.p_value(runs)
     corrected = statistics.holm(p_values)
     return [best, *(cell for key, cell in rest.items() if corrected[key] > 0.05)]
+
+
+def step(cell: Cell) -> float:
+    """The least by which two accuracies over the cell's test images can differ, in points."""
+    return 100 / float(cell.records[0].provenance["images"])
 
 
 def common_repetitions(cells: Iterable[Cell]) -> set[int]:
