@@ -230,6 +230,7 @@ def _not_exact() -> Iterator[list[str]]:
 def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:
     steady = [row["images_per_s"] for row in state.history[1:]] or [state.history[0]["images_per_s"]]
     return {
+        "key": run.key,
         "seed": run.seed,
         "sources": depends.of_step("train", run),
         "epochs": state.epoch,

@@ -67,6 +67,8 @@ def test_progress_shares_what_is_left_among_those_at_work(place: Path, tmp_path:
         write_json(tmp_path / run.name / "train.json", {"seconds": seconds})
     (tmp_path / runs[2].name).mkdir()
     (tmp_path / runs[2].name / "train.json").write_text("{")  # broken, so it will be made anew
+    (tmp_path / runs[4].name).mkdir()
+    write_json(tmp_path / runs[4].name / "train.json", {"seconds": 1, "key": "of other settings"})
     found = "2 of 6 trainings done, 0 at work, about 6.0 hours left for the others"
     assert terminal.progress(runs, tmp_path) == terminal.progress(runs, tmp_path, own=1) == found
     with at_work.at_work(runs[3], tmp_path / runs[3].name, "train"):

@@ -136,7 +136,8 @@ def training_curves(cells: Sequence[Cell]) -> Figure:
         axes.set_xlim(0.5, axes.dataLim.x1 + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend(figure)
-    caption(figure, about(cells, "line: mean"))
+    several = any(key.startswith("history.erased_fraction_") for cell in cells for key in cell.records[0].curves)
+    caption(figure, about(cells, "line: mean" + ("; of several erased streams the first" if several else "")))
     return figure
 
 

@@ -51,7 +51,7 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
         own: 1 for a process that was at work until now, and will be followed by another.
     """
     trainings = [folder / run.name for run in runs if not run.control]
-    taken = [seconds for place in trainings if (seconds := _taken(place)) is not None]
+    taken = [seconds for run in runs if not run.control and (seconds := _taken(folder, run)) is not None]
     busy = sum(map(at_work.is_busy, trainings))
     line = f"{len(taken)} of {len(trainings)} trainings done, {busy} at work"
     left = len(trainings) - len(taken)
@@ -80,13 +80,14 @@ def shown(record: Record) -> list[str]:
     return lines
 
 
-def _taken(folder: Path) -> float | None:
-    """Seconds of a finished training; None if it has not finished, or left no summary that can be read."""
+def _taken(folder: Path, run: Run) -> float | None:
+    """Seconds of a finished training; None if it has not finished, or left no summary, of these settings."""
     try:
-        seconds = read_json(folder / "train.json").get("seconds")
+        found = read_json(folder / run.name / "train.json")
     except InputError:
         return None
-    return seconds if isinstance(seconds, int | float) else None
+    seconds = found.get("seconds")
+    return seconds if isinstance(seconds, int | float) and found.get("key", run.key) == run.key else None
 
 
 def _at(folder: Path) -> str:
