@@ -252,6 +252,10 @@ def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Recor
     table = tables.gamma_sigma_tables(study, cells.group(some), [])["vgg_small_eil"]
     assert table.rows[1][2] == "–"
     assert "–" in table.markdown()
+    frame = pd.read_csv(io.StringIO(table.csv()))
+    assert list(frame) == ["γ", "σ = 0.5", "σ = 0.5 ±", "σ = 1", "σ = 1 ±"]
+    assert np.isnan(frame["σ = 1"][1])
+    assert frame["σ = 1"][0] == pytest.approx(table.rows[0][2].mean)  # type: ignore[union-attr]
 
 
 def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) -> None:

@@ -50,14 +50,17 @@ class Table:
     blocks: Sequence[int] = ()
 
     def csv(self) -> str:
-        """Every value as two columns, its mean and the half-width of its interval, unrounded."""
+        """Every value as two columns, its mean and the half-width of its interval, unrounded; a hole is empty."""
+        columns = zip(*self.rows, strict=True)
+        measured = [any(isinstance(cell, Value) for cell in column) for column in columns]
         lines = []
         for row in self.rows:
             line: dict[str, str | float] = {}
-            for name, cell in zip(self.header, row, strict=True):
-                line[name] = cell.mean if isinstance(cell, Value) else cell
-                if isinstance(cell, Value):
-                    line[f"{name} ±"] = cell.half
+            for name, cell, number in zip(self.header, row, measured, strict=True):
+                hole = Value(math.nan, math.nan) if number and cell == "–" else cell
+                line[name] = hole.mean if isinstance(hole, Value) else hole
+                if number:
+                    line[f"{name} ±"] = hole.half if isinstance(hole, Value) else math.nan
             lines.append(line)
         return pd.DataFrame(lines).to_csv(index=False)
 
