@@ -61,20 +61,22 @@ def told_at(monkeypatch: pytest.MonkeyPatch, at: int, number: int) -> None:
     monkeypatch.setattr(step, "take", told)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "at"), [(signal.SIGTERM, 2), (signal.SIGINT, 2), (signal.SIGTERM, 4), (signal.SIGTERM, 8)]
+)
 def test_a_training_told_to_end_saves_at_once_and_ends_the_same(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, at: int
 ) -> None:
     assert eil(place, "train", "whole") == 0
     with monkeypatch.context() as patch:
-        told_at(patch, 2, number)
+        told_at(patch, at, number)  # of two epochs of four steps each
         assert eil(place, "train") == interrupt.EXIT_CODE
     assert "the same command goes on" in capsys.readouterr().err
     left = {path.name for path in folder(place).iterdir()}
     assert "last.ckpt" in left
     assert not {"weights.safetensors", "failure.json", "running.json"} & left
     assert eil(place, "train") == 0
-    assert "resumed after epoch 0, step 2" in (folder(place) / "train.log").read_text()
+    assert f"resumed after epoch {(at - 1) // 4}, step {(at - 1) % 4 + 1}" in (folder(place) / "train.log").read_text()
     assert same_weights(folder(place), folder(place, "whole"))
     rows = [json.loads((folder(place, name) / "train.json").read_text())["history"] for name in ("results", "whole")]
     for one, other in zip(*rows, strict=True):

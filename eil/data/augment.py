@@ -140,6 +140,8 @@ class Batches:
         count = len(self.labels)
         full = min(len(self) * self.batch_size, count)
         slack = self.split.images.shape[1] - self.crop
+        if start >= len(self):
+            return  # nothing would be split into one batch of nothing
         chosen = order(seed, epoch, count)[:full][start * self.batch_size :].split(self.batch_size)  # type: ignore[no-untyped-call]
         for index, fetched, whole in self._ahead(chosen):
             on_device = index.to(self.device, non_blocking=True)
