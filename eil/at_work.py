@@ -14,7 +14,7 @@ from eil.files import InputError, locked, read_json, write_json
 from eil.records import Record
 from eil.run import Run
 
-LOCK, _TRACE = ".lock", "running.json"
+_LOCK, _TRACE = ".lock", "running.json"
 _TAIL = 20  # lines of a step's log that a failure keeps
 
 
@@ -28,7 +28,7 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
     if processes.rank():
         yield  # the first process of the training keeps the books
         return
-    with locked(folder / LOCK, f"{run.name}: another process is at this run: waiting for it"):
+    with alone(run, folder):
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         trace = {"step": step, "key": run.key, "host": platform.node(), "process": os.getpid(), "started": started}
         write_json(folder / _TRACE, trace)
@@ -43,6 +43,11 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
             raise
         finally:  # not reached by a killed process
             (folder / _TRACE).unlink(missing_ok=True)
+
+
+def alone(run: Run, folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Be the only process in a run's folder within the block; wait for another, and say so."""
+    return locked(folder / _LOCK, f"{run.name}: another process is at this run: waiting for it")
 
 
 def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
@@ -88,7 +93,7 @@ def outdated(runs: Iterable[Run], found: Sequence[Record], folder: Path) -> list
 def is_busy(folder: Path) -> bool:
     """Whether a process is at work in a run's folder."""
     try:
-        with (folder / LOCK).open() as file:
+        with (folder / _LOCK).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eil import at_work, records
 from eil.evaluation.evaluate import evaluate
-from eil.files import InputError, locked
+from eil.files import InputError
 from eil.records import Record
 from eil.run import Run
 
@@ -39,8 +39,7 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
         raise InputError(f"{folder / 'record.json'}: is by protocol {recorded.protocol}, the study's is {protocols[0]}")
     if retrain and run.recipe.devices > 1:
         raise InputError(f"{run.name}: trains on several devices; train it anew into other --results, and compare")
-    waiting = f"{run.name}: another process is at this run: waiting for it"
-    with locked(folder / at_work.LOCK, waiting), tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
+    with at_work.alone(run, folder), tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
         again = Path(made) / run.name
         again.mkdir()
         if retrain:
