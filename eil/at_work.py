@@ -90,6 +90,13 @@ def outdated(runs: Iterable[Run], found: Sequence[Record], folder: Path) -> list
     return lines
 
 
+def of_other_data(records: Sequence[Record]) -> list[str]:
+    """A line on records that were made from other data than there are now, if there are any."""
+    if not records:
+        return []
+    return [f"left out, as made from other data than there are now: {len(records)} runs, {records[0].run.name} first"]
+
+
 def is_busy(folder: Path) -> bool:
     """Whether a process is at work in a run's folder."""
     try:

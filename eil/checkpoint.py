@@ -57,10 +57,10 @@ class State:
             raise ValueError(f"{len(self.parts)} steps of {self.step}")
 
 
-def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) -> None:
-    """Write a checkpoint, and keep the one before it."""
+def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State, photos: str = "") -> None:
+    """Write a checkpoint, bound to settings, sources and photos, and keep the one before it."""
     content = {
-        "key": _key(run),
+        "key": _key(run, photos),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "state": vars(state),
@@ -76,8 +76,8 @@ def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State) ->
             last.replace(folder / PREVIOUS)
 
 
-def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
-    """Load the last checkpoint of these settings that can be read; start afresh if there is none.
+def resume(folder: Path, run: Run, model: Method, optimizer: Any, photos: str = "") -> State:
+    """Load the last checkpoint of these settings, sources and photos that can be read; start afresh if there is none.
 
     Raises:
         InputError: one that can be read, and holds other things than a checkpoint.
@@ -86,8 +86,8 @@ def resume(folder: Path, run: Run, model: Method, optimizer: Any) -> State:
         content = _read(path)
         if content is None:
             continue
-        if content["key"] != _key(run):
-            _log.info("%s belongs to other settings or sources: left aside", path.name)
+        if content["key"] != _key(run, photos):
+            _log.info("%s belongs to other settings, sources or photos: left aside", path.name)
             continue
         try:
             model.load_state_dict(content["model"])
@@ -115,8 +115,8 @@ def _own(model: Method) -> list[torch.device]:
     return [device for device in {each.device for each in model.parameters()} if device.type == "cuda"]
 
 
-def _key(run: Run) -> str:
-    return f"{run.key}-{depends.of_step('train', run)}"
+def _key(run: Run, photos: str) -> str:
+    return f"{run.key}-{depends.of_step('train', run)}-{photos}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -86,6 +86,7 @@ def _profile_options(sub: argparse.ArgumentParser) -> None:
 
 def _prepare_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--cache", help="only this folder of decoded images")
+    sub.add_argument("--only", choices=("photos", "annotations"), help="prepare only these (default: both)")
 
 
 def _verify_options(sub: argparse.ArgumentParser) -> None:

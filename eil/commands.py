@@ -5,13 +5,18 @@ Heavy imports stand inside the commands: ``eil --help`` must not wait for torch.
 
 import argparse
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eil import interrupt, lease
 from eil.files import InputError, replacing, write_text
 from eil.run import Run
 from eil.study import Study, load
+
+if TYPE_CHECKING:  # pandas: half a second
+    from eil.data.cache import Fingerprints
+    from eil.records import Record
 
 
 def check(args: argparse.Namespace) -> None:
@@ -43,22 +48,20 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Decode and resize a study's images, once."""
-    from eil import data
-    from eil.data import cache
-    from eil.data.geometry import Frame
+    """Decode and resize a study's photos, and prepare its boxes and masks; what is current stays."""
+    from eil import present
+    from eil.data import annotation_cache, photo_cache
 
     study = _study(args)
     wanted = {run.cache: run for run in study.runs() if args.cache in (None, run.cache)}
+    steps = {"photos": photo_cache.build, "annotations": annotation_cache.build}
+    dataset = None
     for name, run in wanted.items():
-        folder, recipe = args.data / name, run.recipe
-        dataset = data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
-        frame = Frame(recipe.resize, recipe.crop, recipe.geometry, recipe.crops)
-        if (folder / "dataset.json").exists():
-            cache.require_same(dataset, folder, frame)
-        else:
-            cache.build(dataset, folder, frame)
-        print(f"{folder} is ready")
+        dataset = dataset or present.read(run)
+        for what, build in steps.items():
+            if args.only in (None, what):
+                build(dataset, args.data / name, present.frame_of(run))
+        print(f"{args.data / name} is ready")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -95,7 +98,8 @@ def status(args: argparse.Namespace) -> None:
     """Say how far a study is: runs done, running, failed and to do, and the time that is left."""
     from eil.report import terminal
 
-    print("\n".join(terminal.status(_runs(args), args.results / "runs")))
+    runs = _runs(args)
+    print("\n".join(terminal.status(runs, args.results / "runs", _present(args, runs))))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -104,7 +108,7 @@ def show(args: argparse.Namespace) -> None:
     from eil.report import examples, terminal
 
     run = _study(args).run(args.run)
-    found = at_work.collect([run], args.results / "runs")
+    found = _current(args, [run], at_work.collect([run], args.results / "runs"))
     if not found:
         raise InputError(f"{run.name}: has no record yet; `eil status {args.study}` says how far it is")
     print("\n".join(terminal.shown(found[0])))
@@ -123,6 +127,7 @@ def boxes(args: argparse.Namespace) -> None:
     run = _study(args).run(args.run)
     folder = args.results / "runs" / run.name
     found = [each for each in at_work.collect([run], args.results / "runs") if each.status == "done"]
+    found = _current(args, [run], found)
     if not found:
         raise InputError(f"{run.name}: has no scores yet; `eil evaluate` makes them")
     path = args.out or folder / "boxes.json"
@@ -132,11 +137,13 @@ def boxes(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Compute a finished run's metrics again, from its maps or from scratch, and say whether they match."""
+    from eil import at_work
     from eil import verify as verifies
 
     study = _study(args)
     run = study.run(args.run)
     folder = args.results / "runs" / run.name
+    _current(args, [run], at_work.collect([run], args.results / "runs"))
     with lease.held() if args.retrain else contextlib.nullcontext():
         found = verifies.verify(run, args.data / run.cache, folder, study.protocols, args.retrain)
     if found:
@@ -160,16 +167,18 @@ def aggregate(args: argparse.Namespace) -> None:
 
     study = _study(args)
     runs, dropped = study.plan(str(args.study))
-    found = at_work.collect(runs, args.results / "runs")
+    found, others = _apart(args, runs, at_work.collect(runs, args.results / "runs"))
     with replacing(args.results / "records.parquet") as beside:
         records.table(found).to_parquet(beside)
-    notes = [f"left out: {line}" for line in dropped] + at_work.outdated(runs, found, args.results / "runs")
+    notes = [f"left out: {line}" for line in dropped]
+    notes += at_work.outdated(runs, [*found, *others], args.results / "runs") + at_work.of_other_data(others)
     with replacing(args.results / "tables") as beside:  # whole, so that no earlier table stays
         beside.mkdir()
         for name, text in analysis.write(study, found, len(runs), notes).items():
             write_text(beside / name, text)
     failed = sum(record.status == "failed" for record in found)
     print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")
+    print("\n".join(at_work.of_other_data(others)), end="\n" if others else "")
 
 
 def figures(args: argparse.Namespace) -> None:
@@ -178,10 +187,10 @@ def figures(args: argparse.Namespace) -> None:
     from eil.report import draw
 
     runs = _runs(args)
-    found = at_work.collect(runs, args.results / "runs")
+    found, others = _apart(args, runs, at_work.collect(runs, args.results / "runs"))
     done = [record for record in found if record.status == "done"]
     draw.write(done, args.results, args.data)
-    left_out = at_work.outdated(runs, found, args.results / "runs")
+    left_out = at_work.outdated(runs, [*found, *others], args.results / "runs") + at_work.of_other_data(others)
     print("\n".join([f"figures of {len(done)} runs in {args.results / 'figures'}", *left_out]))
 
 
@@ -228,10 +237,11 @@ def _step(
     args: argparse.Namespace, step: Callable[[Run, Path, Path], object], gpus: Callable[[Run], int] | None = None
 ) -> None:
     """Do one step of a run; a failure is recorded beside what the run already has."""
-    from eil import at_work
+    from eil import at_work, present
 
     study = _study(args)
     run = study.run(args.run)
+    present.require_prepared(run, args.data)
     folder = args.results / "runs" / run.name
     gpu = lease.held(gpus(run)) if gpus else contextlib.nullcontext()
     work = at_work.at_work(run, folder, args.command.__name__)
@@ -245,6 +255,38 @@ def _study(args: argparse.Namespace) -> Study:
     if args.data_root is not None:
         study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"root": args.data_root})})
     return study
+
+
+def _present(args: argparse.Namespace, runs: Sequence[Run]) -> "dict[str, Fingerprints]":
+    """Fingerprints of the runs' data as they are now."""
+    from eil import present
+
+    return present.fingerprints(runs, args.data)
+
+
+def _apart(
+    args: argparse.Namespace, runs: Sequence[Run], records: "Sequence[Record]"
+) -> "tuple[list[Record], list[Record]]":
+    """Records of the data that there are now, and those of other data."""
+    from eil import present
+
+    others = present.made_from_other(records, _present(args, runs))
+    return [record for record in records if record not in others], others
+
+
+def _current(args: argparse.Namespace, runs: Sequence[Run], records: "Sequence[Record]") -> "list[Record]":
+    """Records, all of the data that there are now.
+
+    Raises:
+        InputError: one is not.
+    """
+    found, others = _apart(args, runs, records)
+    if others:
+        raise InputError(
+            f"{others[0].run.name}: was made from other data than there are now; the command that began the study, or "
+            "`eil prepare`, `eil localize` and `eil evaluate`, makes it again"
+        )
+    return found
 
 
 def _runs(args: argparse.Namespace) -> list[Run]:

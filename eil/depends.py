@@ -12,8 +12,13 @@ STEPS: Final = {"train": "eil.train", "localize": "eil.localize", "evaluate": "e
 
 
 def of_prepare(dataset: str) -> str:
-    """Hash of what decodes a data set's images."""
-    return digest("eil.data.cache", data.module_of(dataset) or "")
+    """Hash of what decodes a data set's photos."""
+    return digest("eil.data.photo_cache", data.module_of(dataset) or "")
+
+
+def of_annotate(dataset: str) -> str:
+    """Hash of what prepares a data set's boxes and masks."""
+    return digest("eil.data.annotation_cache", data.module_of(dataset) or "")
 
 
 def of_step(step: str, run: Run) -> str:

@@ -58,11 +58,12 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     Raises:
         InputError: no weights of this run, or a map that is not finite; its image is named.
     """
+    made_from = cache.fingerprints(data)
     fabric = step.fabric_of(run.recipe)
     model = step.build(run, data)
     control: Control | None = plugins.load(plugins.CONTROLS, run.control) if run.control else None
     trained = folder.with_name(run.trained.name) if control else folder
-    train.load_weights(trained / "weights.safetensors", model, run.trained)
+    train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
     if run.recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped: Any = fabric.setup_module(model)  # stands for the method, in the run's precision
@@ -88,7 +89,9 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
         arrays |= _views(wrapped, batches, further=control is None)
     if wanted and len(tallies) == 2:
-        curves.keep(folder, tallies, curves.stamp(arrays, side, wanted))
+        splits = {name: each.split for name, each in tallies.items()}
+        curves.keep(folder, tallies, curves.stamp(arrays, splits, side, wanted))
+    arrays |= {f"made_from_{what}": np.array(value) for what, value in made_from._asdict().items()}
     write_arrays(folder / "maps.npz", arrays)
 
 

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from eil import backbones, checkpoint, depends, interrupt, machine, processes, step
 from eil.checkpoint import State
+from eil.data import cache
 from eil.data.augment import Batch
 from eil.files import InputError, replacing, write_json
 from eil.logger import Logger
@@ -69,29 +70,36 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
         _log.warning("not the same from run to run: %s", "; ".join(inexact))
     with replacing(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
-    save_weights(folder / "weights.safetensors", model, run)
+    save_weights(folder / "weights.safetensors", model, run, training.photos)
     write_json(
         folder / "train.json",
         _summary(run, state, time.monotonic() - started)
         | training.began_with
         | {"weights_sha256": backbones.fingerprint(model), "not_deterministic": inexact}
+        | {"photos_sha256": training.photos}
         | {"provenance": machine.provenance() | meter.read()},
     )
     checkpoint.remove(folder)
 
 
-def save_weights(path: Path, model: Method, run: Run) -> None:
-    """Write the weights as safetensors, bound to the run's settings."""
+def save_weights(path: Path, model: Method, run: Run, photos: str = "") -> None:
+    """Write the weights as safetensors, bound to the run's settings and to the fingerprint of its photos."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as beside:
-        beside.write_bytes(save(state, metadata={"run": run.name, "key": run.key}))
+        beside.write_bytes(save(state, metadata={"run": run.name, "key": run.key, "photos": photos}))
 
 
-def load_weights(path: Path, model: Method, run: Run) -> None:
+def load_weights(path: Path, model: Method, run: Run, photos: str | None = None) -> None:
     """Read weights that :func:`save_weights` wrote.
 
+    Args:
+        path: of the file.
+        model: takes the weights.
+        run: whose they must be.
+        photos: fingerprint of the photos that they must be trained on; None takes any.
+
     Raises:
-        InputError: no safetensors file, or the weights of another run.
+        InputError: no safetensors file, the weights of another run, or of other photos.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -101,6 +109,8 @@ def load_weights(path: Path, model: Method, run: Run) -> None:
                 f"{path}: holds weights of run {made_by.get('run', 'unknown')} with other settings than "
                 f"{run.name}'s; delete it to train again"
             )
+        if photos is not None and made_by.get("photos") != photos:
+            raise InputError(f"{path}: was trained on other photos than there are now; train the run again")
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; train the run first") from None
@@ -119,7 +129,8 @@ class _Training:
         own = self.model.module
         self.began_with = {"pretrained_sha256": backbones.fingerprint(own.backbone)} if run.pretrained else {}
         self.batches = step.batches(run, data, "train", own, self.fabric.device)
-        self.state = checkpoint.resume(folder, run, own, self.optimizer)
+        self.photos = str(cache.describe(data)["photos_sha256"])
+        self.state = checkpoint.resume(folder, run, own, self.optimizer, self.photos)
 
     def finish(self) -> None:
         """All epochs that are left, a checkpoint after each."""
@@ -178,7 +189,7 @@ class _Training:
 
     def _save(self) -> None:
         if self.fabric.global_rank == 0:
-            checkpoint.save(self.folder, self.run, self.model.module, self.optimizer, self.state)
+            checkpoint.save(self.folder, self.run, self.model.module, self.optimizer, self.state, self.photos)
 
 
 def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int) -> None:

@@ -18,7 +18,7 @@ from miniatures import folder, photo
 from PIL import Image as PILImage
 
 from eil import data
-from eil.data import augment, birds, cache, geometry, photos
+from eil.data import augment, birds, cache, geometry, parallel, photo_cache, photos
 from eil.data.geometry import Frame
 from eil.files import InputError, remove
 
@@ -155,7 +155,7 @@ def test_blocks_in_processes_give_what_one_gives(tmp_path: Path, monkeypatch: py
     root, _ = folder(tmp_path / "photos")
     dataset, frame = data.read("folder", root, {"held_out": 1}), Frame(40, 32, "center-crop", 10)
     cache.build(dataset, tmp_path / "one", frame)
-    monkeypatch.setattr(cache, "BLOCK", 2)
+    monkeypatch.setattr(parallel, "BLOCK", 2)
     cache.build(dataset, tmp_path / "many", frame)
     assert cache.describe(tmp_path / "one") == cache.describe(tmp_path / "many")
     for name in dataset.splits:
@@ -175,8 +175,8 @@ def test_blocks_in_processes_give_what_one_gives(tmp_path: Path, monkeypatch: py
 
 
 def test_a_fault_half_way_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "BLOCK", 2)
-    monkeypatch.setattr(cache, "cores", lambda: 1)
+    monkeypatch.setattr(parallel, "BLOCK", 2)
+    monkeypatch.setattr(parallel, "cores", lambda: 1)
     root, _ = folder(tmp_path / "photos")
     dataset, broken = data.read("folder", root, {"held_out": 1}), root / "test" / "dog" / "photo, 1.JPG"
     whole = broken.read_bytes()
@@ -189,14 +189,14 @@ def test_a_fault_half_way_keeps_what_was_done(tmp_path: Path, monkeypatch: pytes
     before = {path: path.stat().st_mtime_ns for path in done}
     broken.write_bytes(whole)
     after: dict[Path, int] = {}
-    monkeypatch.setattr(cache, "remove", _noting(after))
+    monkeypatch.setattr(photo_cache, "remove", _noting(after))
     cache.build(dataset, tmp_path / "cache", Frame(40, 32))
     # The blocks of the first attempt were still there, untouched, in the end.
     assert {path: after[path] for path in before} == before
     assert len(after) > len(before)
     assert not (tmp_path / ".cache.partial").exists()
     cache.build(dataset, tmp_path / "afresh", Frame(40, 32))
-    assert cache.describe(tmp_path / "cache")["sha256"] == cache.describe(tmp_path / "afresh")["sha256"]
+    assert cache.describe(tmp_path / "cache")["photos_sha256"] == cache.describe(tmp_path / "afresh")["photos_sha256"]
 
 
 def _noting(found: dict[Path, int]) -> Callable[[Path], None]:
@@ -212,9 +212,9 @@ def _noting(found: dict[Path, int]) -> Callable[[Path], None]:
 
 def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from eil.data import birds, cache; from eil.data.geometry import Frame\n"
+        "from pathlib import Path; from eil.data import birds, cache, parallel; from eil.data.geometry import Frame\n"
         "if __name__ == '__main__':\n"
-        "    cache.BLOCK = 20\n"
+        "    parallel.BLOCK = 20\n"
         "    dataset = birds.read(classes=2, train_per_class=150, val_per_class=2, test_per_class=2)\n"
         "    cache.build(dataset, Path('cache'), Frame(32, 32))\n"
     )
@@ -239,19 +239,15 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.images, two.images)
 
 
-def test_a_cache_of_other_settings_or_files_is_refused(tmp_path: Path) -> None:
+def test_a_cache_of_other_settings_or_files_is_outdated(tmp_path: Path) -> None:
     root, _ = folder(tmp_path / "photos")
     dataset = data.read("folder", root, {"held_out": 1})
     cache.build(dataset, tmp_path / "cache", Frame(40, 32))
-    cache.require_same(dataset, tmp_path / "cache", Frame(40, 32))
+    assert cache.outdated(dataset, tmp_path / "cache", Frame(40, 32)) == ""
     for other, frame in ((dataset, Frame(40, 30)), (data.read("folder", root, {"held_out": 2}), Frame(40, 32))):
-        with pytest.raises(InputError, match="was made from other photos, lists or settings"):
-            cache.require_same(other, tmp_path / "cache", frame)
-    photo(root / "test" / "dog" / "photo, 1.JPG", 99, (33, 44))
-    with pytest.raises(InputError, match="was made from other photos, lists or settings"):
-        cache.require_same(dataset, tmp_path / "cache", Frame(40, 32))
+        assert cache.outdated(other, tmp_path / "cache", frame) == "photos"
     text = (tmp_path / "cache" / "dataset.json").read_text()
-    (tmp_path / "cache" / "dataset.json").write_text(text.replace('"format": 2', '"format": 1'))
+    (tmp_path / "cache" / "dataset.json").write_text(text.replace('"format": 3', '"format": 1'))
     with pytest.raises(InputError, match="was made by another version of eil"):
         cache.open_split(tmp_path / "cache", "test")
 

@@ -131,7 +131,7 @@ def test_cache_hash_follows_the_content(tmp_path: Path) -> None:
     for seed, name in ((0, "a"), (0, "b"), (1, "c")):
         dataset = birds.read(classes=2, train_per_class=1, val_per_class=1, test_per_class=1, seed=seed)
         cache.build(dataset, tmp_path / name, Frame(32, 32))
-        hashes.append(cache.describe(tmp_path / name)["sha256"])
+        hashes.append(cache.fingerprints(tmp_path / name))
     assert hashes[0] == hashes[1] != hashes[2]
 
 

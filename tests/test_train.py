@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eil import at_work, backbones, checkpoint, localize, records, step, train
-from eil.data import birds, cache
+from eil.data import birds, cache, fingerprint
 from eil.data.geometry import Frame
 from eil.evaluation import boxes, evaluate, maps, protocols
 from eil.files import InputError, read_arrays, read_json, write_arrays
@@ -159,7 +159,7 @@ def test_a_record_says_what_the_maps_say(runs: dict[str, Run], images: Path, tra
     assert record.metrics["test.val.top1_cls"] == pytest.approx(
         100 * (arrays["test_logits"].argmax(axis=1) == test.labels).mean()
     )
-    assert record.provenance["data_sha256"] == cache.describe(images)["sha256"]
+    assert record.provenance["data_sha256"] == fingerprint.of_data(*cache.fingerprints(images))
     assert {"coverage.head", "coverage.body"} < record.metrics.keys()
     curves = read_arrays(trained / "curves.npz")
     assert curves["test_curve"].shape == curves["test_curve_v2"].shape == (8, 255)

@@ -5,8 +5,6 @@ only may is a remark.
 """
 
 import contextlib
-import hashlib
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from eil.data import Dataset, Image, Split, photos
-from eil.data.cache import BLOCK, blocks, over_processes
-from eil.data.examine import examine
+from eil.data import Dataset, Image, Split, examine, fingerprint, photos
+from eil.data.parallel import BLOCK, blocks, over_processes
 from eil.files import InputError
 
 SHOWN = 5  # findings of a kind that are named
@@ -32,8 +29,9 @@ class Seen:
     name: str
     label: int
     error: str = ""
-    fingerprint: str = ""
     content: str = ""
+    mask: str = ""
+    boxes: tuple[tuple[float, ...], ...] = ()
     look: int = 0
     area: float = float("nan")
     turned: bool = False
@@ -48,9 +46,12 @@ def audit(dataset: Dataset) -> dict[str, Any]:
         on it name too.
     """
     seen = {name: _look_at(name, split) for name, split in dataset.splits.items()}
-    digest = hashlib.sha256()
-    for image in itertools.chain(*seen.values()):
-        digest.update(bytes.fromhex(image.fingerprint))
+    photos_sha256 = fingerprint.of_photos(
+        (name, [i.name for i in own], [i.label for i in own], [i.content for i in own]) for name, own in seen.items()
+    )
+    annotations_sha256 = fingerprint.of_annotations(
+        (name, [i.name for i in own], [i.boxes for i in own], [i.mask for i in own]) for name, own in seen.items()
+    )
     every = [(name, image) for name, images in seen.items() for image in images]
     broken = [f"{name}: {image.error}" for name, image in every if image.error]
     turned = [f"EXIF asks to turn {name}: {image.name}" for name, image in every if image.turned]
@@ -60,7 +61,7 @@ def audit(dataset: Dataset) -> dict[str, Any]:
         "splits": {name: _counts(dataset, images) for name, images in seen.items()},
         "problems": broken + _shared(seen, "name", "name") + _shared(seen, "content", "content"),
         "remarks": _shared(seen, "look", "look (difference hash)") + turned,
-        "sha256": digest.hexdigest() if not broken else None,
+        "sha256": fingerprint.of_data(photos_sha256, annotations_sha256) if not broken else None,
     }
 
 
@@ -104,16 +105,18 @@ def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
         source = split.sources[i]
         try:
-            image = examine(split, i, scored)
+            image = examine.photo(split, i)
+            located = examine.annotation(split, i, image.size, scored)
         except InputError as error:
             found.append(Seen(name, label, error=str(error)))
             continue
-        sides = image.boxes[:, 2:] - image.boxes[:, :2] + 1
+        sides = located.boxes[:, 2:] - located.boxes[:, :2] + 1
         pixels = image.image.shape[0] * image.image.shape[1]
         area = float(sides.prod(axis=1).max() / pixels) if len(sides) else float("nan")
         turned = isinstance(source, Path) and photos.is_turned(source)
         look = difference_hash(image.image)
-        found.append(Seen(name, label, "", image.fingerprint, image.content, look, area, turned))
+        boxes = tuple(map(tuple, located.boxes.tolist()))
+        found.append(Seen(name, label, "", image.content, located.content, boxes, look, area, turned))
     return found
 
 

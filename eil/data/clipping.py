@@ -97,7 +97,7 @@ def clip(boxes: Boxes, size: tuple[int, int], where: str) -> tuple[Boxes, Overha
     outside = (boxes[:, :2] > end - 1).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
     if outside.any():
         raise InputError(
-            f"{where}: box {boxes[outside][0].tolist()} lies outside the {size[0]}x{size[1]} photo: nothing of it is left"
+            f"{where}: box {boxes[outside][0].tolist()} lies outside the {size[0]}x{size[1]} photo: nothing is left"
         )
     over = np.maximum(np.maximum(-boxes[:, :2], boxes[:, 2:] - end), 0)  # (K, 2): pixels beyond, in x and in y
     sides = boxes[:, 2:] - boxes[:, :2] + 1

@@ -2,61 +2,89 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from eil.data import IGNORED, Boxes, Image, Split
+from eil.data import IGNORED, Boxes, Image, Split, fingerprint
+from eil.data.clipping import Overhang, clip
 from eil.files import InputError
 
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
 
 
 @dataclass(frozen=True)
-class Examined:
-    """One image, checked.
+class Photo:
+    """A decoded photo.
 
     Attributes:
         image: (H, W, 3).
-        mask: (h, w), or None.
-        boxes: (K, 4) in the image's pixels.
         content: SHA-256 of its file, or of its pixels where it has none.
-        fingerprint: SHA-256 of its name, label, boxes and content.
     """
 
     image: Image
-    mask: Image | None
-    boxes: Boxes
     content: str
-    fingerprint: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.image.shape[1], self.image.shape[0]
 
 
-def examine(split: Split, index: int, scored: bool) -> Examined:
-    """Decode an image and check it.
+@dataclass(frozen=True)
+class Annotation:
+    """What is known of where an image's objects are.
+
+    Attributes:
+        boxes: (K, 4) in the photo's pixels, clipped to it.
+        mask: (h, w), or None.
+        content: SHA-256 of the mask's files, or of its pixels where it has none; "" without a mask.
+        overhang: what of the boxes was clipped.
+    """
+
+    boxes: Boxes
+    mask: Image | None
+    content: str
+    overhang: Overhang
+
+
+def photo(split: Split, index: int) -> Photo:
+    """Decode a photo.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    image, source = split.image(index), split.sources[index]
+    has_file = any(True for _ in fingerprint.files_of(source))
+    content = fingerprint.content_of(source) if has_file else hashlib.sha256(image.tobytes()).hexdigest()
+    return Photo(image, content)
+
+
+def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) -> Annotation:
+    """Boxes and mask of an image, checked.
 
     Args:
         split: of a data set.
         index: of the image in it.
-        scored: whether the image is of val or test.
+        size: width and height of the photo as decoded.
+        scored: whether the image is of val or test, so that a mask stands for boxes where there are none.
 
     Raises:
-        InputError: an image that cannot be decoded or is another one than its boxes were drawn on, a box outside the
-            image, or a mask without an object.
+        InputError: boxes drawn on another photo, a box of which nothing lies in the photo, or a mask without an object.
     """
-    image, mask, name = split.image(index), split.mask(index), split.ids[index]
-    size = (image.shape[1], image.shape[0])
-    boxes = split.boxes[index]
+    name, boxes, mask = split.ids[index], split.boxes[index], split.mask(index)
+    content = ""
+    if mask is not None and split.masks is not None:
+        source = split.masks[index]
+        has_file = any(True for _ in fingerprint.files_of(source))
+        content = fingerprint.content_of(source) if has_file else hashlib.sha256(mask.tobytes()).hexdigest()
     if scored and mask is not None and not len(boxes):
         boxes = around(mask)
         if not len(boxes):
             raise InputError(f"{name}: its mask shows no object")
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
-    boxes = _within(_at_size(boxes, size, split.sizes, index, name), size, name)
-    source = split.sources[index]
-    content = hashlib.sha256(source.read_bytes() if isinstance(source, Path) else image.tobytes()).hexdigest()
-    whole = f"{name},{split.labels[index]},{boxes.tolist()},{content}"
-    return Examined(image, mask, boxes, content, hashlib.sha256(whole.encode()).hexdigest())
+    boxes, overhang = clip(_at_size(boxes, size, split.sizes, index, name), size, name)
+    return Annotation(boxes, mask, content, overhang)
 
 
 def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] | None, index: int, name: str) -> Boxes:
@@ -68,15 +96,6 @@ def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] |
             f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo?"
         )
     return boxes * np.array(size * 2) / np.array(drawn * 2)
-
-
-def _within(boxes: Boxes, size: tuple[int, int], name: str) -> Boxes:
-    """Boxes that lie in the image; an end one pixel beyond it (x + width, or counted from 1) is its last pixel."""
-    last = np.array([size[0] - 1, size[1] - 1] * 2)
-    inside = (boxes >= 0).all(axis=1) & (boxes <= last + 1).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    if not inside.all():
-        raise InputError(f"{name}: box {boxes[~inside][0].tolist()} does not lie in the {size[0]}x{size[1]} image")
-    return np.minimum(boxes, last)
 
 
 def around(mask: Image) -> Boxes:

@@ -90,7 +90,7 @@ def scores(
     folder: Path, arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol
 ) -> dict[str, Scores]:
     """Scores of every split, from the curves that a run's folder keeps if they are of these maps and this protocol."""
-    path, mark = folder / FILE, stamp(arrays, side, protocol)
+    path, mark = folder / FILE, stamp(arrays, splits, side, protocol)
     kept = read_arrays(path) if path.exists() else {}
     if str(kept.get("stamp")) != mark:
         tallies = {name: _tally(arrays, name, split, side, protocol) for name, split in splits.items()}
@@ -111,11 +111,13 @@ def keep(folder: Path, tallies: Mapping[str, Tally], mark: str) -> Arrays:
     return found
 
 
-def stamp(arrays: Arrays, side: int, protocol: Protocol) -> str:
-    """Hash of what curves depend on: the maps, the frame, the protocol, the sources."""
+def stamp(arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol) -> str:
+    """Hash of what curves depend on: the maps, the true boxes, the frame, the protocol, the sources."""
     digest = hashlib.sha256()
     for name in sorted(name for name in arrays if name.endswith("_maps")):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    for name in sorted(splits):
+        digest.update(json.dumps([name, *(own.tolist() for own in splits[name].boxes)]).encode())
     how = protocol.model_dump(mode="json", exclude={"source", "threshold", "fixed", "levels"})
     digest.update(json.dumps([how, side, sources.digest(__name__)], sort_keys=True).encode())
     return digest.hexdigest()

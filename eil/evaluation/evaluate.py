@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eil import machine
-from eil.data import cache
-from eil.data.cache import Cached
+from eil.data import annotation_cache, cache, fingerprint
+from eil.data.cache import Cached, Fingerprints
 from eil.evaluation import boxes, curves, errors, looks, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Policy, Protocol
@@ -44,6 +44,8 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     side = int(description["crop"])
     val, test = (cache.open_split(data, name) for name in ("val", "test"))
     arrays = curves.read_maps(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
+    made_from = cache.fingerprints(data)
+    _require_same_data(arrays, made_from, run, folder / "maps.npz")
     protocol = protocols.find(names[0])
     bare = next(
         (i for split in (val, test) for i, own in zip(split.ids, split.boxes, strict=True) if not len(own)), None
@@ -69,13 +71,22 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         | _history(training.pop("history", [])),
         training=training,
         provenance=machine.provenance()
-        | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]},
+        | {f"{what}_sha256": value for what, value in made_from._asdict().items()}
+        | {"data_sha256": fingerprint.of_data(*made_from), "images": len(test.ids)}
+        | {"boxed_masks": annotation_cache.describe(data)["boxed_masks"]},
     )
     write_arrays(folder / "examples.npz", looks.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
     shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
     _log.info("%s: %s", run.name, shown)
     return record
+
+
+def _require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) -> None:
+    """Refuse maps of other photos than there are; a control's maps may be made from boxes, too."""
+    for what, value in now._asdict().items():
+        if str(arrays.get(f"made_from_{what}")) != value and (what == "photos" or run.control):
+            raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
 def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metrics.Ints) -> dict[str, float]:

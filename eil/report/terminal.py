@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eil import at_work
+from eil import at_work, present
+from eil.data.cache import Fingerprints
 from eil.files import InputError, read_json
 from eil.records import Record, settings_label
 from eil.run import Run
@@ -20,14 +21,17 @@ SHOWN = {
 _MOST = 5  # failures that are told in full
 
 
-def status(runs: Sequence[Run], folder: Path) -> list[str]:
+def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -> list[str]:
     """Lines on how far a study is: runs done, running, failed, to do, and the trainings' time that is left.
 
     Args:
         runs: of the study.
         folder: in which the runs' folders are.
+        now: fingerprints of the data, by the cache that a run reads.
     """
-    found = {record.run.name: record for record in at_work.collect(runs, folder)}
+    collected = at_work.collect(runs, folder)
+    others = present.made_from_other(collected, now)
+    found = {record.run.name: record for record in collected if record not in others}
     failed = [record for record in found.values() if record.status == "failed"]
     running = [run.name for run in runs if run.name not in found and at_work.is_busy(folder / run.name)]
     todo = len(runs) - len(found) - len(running)
@@ -36,7 +40,7 @@ def status(runs: Sequence[Run], folder: Path) -> list[str]:
     lines += [f"running: {name}: {_at(folder / name)}" for name in running]
     lines += [f"failed in {record.step or '?'}: {record.run.name}: {record.error}" for record in failed[:_MOST]]
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
-    lines += [*at_work.outdated(runs, list(found.values()), folder), progress(runs, folder)]
+    lines += [*at_work.outdated(runs, collected, folder), *at_work.of_other_data(others), progress(runs, folder)]
     if failed:
         lines.append("the command that began the study tries the failed ones again")
     return lines

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from eil import depends, sources
+from eil import depends, present, sources
 from eil import study as studies
 from eil.evaluation import protocols
 from eil.files import InputError, write_text
@@ -39,10 +39,21 @@ def resolve(content):
     return study, {run.name: run for run in runs}, dropped
 
 
+def looked_at():
+    """Hashes of the data as they are now, by cache."""
+    try:
+        return present.looks(RUNS.values(), Path("results/data"))
+    except InputError as error:
+        sys.exit(str(error))
+
+
 STUDY, RUNS, DROPPED = resolve(config)
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
+# Hashes by stat calls, of each cache's data as they are now; the jobs need not look again.
+LOOKS = looked_at()
+os.environ[present.LOOKED] = "1"
 # What they say, not their names alone: an edited protocol is another.
 PROTOCOLS = [
     protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
@@ -83,8 +94,28 @@ def devices(wildcards):
 
 
 def images(wildcards):
-    """The decoded images that a run reads."""
+    """The decoded photos that a run reads."""
     return f"results/data/{RUNS[wildcards.run].cache}/dataset.json"
+
+
+def annotations(wildcards):
+    """The boxes and masks that a run reads."""
+    return f"results/data/{RUNS[wildcards.run].cache}/annotations/annotations.json"
+
+
+def annotations_of_controls(wildcards):
+    """The boxes from which a control may make its maps; of other runs, boxes that may change without consequence."""
+    needed = annotations(wildcards)
+    return needed if RUNS[wildcards.run].control else ancient(needed)
+
+
+def look_at(what):
+    """What a cache is made from, photos or annotations: when files or lists change, it is prepared again."""
+
+    def find(wildcards):
+        return LOOKS.get(wildcards.cache, {}).get(what)
+
+    return find
 
 
 def every(name):

@@ -4,6 +4,7 @@
 rule evaluate:
     input:
         images,
+        annotations,
         maps=rules.localize.output,
         summary=trained("train.json"),
     output:

@@ -3,7 +3,13 @@
 
 rule timing:
     input:
-        sorted({f"results/data/{run.cache}/dataset.json" for run in RUNS.values()}),
+        sorted(
+            {
+                f"results/data/{run.cache}/{name}"
+                for run in RUNS.values()
+                for name in ("dataset.json", "annotations/annotations.json")
+            }
+        ),
     output:
         report(
             f"{RESULTS}/timing/timing.html",
@@ -36,6 +42,7 @@ rule timing:
 rule profile_run:
     input:
         images,
+        ancient(annotations),
     output:
         report(
             f"{RESULTS}/profile/{{run}}/profile.html",

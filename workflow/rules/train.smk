@@ -4,6 +4,7 @@
 rule train:
     input:
         images,
+        ancient(annotations),
     output:
         weights=f"{RESULTS}/runs/{{run}}/weights.safetensors",
         history=f"{RESULTS}/runs/{{run}}/history.csv",
@@ -30,6 +31,7 @@ rule train:
 rule localize:
     input:
         images,
+        annotations_of_controls,
         weights=trained("weights.safetensors"),
     output:
         f"{RESULTS}/runs/{{run}}/maps.npz",

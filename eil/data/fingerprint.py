@@ -1,0 +1,126 @@
+"""Fingerprints of a data set: what its photos and what its annotations are, apart.
+
+A fingerprint is of content: touching or copying a file changes none. To look whether anything changed costs a stat call
+a file; only a file whose size or times changed is read. Corrected annotations change no fingerprint of photos, so that
+they are evaluated again and nothing is trained.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eil.data import Split
+
+Stats = npt.NDArray[np.int64]
+NO_FILE = (-1, -1)
+_READ = 2**20  # bytes at a time
+
+
+def files_of(source: Any) -> Iterator[Path]:
+    """The files that a source names: itself if it is a path, else those inside its lists and tuples."""
+    if isinstance(source, Path):
+        yield source
+    elif isinstance(source, list | tuple):
+        for each in source:
+            yield from files_of(each)
+
+
+def stats(sources: Sequence[Any]) -> Stats:
+    """Size and a mix of the times of each source's files, (N, 2); :data:`NO_FILE` without one, or if it is gone."""
+    return np.array([stat_of(source) for source in sources], dtype=np.int64).reshape(-1, 2)
+
+
+def stat_of(source: Any) -> tuple[int, int]:
+    """Total size of a source's files, and a mix of when they were changed."""
+    size, times, found = 0, 0, False
+    for k, path in enumerate((source,) if isinstance(source, Path) else files_of(source), start=1):
+        try:
+            stat = os.stat(path)  # noqa: PTH116  # a third faster than Path.stat, a million times
+        except OSError:
+            return NO_FILE
+        # The inode's own time too: a copy that keeps the time of modification (cp -p) is noticed.
+        size, times, found = size + stat.st_size, times + k * (31 * stat.st_mtime_ns + stat.st_ctime_ns), True
+    return (size, times % 2**62) if found else NO_FILE
+
+
+def content_of(source: Any) -> str:
+    """SHA-256 of the bytes of a source's files; of its value where it names none; "gone" if one cannot be read."""
+    digest = hashlib.sha256()
+    paths = list(files_of(source))
+    if not paths:
+        return hashlib.sha256(repr(source).encode()).hexdigest()
+    try:
+        for path in paths:
+            with path.open("rb") as file:
+                while part := file.read(_READ):
+                    digest.update(part)
+    except OSError:
+        return "gone"
+    return digest.hexdigest()
+
+
+def look(sources: Sequence[Any], recorded: Stats, known: Stats, contents: Iterable[str]) -> tuple[Stats, Stats]:
+    """Stats as they were recorded, wherever the content is still what it was.
+
+    A source whose stats are neither recorded nor known is read once: touched files keep their content.
+
+    Args:
+        sources: N of them.
+        recorded: their stats when their content was read, (N, 2).
+        known: the last stats at which the content was found to be the same, (N, 2).
+        contents: what it was, by :func:`content_of`.
+
+    Returns:
+        Stats to hash, (N, 2): the recorded ones, but the present ones of what changed; and those known from now on.
+    """
+    now, were = stats(sources), list(contents)
+    found, known = recorded.copy(), known.copy()
+    for i in np.flatnonzero((now != recorded).any(axis=1) & (now != known).any(axis=1)).tolist():
+        if content_of(sources[i]) == were[i]:
+            known[i] = now[i]
+        else:
+            found[i] = now[i]
+    return found, known
+
+
+def of_photos(splits: Iterable[tuple[str, Iterable[str], Iterable[int], Iterable[str]]]) -> str:
+    """Fingerprint of photos: hash of each split's name, and of ids, labels and contents of its photos."""
+    digest = hashlib.sha256()
+    for name, ids, labels, contents in splits:
+        digest.update(f"{name}\n".encode())
+        for row in zip(ids, labels, contents, strict=True):
+            digest.update("{}\t{}\t{}\n".format(*row).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def of_annotations(splits: Iterable[tuple[str, Iterable[str], Iterable[Any], Iterable[str]]]) -> str:
+    """Fingerprint of annotations: hash of each split's name, and of ids, boxes (in the photo's pixels) and masks."""
+    digest = hashlib.sha256()
+    for name, ids, boxes, masks in splits:
+        digest.update(f"{name}\n".encode())
+        for image, own, mask in zip(ids, boxes, masks, strict=True):
+            digest.update(f"{image}\t{np.asarray(own).ravel().tolist()}\t{mask}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def of_data(photos: str, annotations: str) -> str:
+    """Fingerprint of a whole data set."""
+    return hashlib.sha256(f"{photos}{annotations}".encode()).hexdigest()
+
+
+def listed_annotations(split: Split) -> str:
+    """Hash of a split's annotations as the reader lists them: boxes, and what masks are made of; no mask is read."""
+    digest = hashlib.sha256()
+    for i, boxes in enumerate(split.boxes):
+        if len(boxes):
+            digest.update(f"{i}\t{boxes.ravel().tolist()}\n".encode())
+    for source in split.masks or ():
+        digest.update(repr(source).encode("utf-8", "surrogateescape"))
+    if split.sizes is not None:
+        digest.update(np.ascontiguousarray(split.sizes).tobytes())
+    return digest.hexdigest()
