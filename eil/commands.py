@@ -5,6 +5,7 @@ Heavy imports stand inside the commands: ``eil --help`` must not wait for torch.
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from eil import interrupt, lease
 from eil.files import InputError, replacing, write_text
 from eil.run import Run
 from eil.study import Study, load
+
+_log = logging.getLogger(__name__)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -53,6 +56,8 @@ def prepare(args: argparse.Namespace) -> None:
     for name, run in wanted.items():
         folder, recipe = args.data / name, run.recipe
         dataset = data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
+        for remark in dataset.remarks:
+            _log.info("%s: %s", dataset.name, remark)
         frame = Frame(recipe.resize, recipe.crop, recipe.geometry, recipe.crops)
         if (folder / "dataset.json").exists():
             cache.require_same(dataset, folder, frame)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.data import IGNORED, Boxes, Image, Split
+from eil.data.masks import require_shape
 from eil.files import InputError
 
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
@@ -47,10 +48,12 @@ def examine(split: Split, index: int, scored: bool) -> Examined:
     image, mask, name = split.image(index), split.mask(index), split.ids[index]
     size = (image.shape[1], image.shape[0])
     boxes = split.boxes[index]
+    if scored and mask is not None:
+        require_shape(mask.shape, size, name)
+        if not ((mask > 0) & (mask != IGNORED)).any():
+            raise InputError(f"{name}: its mask shows no object")
     if scored and mask is not None and not len(boxes):
         boxes = around(mask)
-        if not len(boxes):
-            raise InputError(f"{name}: its mask shows no object")
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
     boxes = _within(_at_size(boxes, size, split.sizes, index, name), size, name)
     source = split.sources[index]
