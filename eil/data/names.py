@@ -66,7 +66,7 @@ def left_out(root: Path, folders: Collection[str], used: Collection[Path]) -> tu
         used: the photos, and other files that belong to them.
     """
     found: dict[str, list[str]] = {}
-    for path in (path for folder in folders for path in _files(root / folder)):
+    for path in (path for folder in folders for path in files(root / folder)):
         depth = len(path.relative_to(root).parts)
         if path in used:
             continue
@@ -87,7 +87,7 @@ def first(names: Collection[str]) -> str:
     return ", ".join(map(printable, sorted(names)[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files(folder: Path) -> Iterator[Path]:
     """All files below a folder; links to folders are followed one level down, as the classes' own are."""
     for path in folder.iterdir():
         if path.is_dir():
