@@ -49,7 +49,7 @@ def write(path: Path, pixels: np.ndarray, kind: str, orientation: int = 1) -> No
     image = PILImage.fromarray(pixels)
     exif = image.getexif()
     exif[photos.TAGGED_ORIENTATION] = orientation
-    image.save(path, format=kind.split()[0], exif=exif, **FORMATS[kind])
+    image.save(path, format=kind.split(maxsplit=1)[0], exif=exif, **FORMATS[kind])
 
 
 @pytest.mark.parametrize("orientation", TURNED)

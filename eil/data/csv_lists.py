@@ -74,6 +74,8 @@ def boxes(root: Path) -> Truth:
         count = 5 if with_masks else 4
         name, where = ",".join(fields[:-count]).strip(), f"{path}:{number}"  # names may hold commas
         rest = header[-count:]
+        if not name:
+            raise InputError(f"{where}: expected path, x0, y0, x1, y1{', mask' * with_masks}: found {line}")
         if not photos.inside(root, name, where).is_file():
             raise InputError(f"{where}: no photo {name}")
         mask = _mask(root, rest[4], where) if with_masks and rest[4] else None

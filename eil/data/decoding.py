@@ -146,8 +146,8 @@ def to_8_bit(values: npt.NDArray[Any], full: int | None, where: str) -> npt.NDAr
 
 def _ambiguous(where: str, kind: str, least: float, most: float) -> str:
     return (
-        f"{where}: {kind} from {least:.10g} to {most:.10g}: which of them is white cannot be told (a dark photo, or one of "
-        "fewer bits than its file has room for); save it with 8 bits, or with the file's whole range"
+        f"{where}: {kind} from {least:.10g} to {most:.10g}: which value is white cannot be told (a dark photo, or one "
+        "of fewer bits than its file has room for); save it with 8 bits, or with the file's whole range"
     )
 
 

@@ -133,10 +133,10 @@ def _with_masks(root: Path, truth: Truth, every: Sequence[str], scored: Mapping[
         remarks += (f"left out: {len(others)} files in masks of no photo: {names.first(others)}",) * bool(others)
         truth = replace(truth, masks=found, load_mask=masks.load_mask, remarks=remarks)
         truth = replace(truth, source=truth.source or str(root / MASKS))
-    if truth.masks:
-        _require_each(scored, truth.masks, truth.source, "mask")
     if truth.source and (not truth.masks or truth.sizes):
         _require_each(scored, truth.boxes, truth.source, "annotation" if truth.sizes else "line")
+    if truth.masks:
+        _require_each(scored, truth.masks, truth.source, "mask")
     return truth
 
 

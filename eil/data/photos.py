@@ -83,7 +83,7 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted((path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_order)
     found = {
         names.nfc(folder.name): [path for path in sorted(folder.iterdir()) if is_photo(path)] for folder in folders
     }
@@ -97,6 +97,11 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
             if not path.is_file():
                 raise InputError(f"{path}: leads to no file")
     return found
+
+
+def _order(path: Path) -> str:
+    """Sorts names alike on every disk, whichever normal form it keeps."""
+    return names.nfc(path.name)
 
 
 def is_photo(path: Path) -> bool:
