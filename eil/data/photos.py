@@ -84,9 +84,7 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     folders = sorted((path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_order)
-    found = {
-        names.nfc(folder.name): [path for path in sorted(folder.iterdir()) if is_photo(path)] for folder in folders
-    }
+    found = {names.nfc(folder.name): sorted(filter(is_photo, folder.iterdir()), key=_order) for folder in folders}
     names.require_distinct([folder.name for folder in folders], str(root))
     if not found:
         raise InputError(f"{root}: expected a folder for each class, with its photos")
