@@ -81,7 +81,7 @@ def test_masks_and_lists_of_the_benchmark_are_matched_too(tmp_path: Path) -> Non
 def test_two_files_that_differ_in_normal_form_alone_are_refused(tmp_path: Path) -> None:
     folder_of(tmp_path, "NFC")
     photo(tmp_path / "test" / "cat" / f"{NFD}.jpg", 99)
-    with pytest.raises(InputError, match=r"more than once|is there twice, in Unicode's composed and decomposed form"):
+    with pytest.raises(InputError, match=r"test/cat: .* is there twice, in Unicode's composed and decomposed form"):
         data.read("folder", tmp_path, {})
     with pytest.raises(InputError, match=r"x: .* is there twice, in Unicode's .*\\xe4.*\\u0308.*: remove one"):
         names.require_distinct(["a", NFC, NFD], "x")
@@ -98,9 +98,7 @@ def test_a_name_that_is_not_utf_8_is_named_at_the_check(tmp_path: Path, capsys: 
         pytest.skip("this file system has no such names")
     assert cli.main(["data", "check", "folder", "--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
-    assert (
-        "split train: train/cat/caf\\xe9.jpg: the file's name, b'train/cat/caf\\xe9.jpg', is not UTF-8" in captured.err
-    )
+    assert "train/cat: caf\\xe9.jpg: the file's name, b'caf\\xe9.jpg', is not UTF-8" in captured.err
     Path(os.fsdecode(path)).rename(os.fsdecode(path[:-4] + b".txt"))  # left out, and told all the same
     assert cli.main(["data", "check", "folder", "--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert "(.txt): train/cat/caf\\xe9.txt" in capsys.readouterr().out

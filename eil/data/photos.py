@@ -91,6 +91,7 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
     for name, paths in found.items():
         if not paths:
             raise InputError(f"{root / name}: no photos ({', '.join(sorted(SUFFIXES))})")
+        names.require_distinct([path.name for path in paths], str(root / name))
         for path in paths:
             if not path.is_file():
                 raise InputError(f"{path}: leads to no file")
