@@ -1,7 +1,7 @@
 """CSV lists of one's own photos: boxes.csv, and a list of classes and splits where photos are not in folders."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -50,11 +50,15 @@ def labels(root: Path, name: str) -> tuple[list[str], dict[str, list[Row]], tupl
     return classes, rows, _unlisted(root, path, {photo for _, _, photo in listed.values()})
 
 
-def boxes(root: Path) -> Truth:
+def boxes(root: Path, known: Collection[str]) -> Truth:
     """True boxes and masks of boxes.csv.
 
     Lines are ``path,x0,y0,x1,y1``, or ``path,x0,y0,x1,y1,mask`` under a header that says so; of these, the corners or
     the mask may be empty.
+
+    Args:
+        root: below which the photos and the file lie.
+        known: the photos, whose files need not be looked for.
 
     Raises:
         InputError: a malformed line, or one that names a photo or mask that is not there, by file and line.
@@ -76,7 +80,7 @@ def boxes(root: Path) -> Truth:
         rest = header[-count:]
         if not name:
             raise InputError(f"{where}: expected path, x0, y0, x1, y1{', mask' * with_masks}: found {line}")
-        if not photos.inside(root, name, where).is_file():
+        if names.nfc(name) not in known and not photos.inside(root, name, where).is_file():
             raise InputError(f"{where}: no photo {name}")
         mask = _mask(root, rest[4], where) if with_masks and rest[4] else None
         if any(rest[:4]) or mask is None:
@@ -129,9 +133,10 @@ def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, 
 
 def _unlisted(root: Path, path: Path, listed: set[Path]) -> tuple[str, ...]:
     """A remark on photos below root that the list leaves out; masks are none."""
+    known = {each.relative_to(root).as_posix() for each in listed}
     others = [
-        each.relative_to(root).as_posix()
+        each
         for each in names.files(root)
-        if photos.is_photo(each) and each not in listed and each.relative_to(root).parts[0] != "masks"
+        if photos.is_photo(Path(each)) and each not in known and not each.startswith("masks/")
     ]
     return (f"left out: {len(others)} photos that {path.name} does not list: {names.first(others)}",) * bool(others)

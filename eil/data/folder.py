@@ -67,23 +67,21 @@ def _in_folders(root: Path) -> tuple[list[str], dict[str, list[Row]], tuple[str,
     for name, folders in found.items():
         if other := sorted(set(folders) ^ set(classes)):
             raise InputError(f"{root}: class {other[0]} is in one of train and {name} alone")
-    rows = {
-        name: [
-            (names.nfc(path.relative_to(root).as_posix()), label, path, NO_BOX)
-            for label, of_class in enumerate(classes)
-            for path in folders[of_class]
-        ]
-        for name, folders in found.items()
-    }
-    paths = {path for own in rows.values() for _, _, path, _ in own}
-    beside = {path.with_suffix(".xml") for path in paths}
+    rows: dict[str, list[Row]] = {split: [] for split in found}
+    used: set[str] = set()
+    for split, folders in found.items():
+        for label, of_class in enumerate(classes):
+            for path in folders[of_class]:
+                name = f"{split}/{path.parent.name}/{path.name}"
+                used.add(name)
+                rows[split].append((names.nfc(name), label, path, NO_BOX))
     unused = [
         f"left out: {count} photos in {folder.name}, which is none of train, val and test"
         for folder in sorted(root.iterdir())
         if folder.is_dir() and folder.name not in (*found, MASKS) and not folder.name.startswith(".")
-        if (count := sum(map(photos.is_photo, names.files(folder))))
+        if (count := sum(photos.is_photo(Path(name)) for name in names.files(root, folder.name)))
     ]
-    return classes, rows, (*names.left_out(root, list(found), paths | beside), *unused)
+    return classes, rows, (*names.left_out(root, list(found), used), *unused)
 
 
 def _truth(
@@ -115,7 +113,7 @@ def _truth(
         annotated, remarks = voc.read(found)
         truth = annotations.truth(annotated, scored, f"{root}: XML files", coco.load_mask)
     else:
-        return csv_lists.boxes(root) if sources else Truth()
+        return csv_lists.boxes(root, frozenset(every)) if sources else Truth()
     return replace(truth, remarks=(*remarks, *truth.remarks))
 
 
@@ -128,8 +126,7 @@ def _with_masks(root: Path, truth: Truth, every: Sequence[str], scored: Mapping[
         found = {name: [path, None] for name, path in paths.items() if path.is_file()}
         _require_one_each(found)
         known = set(wanted.values())
-        others = [path.relative_to(root).as_posix() for path in names.files(root / MASKS)]
-        others = [name for name in others if names.nfc(name) not in known]
+        others = [name for name in names.files(root, MASKS) if names.nfc(name) not in known]
         remarks += (f"left out: {len(others)} files in masks of no photo: {names.first(others)}",) * bool(others)
         truth = replace(truth, masks=found, load_mask=masks.load_mask, remarks=remarks)
         truth = replace(truth, source=truth.source or str(root / MASKS))

@@ -57,28 +57,31 @@ def _listed(folder: Path, _changed: int) -> dict[str, str]:
     return {nfc(path.name): path.name for path in folder.iterdir() if not path.name.isascii()}
 
 
-def left_out(root: Path, folders: Collection[str], used: Collection[Path]) -> tuple[str, ...]:
+def left_out(root: Path, folders: Collection[str], used: Collection[str]) -> tuple[str, ...]:
     """A remark for each kind of file in class folders that is no photo of the data set, with a count and an example.
 
     Args:
         root: of the data set.
         folders: of its splits, below root; the class folders lie in them.
-        used: the photos, and other files that belong to them.
+        used: the photos, by their paths below root; an XML file beside a photo belongs to it.
     """
     found: dict[str, list[str]] = {}
-    for path in (path for folder in folders for path in files(root / folder)):
-        depth = len(path.relative_to(root).parts)
-        if path in used:
+    others = [name for folder in folders for name in files(root, folder) if name not in used]
+    stems = {name.rpartition(".")[0] for name in used} if any(name.endswith(".xml") for name in others) else set()
+    for name in others:
+        *above, last = name.split("/")
+        suffix = Path(last).suffix
+        if suffix == ".xml" and name[:-4] in stems:
             continue
-        if any(part.startswith(".") for part in path.relative_to(root).parts) or path.name in SYSTEM_FILES:
+        if any(part.startswith(".") for part in (*above, last)) or last in SYSTEM_FILES:
             kind = "hidden and system files"
-        elif depth > 3:
+        elif len(above) > 2:
             kind = "files in sub-folders of a class"
-        elif depth < 3:
+        elif len(above) < 2:
             kind = "files outside of class folders"
         else:
-            kind = f"files without a photo's suffix ({path.suffix or 'none'})"
-        found.setdefault(kind, []).append(path.relative_to(root).as_posix())
+            kind = f"files without a photo's suffix ({suffix or 'none'})"
+        found.setdefault(kind, []).append(name)
     return tuple(f"left out: {len(names)} {kind}: {first(names)}" for kind, names in sorted(found.items()))
 
 
@@ -87,11 +90,13 @@ def first(names: Collection[str]) -> str:
     return ", ".join(map(printable, sorted(names)[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 
-def files(folder: Path) -> Iterator[Path]:
-    """All files below a folder; links to folders are followed one level down, as the classes' own are."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            for top, _, names in os.walk(path):
-                yield from (Path(top, name) for name in names)
-        else:
-            yield path
+def files(root: Path, folder: str = "") -> Iterator[str]:
+    """All files below a folder, by their paths below root; a folder's own links to folders are followed."""
+    for entry in os.scandir(root / folder):
+        inner = f"{folder}/{entry.name}" if folder else entry.name
+        if not entry.is_dir():
+            yield inner
+            continue
+        for top, _, names in os.walk(entry.path):
+            below = inner + top[len(entry.path) :].replace(os.sep, "/")
+            yield from (f"{below}/{name}" for name in names)

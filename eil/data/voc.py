@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from eil.data import names
+from eil.data import names, photos
 from eil.data.annotations import LARGEST_AREA, LARGEST_NUMBER, Annotated, Object, side
 from eil.files import InputError
 
@@ -25,8 +25,9 @@ def files(root: Path, ids: Sequence[str], folder: str | None) -> dict[str, Path]
     found: dict[str, Path] = {}
     taken: dict[Path, str] = {}
     for name in ids:
-        inner = Path(name).with_suffix(".xml")
-        for path in [root / inner] if folder is None else [root / folder / inner, root / folder / inner.name]:
+        inner = f"{name.rpartition('.')[0]}.xml"
+        for place in [inner] if folder is None else [f"{folder}/{inner}", f"{folder}/{inner.rpartition('/')[2]}"]:
+            path = photos.inside(root, place, name)
             if path.is_file():
                 found[name] = path
                 if (other := taken.setdefault(path, name)) != name:
