@@ -5,6 +5,7 @@ Heavy imports stand inside the commands: ``eil --help`` must not wait for torch.
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from eil.study import Study, load
 if TYPE_CHECKING:  # pandas: half a second
     from eil.data.cache import Fingerprints
     from eil.records import Record
+
+_log = logging.getLogger(__name__)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -57,7 +60,10 @@ def prepare(args: argparse.Namespace) -> None:
     steps = {"photos": photo_cache.build, "annotations": annotation_cache.build}
     dataset = None
     for name, run in wanted.items():
-        dataset = dataset or present.read(run)
+        if dataset is None:
+            dataset = present.read(run)
+            for remark in dataset.remarks:
+                _log.info("%s: %s", dataset.name, remark)
         for what, build in steps.items():
             if args.only in (None, what):
                 build(dataset, args.data / name, present.frame_of(run))

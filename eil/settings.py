@@ -88,4 +88,6 @@ def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
     for step in place[:-1]:
         inside = inspect.isclass(kind) and issubclass(kind, BaseModel)
         kind = kind.model_fields[step].annotation if inside else get_args(kind)[-1]  # of a mapping the values'
+        if type(None) in get_args(kind):  # a setting that may be left out
+            kind = next(each for each in get_args(kind) if each is not type(None))
     return list(kind.model_fields)

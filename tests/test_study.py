@@ -126,7 +126,7 @@ def test_bad_keys_and_values_are_named(
         (("methods", "cma"), {}, "methods.cma: must be one of acol, adl, cam, cutmix"),
         (("methods", "cam"), {"gamma": 0.5}, "methods.cam.gamma: unknown key (known: none)"),
         (("dataset", "name"), "bird", "dataset.name = bird: must be one of birds, cub, folder, ilsvrc"),
-        (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes, images_per_class"),
+        (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes, exif, images_per_class"),
         (("dataset", "classes"), 99, "dataset.classes = 99: Input should be less than or equal to"),
         (("backbones",), ["vgg17"], "backbones.vgg17: must be one of vgg_small"),
         (

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from eil import plugins
+from eil.data import names
 from eil.files import InputError
 from eil.settings import check, schema
 
@@ -78,12 +79,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set: its classes, its splits (train, val, test) and the names of its part masks."""
+    """A named data set: its classes, its splits (train, val, test) and the names of its part masks.
+
+    ``remarks`` are lines on what its reader left out or doubts; `eil data check` prints them.
+    """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     parts: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def module_of(name: str) -> str | None:
@@ -118,15 +123,20 @@ def is_embedded(name: str) -> bool:
 
 
 def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
-    """A line for each setting under ``dataset`` that can be used neither by the reader nor by :func:`subset`."""
+    """A line for each setting under ``dataset`` that neither the reader nor what is common to all can use."""
     if module_of(name) is None:
         return [f"dataset.name = {name}: {_known()}"]
     own, common = _sorted_out(name, settings)
-    known = {*schema(reader(name)).model_fields, *schema(subset).model_fields}
+    shared = {factory: schema(factory).model_fields for factory in _common()}
+    known = {*schema(reader(name)).model_fields, *(key for fields in shared.values() for key in fields)}
     unknown = [key for key in common if key not in known]
     return [
         *check(reader(name), own, "dataset"),
-        *check(subset, {key: value for key, value in common.items() if key in known}, "dataset"),
+        *(
+            line
+            for factory, fields in shared.items()
+            for line in check(factory, {key: value for key, value in common.items() if key in fields}, "dataset")
+        ),
         *(f"dataset.{key}: unknown key (known: {', '.join(sorted(known))})" for key in unknown),
     ]
 
@@ -137,7 +147,7 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
     Args:
         name: of the layout.
         root: where it lies.
-        settings: of the reader, and of :func:`subset`.
+        settings: of the reader, of :func:`subset` and of :func:`eil.data.photos.as_annotated`.
 
     Raises:
         InputError: settings that cannot be used, a split that names an image twice, or a class without images in one.
@@ -151,7 +161,11 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
         if len(set(split.ids)) < len(split.ids):
             twice = Counter(split.ids).most_common(1)[0][0]
             raise InputError(f"data set {name}: split {split_name} has {twice} more than once")
-    dataset = subset(dataset, **common)
+        names.require_distinct(split.ids, f"data set {name}: split {split_name}")
+    for factory in _common():
+        model = schema(factory)
+        given = {key: value for key, value in common.items() if key in model.model_fields}
+        dataset = factory(dataset, **dict(model.model_validate(given)))
     for split_name, split in dataset.splits.items():
         counts = np.bincount(split.labels, minlength=len(dataset.classes))
         if (counts == 0).any():
@@ -196,6 +210,13 @@ def subset(
         kept = np.flatnonzero((rank < most) & (split.labels < (classes or len(dataset.classes))))
         splits[name] = split if len(kept) == len(split.ids) else split.take(kept.tolist())
     return replace(dataset, classes=dataset.classes[:classes], splits=splits)
+
+
+def _common() -> tuple[Callable[..., Dataset], ...]:
+    """What settings do that every layout has."""
+    from eil.data.photos import as_annotated  # which needs this module
+
+    return subset, as_annotated
 
 
 def _known() -> str:

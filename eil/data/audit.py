@@ -60,7 +60,7 @@ def audit(dataset: Dataset) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "splits": {name: _counts(dataset, images) for name, images in seen.items()},
         "problems": broken + _shared(seen, "name", "name") + _shared(seen, "content", "content"),
-        "remarks": _shared(seen, "look", "look (difference hash)") + turned,
+        "remarks": list(dataset.remarks) + _shared(seen, "look", "look (difference hash)") + turned,
         "sha256": fingerprint.of_data(photos_sha256, annotations_sha256) if not broken else None,
     }
 
@@ -113,7 +113,7 @@ def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
         sides = located.boxes[:, 2:] - located.boxes[:, :2] + 1
         pixels = image.image.shape[0] * image.image.shape[1]
         area = float(sides.prod(axis=1).max() / pixels) if len(sides) else float("nan")
-        turned = isinstance(source, Path) and photos.is_turned(source)
+        turned = isinstance(source, Path) and split.load is photos.load and photos.is_turned(source)
         look = difference_hash(image.image)
         boxes = tuple(map(tuple, located.boxes.tolist()))
         found.append(Seen(name, label, "", image.content, located.content, boxes, look, area, turned))

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from eil.data import IGNORED, Boxes, Image, Split, fingerprint
 from eil.data.clipping import Overhang, clip
+from eil.data.masks import require_shape
 from eil.files import InputError
 
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
@@ -78,10 +79,12 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
         source = split.masks[index]
         has_file = any(True for _ in fingerprint.files_of(source))
         content = fingerprint.content_of(source) if has_file else hashlib.sha256(mask.tobytes()).hexdigest()
+    if scored and mask is not None:
+        require_shape(mask.shape, size, name)
+        if not ((mask > 0) & (mask != IGNORED)).any():
+            raise InputError(f"{name}: its mask shows no object")
     if scored and mask is not None and not len(boxes):
         boxes = around(mask)
-        if not len(boxes):
-            raise InputError(f"{name}: its mask shows no object")
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
     boxes, overhang = clip(_at_size(boxes, size, split.sizes, index, name), size, name)
     return Annotation(boxes, mask, content, overhang)

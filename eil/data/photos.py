@@ -1,95 +1,68 @@
-"""Photos and lists as they come: decoding whatever calls itself a JPEG, and lines of text with their numbers."""
+"""Photos by their names: folders of them, lists of them, and lines of text with their numbers.
 
-import io
+What is in a photo or mask is :mod:`eil.data.decoding`'s and :mod:`eil.data.masks`' matter.
+"""
+
+import functools
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PILImage
 
-from eil.data import IGNORED, NO_BOX, Boxes, Image, Split
+from eil.data import NO_BOX, Boxes, Dataset, Image, Split, names
+from eil.data.decoding import TAGGED_ORIENTATION, Exif, is_turned, load
+from eil.data.masks import MaskColours, load_mask
 from eil.files import InputError
 from eil.plain import shown
 
+__all__ = ["TAGGED_ORIENTATION", "is_turned", "load", "load_mask"]  # of other modules, for whoever has photos
+
 Row = tuple[str, int, Path, Boxes]  # id, label, where the photo lies, true boxes
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-TAGGED_ORIENTATION = 0x0112
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"}
+)
 LONGEST_LINE = 10_000
 LONGEST_PART, LONGEST_PATH = 255, 2000  # bytes of a path below a root; most systems' limits are 255 and 4,096
 
 
-def load(path: Path) -> Image:
-    """Decode a photo, whatever its suffix says, to (H, W, 3) RGB.
-
-    Grey, palette and CMYK photos become RGB, 16 bits a channel become 8, transparency is left out. A rotation that
-    EXIF asks for is not carried out, as the field does: boxes were drawn on the pixels as they are stored.
-
-    Raises:
-        InputError: the file is missing, empty, truncated or not an image.
-    """
-    try:
-        data = path.read_bytes()
-        if not data:
-            raise InputError(f"{path}: is empty")
-        with PILImage.open(io.BytesIO(data)) as image:
-            if image.mode.startswith("I"):  # 16 bits: PIL's own conversion would clip them
-                return np.repeat((np.asarray(image) // 256).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
-    # PIL raises SyntaxError on some broken headers, ValueError on some broken chunks.
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be decoded: {error}") from None
-
-
-def is_turned(path: Path) -> bool:
-    """Whether EXIF asks for a rotation, which :func:`load` does not carry out."""
-    try:
-        with PILImage.open(path) as image:
-            return bool(image.getexif().get(TAGGED_ORIENTATION, 1) != 1)
-    except Exception:  # EXIF comes broken in half a dozen ways, beside pixels that are sound
-        return False
-
-
-def load_mask(paths: Sequence[Path | None]) -> Image:
-    """Masks of an image's objects, and last of what to ignore, in one: (H, W), k for the k-th object.
-
-    Where objects overlap the smallest is on top, so that none is lost.
+def as_annotated(dataset: Dataset, *, exif: Exif = "ignore", mask: MaskColours | None = None) -> Dataset:
+    """Read photos and masks as the data set's annotations mean them: settings that all layouts of photos share.
 
     Args:
-        paths: of the objects' masks, white on black; the last, of the region to ignore, may be None.
+        dataset: as its reader gives it.
+        exif: "apply" turns photos by their orientation tag, for boxes that were drawn on turned photos.
+        mask: what the colours of masks mean, where the rules of :mod:`eil.data.masks` do not say it.
+
+    Raises:
+        InputError: a data set without photos, or without mask files.
     """
-    *objects, ignore = paths
-    shape: tuple[int, ...] | None = None
-    found: list[tuple[int, npt.NDArray[np.bool_]]] = []
-    for k, path in enumerate(filter(None, objects), start=1):
-        white = _white(path, shape)
-        shape = white.shape
-        found.append((min(k, IGNORED - 1), white))
-    if shape is None:
-        raise InputError("a list of masks without an object's")
-    mask = np.zeros(shape, np.uint8)
-    for k, white in sorted(found, key=lambda each: -int(each[1].sum())):
-        mask[white] = k
-    if ignore is not None:
-        mask[_white(ignore, mask.shape) & (mask == 0)] = IGNORED
-    return mask
-
-
-def _white(path: Path, shape: tuple[int, ...] | None) -> npt.NDArray[np.bool_]:
-    """Where a mask is white, (H, W), resized to another one's shape if that differs."""
-    grey = load(path)[..., 0]
-    if shape is not None and grey.shape != shape:
-        grey = np.asarray(PILImage.fromarray(grey).resize((shape[1], shape[0]), PILImage.Resampling.NEAREST))
-    return grey > 127
+    splits = dict(dataset.splits)
+    with_files = [name for name, split in splits.items() if split.load_mask is load_mask]
+    if mask is not None and not with_files:
+        raise InputError(f"dataset.mask: {dataset.name} has no mask files whose colours could mean something")
+    if exif == "apply":
+        if any(split.load is not load for split in splits.values()):
+            raise InputError(f"dataset.exif = apply: {dataset.name} has no photos that could be turned")
+        turned = functools.partial(load, exif=exif)
+        splits = {name: replace(split, load=turned) for name, split in splits.items()}
+    if mask is not None or exif == "apply":
+        meant = functools.partial(load_mask, colours=mask, exif=exif)
+        splits |= {name: replace(splits[name], load_mask=meant) for name in with_files}
+    return replace(dataset, splits=splits)
 
 
 def split(
     rows: Sequence[Row],
-    masks: Sequence[Sequence[Path | None]] | None = None,
+    masks: Sequence[Any] | None = None,
     sizes: npt.NDArray[np.int64] | None = None,
+    load_mask: Callable[[Any], Image] = load_mask,
 ) -> Split:
-    """Photos as a split; ``masks`` are what :func:`load_mask` takes for each of them, if there are any."""
+    """Photos as a split; ``masks`` are what ``load_mask`` takes for each of them, if there are any."""
     return Split(
         ids=[name for name, _, _, _ in rows],
         labels=np.array([label for _, label, _, _ in rows], dtype=np.int64),
@@ -110,17 +83,24 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = {folder.name: [path for path in sorted(folder.iterdir()) if is_photo(path)] for folder in folders}
+    folders = sorted((path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_order)
+    found = {names.nfc(folder.name): sorted(filter(is_photo, folder.iterdir()), key=_order) for folder in folders}
+    names.require_distinct([folder.name for folder in folders], str(root))
     if not found:
         raise InputError(f"{root}: expected a folder for each class, with its photos")
     for name, paths in found.items():
         if not paths:
             raise InputError(f"{root / name}: no photos ({', '.join(sorted(SUFFIXES))})")
+        names.require_distinct([path.name for path in paths], str(root / name))
         for path in paths:
             if not path.is_file():
                 raise InputError(f"{path}: leads to no file")
     return found
+
+
+def _order(path: Path) -> str:
+    """Sorts names alike on every disk, whichever normal form it keeps."""
+    return names.nfc(path.name)
 
 
 def is_photo(path: Path) -> bool:
@@ -129,17 +109,22 @@ def is_photo(path: Path) -> bool:
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """The file that a list names, below ``root``.
+    """The file that a list names, below ``root``; the name may be spelt in another Unicode normal form than the file's.
 
     Raises:
         InputError: a name that would lead out of it; ``where`` says which list and line.
     """
-    parts = PurePosixPath(name).parts
-    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or "\0" in name:
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise InputError(f"{where}: {shown(name)}: expected a path below {root}")
     if len(name.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_PART for part in parts):
         raise InputError(f"{where}: {shown(name)}: longer than a path can be")
-    return root / name
+    if name.isascii():
+        return root / name
+    path = root
+    for part in parts:
+        path = path / part if os.path.lexists(path / part) else path / names.spelt(path).get(names.nfc(part), part)
+    return path
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -1,0 +1,264 @@
+"""Mask files: which of their pixels are the object, whatever kind of image they are.
+
+The rules, which docs/data.md has too: of a palette, index 0 is background; one channel (or equal ones) is the object
+where it is above 0 if it holds 0 and 1 alone, else from half of its range on (128 of 255); an alpha channel that varies
+over a constant colour is the mask. Several colours need a data set's setting ``mask`` that says what they mean.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from eil.data import IGNORED, Image, decoding
+from eil.data.decoding import Exif
+from eil.files import InputError
+
+Bools = npt.NDArray[np.bool_]
+Colour = (
+    Annotated[int, Field(ge=0, le=65535)]
+    | Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
+    | tuple[
+        Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+    ]
+)
+SAME_SHAPE: Final = 0.02  # relative difference of two aspect ratios that rounding explains
+SETTING: Final = "say what they mean by dataset.mask: {object: [...], ignore: [...]}, or save it in black and white"
+SHOWN: Final = 6  # values or colours that a message names
+LABELS: Final = 20  # grey values up to here beside 255, and nothing between: numbers of classes, not brightness
+_log = logging.getLogger(__name__)
+_kinds: dict[Path, tuple[str, Path]] = {}  # of each folder the kind of its first mask, and that mask
+_told: set[str] = set()
+
+
+class MaskColours(BaseModel):
+    """What the values of masks mean: [r, g, b], "#rrggbb", or an index of a palette or grey value.
+
+    Attributes:
+        object: what is the object; by the rules for the rest of the mask where nothing is named.
+        ignore: what is neither object nor background.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    object: tuple[Colour, ...] = ()
+    ignore: tuple[Colour, ...] = ()
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "MaskColours":
+        if not self.object and not self.ignore:
+            raise ValueError("must name colours under object or ignore")
+        return self
+
+
+@dataclass(frozen=True)
+class _Values:
+    """A mask's own values.
+
+    Attributes:
+        values: indices of a palette or grey values, (H, W), or RGB, (H, W, 3).
+        palette: colours by index, (256, 3), if there is one.
+        alpha: (H, W), if it varies.
+    """
+
+    values: npt.NDArray[Any]
+    palette: npt.NDArray[np.uint8] | None = None
+    alpha: npt.NDArray[np.uint8] | None = None
+
+
+def load_mask(paths: Sequence[Path | None], colours: MaskColours | None = None, exif: Exif = "ignore") -> Image:
+    """Masks of an image's objects, and last of what to ignore, in one: (H, W), k for the k-th object.
+
+    Where objects overlap the smallest is on top, so that none is lost.
+
+    Args:
+        paths: of the objects' masks; the last, of the region to ignore, may be None.
+        colours: what the masks' values mean, where the rules do not say it.
+        exif: as for photos; a mask without an orientation tag is of the photo as its boxes are.
+
+    Raises:
+        InputError: a mask that cannot be decoded, has another shape than the first, or is none of the kinds above.
+    """
+    *objects, ignore = paths
+    found: list[Bools] = []
+    ignored: list[Bools] = []
+    for path in filter(None, objects):
+        own, left = read(path, colours, exif)
+        if found:
+            own, left = (_resized(each, found[0].shape, path) for each in (own, left))
+        found.append(own)
+        ignored.append(left)
+    if not found:
+        raise InputError("a list of masks without an object's")
+    if ignore is not None:
+        ignored += [_resized(each, found[0].shape, ignore) for each in read(ignore, colours, exif)]
+    return united(found, ignored)
+
+
+def united(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
+    """Masks of K objects in one, K x (H, W) -> (H, W): k for the k-th, the smallest on top; IGNORED where none is."""
+    mask = np.zeros(objects[0].shape, np.uint8)
+    for left in ignored:
+        mask[left] = IGNORED
+    for k, own in sorted(enumerate(objects, start=1), key=lambda each: -int(each[1].sum())):
+        mask[own] = min(k, IGNORED - 1)
+    return mask
+
+
+def read(path: Path, colours: MaskColours | None = None, exif: Exif = "ignore") -> tuple[Bools, Bools]:
+    """Where a mask file has the object, and where it says nothing, (H, W) each.
+
+    Raises:
+        InputError: the file cannot be decoded, or no rule says what its values mean.
+    """
+    found = _values(path, exif)
+    ignored = np.zeros(found.values.shape[:2], np.bool_)
+    if colours is not None:
+        ignored = _matching(found, colours.ignore)
+    if colours is not None and colours.object:
+        return _matching(found, colours.object) & ~ignored, ignored
+    values = found.values.copy()
+    values[ignored] = 0
+    kind, own = by_rule(values, found.palette, found.alpha, path)
+    _tell_mixed(kind, path)
+    return own & ~ignored, ignored
+
+
+def by_rule(
+    values: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None, alpha: npt.NDArray[np.uint8] | None, path: Path
+) -> tuple[str, Bools]:
+    """The kind of a mask, "" if it is blank, and where its object is, (H, W).
+
+    Args:
+        values: indices or grey values, (H, W), or RGB, (H, W, 3).
+        palette: colours by index, if values are indices.
+        alpha: (H, W), if it varies.
+        path: of the mask, for messages.
+
+    Raises:
+        InputError: no rule says what the values mean.
+    """
+    if palette is not None:
+        if len(used := np.unique(values)) > 1 and used[0] == 0 and palette[0].min() > palette[used[1:]].max():
+            _tell(f"{path}: index 0 of its palette is the lightest colour, and background by the rule for palettes")
+        return ("palette" if values.any() else ""), values > 0
+    if alpha is not None:
+        return "alpha", _by_alpha(values, alpha, path)
+    if values.ndim == 3:
+        if not (values == values[..., :1]).all():
+            raise InputError(f"{path}: a mask of several colours: {_colours(values)}; {SETTING}")
+        values = values[..., 0]
+    return _by_grey(values, path)
+
+
+def require_shape(mask: tuple[int, ...], size: tuple[int, int], name: str) -> None:
+    """Refuse a mask, (h, w), of another shape than its photo's (width, height).
+
+    Raises:
+        InputError: it has one.
+    """
+    if abs(mask[1] * size[1] - mask[0] * size[0]) > SAME_SHAPE * size[0] * mask[0]:
+        raise InputError(
+            f"{name}: is {size[0]}x{size[1]}, but its mask is {mask[1]}x{mask[0]}: is it another photo's, or of the "
+            "photo turned by its EXIF tag (dataset.exif: apply)?"
+        )
+
+
+def _values(path: Path, exif: Exif) -> _Values:
+    image = decoding.decode(path, exif).image
+    if image.mode in ("P", "PA"):
+        palette = np.zeros((256, 3), np.uint8)
+        listed = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+        palette[: len(listed)] = listed
+        indices = np.asarray(image)
+        return _Values(indices if indices.ndim == 2 else indices[..., 0], palette)
+    if image.mode in ("1", "L") or image.mode.startswith(("I", "F")):
+        return _Values(np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image))
+    try:
+        pixels = np.asarray(image.convert("RGBA"))
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be decoded: {error}") from None
+    alpha = pixels[..., 3]
+    return _Values(pixels[..., :3], alpha=alpha if image.mode not in ("RGB", "CMYK") and np.ptp(alpha) else None)
+
+
+def _by_alpha(values: npt.NDArray[Any], alpha: npt.NDArray[np.uint8], path: Path) -> Bools:
+    """Where alpha is at least half; what is transparent may have any colour, unless it contradicts."""
+    own = alpha >= 128
+    shown = values[own]
+    varied = bool(len(shown)) and bool((shown != shown[0]).any())
+    soft = (values == values[..., :1]).all() and ((values[..., 0] >= 128) == own).all()  # edges alike in both
+    if varied and not soft:
+        raise InputError(f"{path}: both its alpha and its visible colours vary: {_colours(shown)}; {SETTING}")
+    hidden = values[alpha == 0]
+    if len(shown) and len(hidden) and hidden.min() > shown[0].max():
+        raise InputError(
+            f"{path}: its visible part is darker than its transparent one, so that alpha and brightness contradict "
+            f"each other; {SETTING}"
+        )
+    return own
+
+
+def _by_grey(values: npt.NDArray[Any], path: Path) -> tuple[str, Bools]:
+    present = np.flatnonzero(np.bincount(values.ravel())) if values.dtype == np.uint8 else np.unique(values)
+    if not np.isfinite(present).all() or present[0] < 0 or present[-1] > 65535:
+        raise InputError(f"{path}: a mask with values from {present[0]} to {present[-1]}: expected 0 to 255 or 65535")
+    if np.isin(present, (0, 1)).all():
+        return ("0/1" if present.any() else ""), values > 0
+    half = 0.5 if present[-1] <= 1 else 128 if present[-1] <= 255 else 32768
+    few = ", ".join(f"{value:g}" for value in present[:SHOWN]) + (", …" if len(present) > SHOWN else "")
+    if present[-1] < half:
+        raise InputError(f"{path}: a mask of the grey values {few}, of which none is at least {half}; {SETTING}")
+    between = present[(present > 0) & (present < IGNORED)]
+    if present[-1] == IGNORED and len(between) and between[-1] <= LABELS:
+        raise InputError(f"{path}: a mask of the grey values {few}: classes, or brightness? {SETTING}")
+    return ("grey" if half == 128 else "grey floats" if half < 1 else "grey of 16 bits"), values >= half
+
+
+def _matching(found: _Values, colours: Sequence[Any]) -> Bools:
+    """Where a mask has one of these colours, (H, W)."""
+    hit = np.zeros(found.values.shape[:2], np.bool_)
+    for colour in colours:
+        if isinstance(colour, int):
+            own = found.values == colour
+            hit |= own if own.ndim == 2 else own.all(axis=2)
+            continue
+        rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)] if isinstance(colour, str) else list(colour)
+        pixels = found.values if found.palette is None else found.palette[found.values]
+        hit |= (np.broadcast_to(pixels if pixels.ndim == 3 else pixels[..., None], (*hit.shape, 3)) == rgb).all(axis=2)
+    return hit
+
+
+def _colours(pixels: npt.NDArray[Any]) -> str:
+    """The most frequent colours, (..., 3), in words."""
+    colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    first = colours[np.argsort(-counts, kind="stable")[:SHOWN]].tolist()
+    return ", ".join(map(str, first)) + (f" and {len(colours) - SHOWN} more" if len(colours) > SHOWN else "")
+
+
+def _resized(mask: Bools, shape: tuple[int, ...], path: Path) -> Bools:
+    """A mask at another one's (height, width)."""
+    if mask.shape == shape:
+        return mask
+    require_shape(mask.shape, (shape[1], shape[0]), f"{path}: the first mask")
+    return np.asarray(PILImage.fromarray(mask).resize((shape[1], shape[0]), PILImage.Resampling.NEAREST))
+
+
+def _tell_mixed(kind: str, path: Path) -> None:
+    """Warn of masks of several kinds in one folder."""
+    first, example = _kinds.setdefault(path.parent, (kind, path)) if kind else (kind, path)
+    if first != kind:
+        _tell(f"{path.parent}: masks of several kinds: {example.name} is {first}, {path.name} {kind} (docs/data.md)")
+
+
+def _tell(text: str) -> None:
+    """Warn of something once, and of a kind a few times at most."""
+    if text not in _told and len(_told) < SHOWN:
+        _told.add(text)
+        _log.warning(text)
