@@ -251,7 +251,7 @@ def test_a_cache_of_other_settings_or_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was made from other photos, lists or settings"):
         cache.require_same(dataset, tmp_path / "cache", Frame(40, 32))
     text = (tmp_path / "cache" / "dataset.json").read_text()
-    (tmp_path / "cache" / "dataset.json").write_text(text.replace('"format": 2', '"format": 1'))
+    (tmp_path / "cache" / "dataset.json").write_text(text.replace(f'"format": {cache.FORMAT}', '"format": 1'))
     with pytest.raises(InputError, match="was made by another version of eil"):
         cache.open_split(tmp_path / "cache", "test")
 

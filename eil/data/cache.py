@@ -33,8 +33,8 @@ from eil.files import InputError, locked, read_json, remove, write_json
 
 cv2.setNumThreads(1)  # the processes are the parallelism; OpenCV's own threads would multiply it
 BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
-COLUMNS = ["id", "label", "boxes", "sha256"]
-FORMAT = 2  # of the folder; another one is refused
+COLUMNS = ["id", "label", "boxes", "width", "height", "sha256"]
+FORMAT = 3  # of the folder; another one is refused
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -50,6 +50,7 @@ class Cached:
         labels: (N,).
         ids: N names.
         boxes: per image (K, 4), in pixels of the S x S frame, inclusive corners.
+        sizes: width and height of each photo in its own pixels, (N, 2).
     """
 
     images: Image
@@ -57,6 +58,7 @@ class Cached:
     labels: npt.NDArray[np.int64]
     ids: tuple[str, ...]
     boxes: tuple[Boxes, ...]
+    sizes: npt.NDArray[np.int64]
     large: Image | None = None
 
 
@@ -143,6 +145,7 @@ def open_split(folder: Path, split: str) -> Cached:
         labels=index["label"].to_numpy(np.int64),
         ids=tuple(index["id"]),
         boxes=tuple(np.asarray(flat, dtype=np.float64).reshape(-1, 4) for flat in index["boxes"]),
+        sizes=index[["width", "height"]].to_numpy(np.int64),
     )
 
 
@@ -244,7 +247,8 @@ def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Sp
         if "large" in arrays:
             arrays["large"][start + i] = geometry.whole(size, frame).image(found.image)
         boxes = placed.boxes(found.boxes, size).ravel().tolist()
-        rows.append({"id": name, "label": label, "boxes": boxes, "sha256": found.fingerprint})
+        row = {"id": name, "label": label, "boxes": boxes, "width": size[0], "height": size[1]}
+        rows.append(row | {"sha256": found.fingerprint})
     for array in arrays.values():
         array.flush()
     write_json(target / "blocks" / f"{start:09d}.json", {"rows": rows})
