@@ -150,18 +150,18 @@ def score_masks(
         side: masks are resized to it (nearest), objects united; the ignored region is left out.
         allow_missing: take a map without contrast where one is missing.
     """
-    counts, missing, rules = np.zeros((2, masks.BINS), np.int64), [], protocols.find(protocol)
+    pooled, missing, rules = masks.Pooled(), [], protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
         score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
         missing += [] if score_map is not None else [name]
         prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, rules)
         mask = photos.load_mask([photos.inside(root, file, name) if file else None for file in files])
-        counts += masks.histogram(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
-    if not counts[0].any():
+        pooled.add(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
+    if not pooled.objects:
         raise InputError(f"the masks under {root} show no object")
     return {
-        "px_ap": masks.pixel_average_precision(counts),
-        "pixel_iou_best": float(masks.pixel_iou(counts).max()),
+        "px_ap": pooled.average_precision(),
+        "pixel_iou_best": float(pooled.iou().max()),
     }, missing
 
 
