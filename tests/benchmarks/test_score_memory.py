@@ -1,6 +1,6 @@
 """Memory of `eil score` with maps at the photos' size: 256 of 3000 x 2000 pixels, 12 GB as float64.
 
-    make bench
+make bench
 """
 
 import sys
