@@ -100,6 +100,8 @@ def _show_options(sub: argparse.ArgumentParser) -> None:
 
 def _boxes_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, help="file (default: boxes.json in the run's folder)")
+    frames = "in whose pixels: of the photo, or of the square that the network sees (default: photo)"
+    sub.add_argument("--frame", choices=("photo", "network"), default="photo", help=frames)
 
 
 def _compare_options(sub: argparse.ArgumentParser) -> None:

@@ -137,7 +137,7 @@ def boxes(args: argparse.Namespace) -> None:
     if not found:
         raise InputError(f"{run.name}: has no scores yet; `eil evaluate` makes them")
     path = args.out or folder / "boxes.json"
-    write_text(path, json.dumps(coco.coco(found[0], args.data / run.cache, folder)) + "\n")
+    write_text(path, json.dumps(coco.coco(found[0], args.data / run.cache, folder, args.frame)) + "\n")
     print(path)
 
 

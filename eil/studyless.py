@@ -60,11 +60,12 @@ def score(args: argparse.Namespace) -> None:
     missing = found.pop("missing")
     if missing:
         print(f"{len(missing)} images have no map and count as missed, {missing[0]} for one", file=sys.stderr)
+    if flat := found["without_contrast"]:
+        print(f"{flat} maps have no contrast and find nothing", file=sys.stderr)
+    if found.get("clipped_boxes"):
+        print(found["clipped_boxes"], file=sys.stderr)
     if args.json:
         print(json.dumps(found | {"missing": len(missing)}))
     else:
-        print(
-            "\n".join(
-                f"{key}: {value if isinstance(value, str | int) else f'{value:.2f}'}" for key, value in found.items()
-            )
-        )
+        shown = {key: value for key, value in found.items() if value != ""}
+        print("\n".join(f"{k}: {v if isinstance(v, str | int) else f'{v:.2f}'}" for k, v in shown.items()))

@@ -94,7 +94,7 @@ def test_show_prints_a_record_and_draws_an_image(place: Path, capsys: pytest.Cap
 
 
 def test_boxes_are_cocos(place: Path) -> None:
-    assert eil(place, "boxes", NAME, "--out", str(place / "boxes.json")) == 0
+    assert eil(place, "boxes", NAME, "--frame", "network", "--out", str(place / "boxes.json")) == 0
     found = json.loads((place / "boxes.json").read_text())
     examples = read_arrays(place / "results/runs" / NAME / "examples.npz")
     logits = read_arrays(place / "results/runs" / NAME / "maps.npz")["test_logits"]
@@ -104,7 +104,7 @@ def test_boxes_are_cocos(place: Path) -> None:
         x, y, width, height = row["bbox"]
         assert [x, y, x + width - 1, y + height - 1] == shown[row["image_id"]]
         assert row["score"] == pytest.approx(np.exp(scores)[row["category_id"]] / np.exp(scores).sum(), abs=1e-5)
-        assert row["image_size"] == [32, 32]
+        assert (row["image_width"], row["image_height"]) == (32, 32)
 
 
 def test_compare_pairs_what_two_studies_share(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,14 @@ class Placement:
         scaled = np.trunc(boxes * np.array([self.width, self.height] * 2) / np.array([*size, *size]))
         return np.clip(scaled - np.array([self.left, self.top] * 2), 0, self.side - 1)
 
+    def back(self, edges: Boxes, size: tuple[int, int]) -> Boxes:
+        """Where edges x0, y0, x1, y1 in the square, (K, 4), are in a photo of this (width, height), not rounded.
+
+        An edge is a border between pixels: a box whose last column is x1 ends at the edge x1 + 1.
+        """
+        scale = np.array([*size, *size]) / np.array([self.width, self.height] * 2)
+        return np.asarray((edges + np.array([self.left, self.top] * 2)) * scale)
+
     def _cut(self, array: Image) -> Image:
         return array[self.top : self.top + self.side, self.left : self.left + self.side]
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from eil.data import Boxes, Image
-from eil.evaluation import components, largest
+from eil.data import NO_BOX, Boxes, Image
+from eil.evaluation import components, largest, pixels
 from eil.evaluation.pixels import Rules
-from eil.evaluation.protocols import Contours
+from eil.evaluation.protocols import Contours, Protocol
 
 Floats = npt.NDArray[np.float64]
 BENCHMARK = Rules()
@@ -21,6 +21,8 @@ BENCHMARK = Rules()
 
 def iou_curve(image: Image, boxes: Boxes, contours: Contours = "all", rules: Rules = BENCHMARK) -> Floats:
     """Best IoU with any true box at each threshold, equal to what tracing contours at each of them gives.
+
+    An image without foreground (that of a map without contrast) has no box, and IoU 0 at every threshold.
 
     Args:
         image: 8-bit map, (H, W).
@@ -32,8 +34,10 @@ def iou_curve(image: Image, boxes: Boxes, contours: Contours = "all", rules: Rul
     Returns:
         (255,).
     """
-    if contours == "all":
-        curve: Floats = components.best_of_all(image, boxes, rules)
+    if not image.any():
+        curve: Floats = np.zeros(pixels.LEVELS)
+    elif contours == "all":
+        curve = components.best_of_all(image, boxes, rules)
     else:
         curve = largest.best_of_one(image, boxes, rules, contours == "largest")
     return curve
@@ -48,27 +52,59 @@ def iou_curves(
         return np.stack(list(curves))
 
 
-def boxes_at(image: Image, level: int) -> tuple[Floats, Floats]:
+def predicted_boxes(image: Image, threshold: int, protocol: Protocol) -> Boxes:
+    """What a protocol predicts at a threshold; what is scored, drawn, exported and counted as an error.
+
+    Its best IoU with the true boxes (:func:`overlaps`) is what :func:`iou_curve` has at the threshold.
+
+    Args:
+        image: 8-bit map, (S, S).
+        threshold: pixels above it are foreground, 0 to 254.
+        protocol: whose contours, end of a box, and box where nothing is above the threshold.
+
+    Returns:
+        (K, 4) as x0, y0, x1, y1: the box of the largest contour, that round all foreground, or those of all contours,
+        of which the best counts. (0, 4) if the map has no contrast.
+    """
+    if not image.any():
+        return NO_BOX
+    if protocol.contours != "union":
+        boxes, areas = boxes_at(image, threshold, protocol.rules)
+        return boxes if protocol.contours == "all" else boxes[[areas.argmax()]]
+    rows, columns = np.nonzero(image > threshold)
+    if not len(rows):
+        return np.array([protocol.rules.empty], dtype=np.float64)
+    x0, y0, x1, y1 = int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+    height, width = image.shape
+    return np.array([pixels.box_of(x0, y0, x1, y1, height, width, protocol.rules)], dtype=np.float64)
+
+
+def overlaps(predicted: Boxes, true: Boxes, rules: Rules = BENCHMARK) -> Floats:
+    """Best IoU of each predicted box with any true one by a protocol's rules, (K, 4), (L, 4) -> (K,)."""
+    return np.array([pixels.overlap(tuple(box), true, rules) for box in predicted.tolist()], dtype=np.float64)
+
+
+def counted(predicted: Boxes, true: Boxes, rules: Rules = BENCHMARK) -> Boxes:
+    """The one of the predicted boxes that is scored, which has the best IoU: (K, 4), (L, 4) -> (1, 4), of none none."""
+    return predicted[[overlaps(predicted, true, rules).argmax()]] if len(predicted) else predicted
+
+
+def boxes_at(image: Image, level: int, rules: Rules = BENCHMARK) -> tuple[Floats, Floats]:
     """Boxes and areas of all contours of ``image > level``, by OpenCV.
 
     Returns:
-        Boxes (K, 4) as x0, y0, x1, y1, where x1 = x + w is clipped to the border as the benchmark does, and
-        contour areas (K,); one box (0, 0, 0, 0) of area 0 if nothing is above the level.
+        Boxes (K, 4) as x0, y0, x1, y1, which end as the rules have it (by default at x + w, clipped to the border), and
+        contour areas (K,); the rules' one empty box, of area 0, if nothing is above the level.
     """
     height, width = image.shape
     contours, _ = cv2.findContours((image > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
     if not contours:
-        return np.zeros((1, 4)), np.zeros(1)
+        return np.array([rules.empty], dtype=np.float64), np.zeros(1)
     boxes = np.array([cv2.boundingRect(contour) for contour in contours], dtype=np.float64)  # x, y, w, h
-    boxes[:, 2:] = np.minimum(boxes[:, :2] + boxes[:, 2:], (width - 1, height - 1))
+    boxes[:, 2:] += boxes[:, :2] - 1 + rules.beyond
+    if rules.clipped:
+        boxes[:, 2:] = np.minimum(boxes[:, 2:], (width - 1, height - 1))
     return boxes, np.array([cv2.contourArea(contour) for contour in contours])
-
-
-def largest_box(image: Image, level: int) -> Floats:
-    """Box of the contour with the largest area at a level, (4,)."""
-    boxes, areas = boxes_at(image, level)
-    box: Floats = boxes[areas.argmax()]
-    return box
 
 
 def iou(boxes: Boxes, others: Boxes) -> Floats:

@@ -35,11 +35,11 @@ def kind(box: Boxes, true: Boxes) -> str:
     return "more" if of_true[best] >= 0.7 else "other"
 
 
-def decompose(predicted: Boxes, true: Sequence[Boxes], top1: Bools) -> dict[str, float]:
+def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) -> dict[str, float]:
     """Share of images of each kind, in percent, they add up to 100.
 
     Args:
-        predicted: one box for each image, (N, 4).
+        predicted: the box of each image that is scored, (4,) or (1, 4); (0, 4) where a map has no contrast: "other".
         true: true boxes of each image, (K, 4).
         top1: whether the class is right, (N,).
 
@@ -47,7 +47,9 @@ def decompose(predicted: Boxes, true: Sequence[Boxes], top1: Bools) -> dict[str,
         ``error.{kind}``, where a wrong class ("cls") comes before all else, as SPA has it; and
         ``error_gt_known.{kind}``, which lets the class be.
     """
-    kinds = np.array([kind(box, own) for box, own in zip(predicted, true, strict=True)])
+    kinds = np.array(
+        [kind(own.reshape(4), boxes) if own.size else "other" for own, boxes in zip(predicted, true, strict=True)]
+    )
     with_class = np.where(top1, kinds, "cls")
     found = {f"error.{name}": 100 * float((with_class == name).mean()) for name in KINDS}
     return found | {f"error_gt_known.{name}": 100 * float((kinds == name).mean()) for name in KINDS if name != "cls"}

@@ -121,11 +121,10 @@ def _against_masks(
     """PxAP, pixel IoU at the threshold that is best on val, and the mean share of each part that a map covers."""
     if test.masks is None or val.masks is None:
         return {}
-    counts = {}
+    pooled = {"val": masks.Pooled(), "test": masks.Pooled()}
     for name, mask in (("val", val.masks), ("test", test.masks)):
-        counts[name] = np.zeros((2, masks.BINS), np.int64)
         for score_map, parts in zip(arrays[f"{name}_maps"], mask, strict=True):
-            counts[name] += masks.histogram(maps.prepared(score_map, side, protocol), parts)
+            pooled[name].add(maps.prepared(score_map, side, protocol), parts)
     levels = np.broadcast_to(level, len(test.ids))
     covered = []
     for start, images in curves.chunks(arrays["test_maps"], test.ids, side, protocol):
@@ -133,9 +132,9 @@ def _against_masks(
             masks.part_coverage(image, test.masks[i], int(levels[i]), len(names))
             for i, image in enumerate(images, start)
         ]
-    best = int(masks.pixel_iou(counts["val"]).argmax())
-    found = {"test.px_ap": masks.pixel_average_precision(counts["test"])}
-    found["test.pixel_iou"] = float(masks.pixel_iou(counts["test"])[best])
+    best = int(pooled["val"].iou().argmax())
+    found = {"test.px_ap": pooled["test"].average_precision()}
+    found["test.pixel_iou"] = float(pooled["test"].iou()[best])
     with warnings.catch_warnings(action="ignore"):  # of a mean of nothing
         shares = np.nanmean(covered, axis=0)
     # A part that no test image shows has no share.
@@ -151,15 +150,18 @@ def _mistakes(
     protocol: Protocol,
     level: int | metrics.Ints,
 ) -> dict[str, float]:
-    """Kinds of error of the largest contour's box, and accuracy by the object's size."""
+    """Kinds of error of the box that is scored, and accuracy by the object's size."""
     levels = np.broadcast_to(level, len(test.ids))
     predicted = [
-        boxes.largest_box(image, int(levels[i]))
+        boxes.counted(boxes.predicted_boxes(image, int(levels[i]), protocol), test.boxes[i], protocol.rules)
         for start, images in curves.chunks(score_maps, test.ids, side, protocol)
         for i, image in enumerate(images, start)
     ]
+    bare = sum(not len(own) for own in predicted)
+    if bare:
+        _log.warning("%d of %d test maps have no contrast and find nothing", bare, len(predicted))
     located = protocol.hits(metrics.at(scored.curve, level), 0.5)
-    return errors.decompose(np.stack(predicted), test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
+    return errors.decompose(predicted, test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:

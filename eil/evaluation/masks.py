@@ -24,22 +24,59 @@ def histogram(score_map: Floats, mask: Image) -> Counts:
     return np.stack([np.histogram(values, _EDGES)[0] for values in (on, off)])
 
 
-def pixel_average_precision(counts: Counts) -> float:
+class Pooled:
+    """Pixels of all images of a split.
+
+    A map without contrast ranks nothing: its pixels are above no threshold, and those on the object are missed at
+    every one. (In the reference code they tie at 0, which gives constant maps the objects' share of all pixels.)
+
+    Attributes:
+        counts: of the maps with contrast, (2, 1000), the sum of :func:`histogram`.
+        missed: pixels on the object whose map has no contrast.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counts = np.zeros((2, BINS), np.int64)
+        self.missed = 0
+
+    def add(self, score_map: Floats, mask: Image) -> None:
+        """Take in an image: its :func:`eil.evaluation.maps.prepared` map and its mask, (S, S) both."""
+        if score_map.any():
+            self.counts += histogram(score_map, mask)
+        else:
+            self.missed += int(((mask > 0) & (mask != IGNORED)).sum())
+
+    @property
+    def objects(self) -> int:
+        """Pixels on the object, of all images."""
+        return int(self.counts[0].sum()) + self.missed
+
+    def average_precision(self) -> float:
+        """:func:`pixel_average_precision` of all images."""
+        return pixel_average_precision(self.counts, self.missed)
+
+    def iou(self) -> Floats:
+        """:func:`pixel_iou` of all images."""
+        return pixel_iou(self.counts, self.missed)
+
+
+def pixel_average_precision(counts: Counts, missed: int = 0) -> float:
     """PxAP of pixels pooled over all images, in percent: ``sum_k P_k (R_k - R_(k-1))`` (Choe et al., CVPR 2020).
 
     Args:
         counts: the sum of all images' :func:`histogram`, (2, 1000).
+        missed: further pixels on the object, which are above no threshold.
     """
     true_positive, false_positive = counts[:, ::-1].cumsum(axis=1)
     positive = np.maximum(true_positive + false_positive, 1)
-    gained = np.diff(true_positive, prepend=0) / max(int(counts[0].sum()), 1)
+    gained = np.diff(true_positive, prepend=0) / max(int(counts[0].sum()) + missed, 1)
     return 100 * float((true_positive / positive * gained).sum())
 
 
-def pixel_iou(counts: Counts) -> Floats:
-    """IoU of pooled pixels with a score of at least k/1000, in percent, (2, 1000) -> (1000,)."""
+def pixel_iou(counts: Counts, missed: int = 0) -> Floats:
+    """IoU of pooled pixels with a score of at least k/1000, in percent, (2, 1000) -> (1000,); ``missed`` as above."""
     true_positive, false_positive = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
-    return np.asarray(100 * true_positive / np.maximum(counts[0].sum() + false_positive, 1))
+    return np.asarray(100 * true_positive / np.maximum(counts[0].sum() + missed + false_positive, 1))
 
 
 def part_coverage(image: Image, parts: Image, level: int, count: int) -> Floats:

@@ -1,26 +1,35 @@
 """Score maps that anyone made: a folder of .npy files against the benchmark's lists, or arrays in a program."""
 
+import contextlib
+import logging
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from eil import arrays
-from eil.data import Boxes, geometry, photos, wsoleval
+from eil.data import Boxes, Image, geometry, photos, wsoleval
+from eil.data.clipping import Overhang, clip
 from eil.data.geometry import Frame
 from eil.data.wsoleval import Metadata
-from eil.evaluation import boxes, maps, masks, metrics, protocols
+from eil.evaluation import boxes, given, maps, masks, metrics, protocols
+from eil.evaluation.given import Given
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Contours, Protocol
 from eil.files import InputError
 from eil.machine import threads
 
-CHUNK = 256  # maps at full size at once
+CHUNK = 256  # 8-bit maps of the frame's size at once
 LARGEST_SIDE = 8192  # of a map; the largest photos are about as large
 _RESIZED = 256 / 224  # under "center-crop" an image is resized to this share of the crop's side first
+_LARGE = 2**23  # bytes of a file; larger maps are read and resized one at a time, whatever the number of threads
+_BOXES = "localization.txt"
+_alone = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 class MaxBoxAcc:
@@ -34,12 +43,17 @@ class MaxBoxAcc:
     Args:
         protocol: its name.
         side: of the square frame of boxes; maps of any size are resized to it.
+
+    Attributes:
+        overhang: how many true boxes reached beyond the frame and were clipped to it.
+        without_contrast: how many maps had no contrast, and so find nothing.
     """
 
     def __init__(self, protocol: str = "wsoleval-v2", side: int = 224) -> None:
         self.protocol, self.side = protocols.find(protocol), side
         self._curves: dict[Contours, list[npt.NDArray[np.float32]]] = {}
         self._otsu: list[int] = []
+        self.overhang, self.without_contrast, self._told = Overhang(), 0, False
         self.reset()
 
     def reset(self) -> None:
@@ -47,26 +61,37 @@ class MaxBoxAcc:
         own, v2 = self.protocol.contours, self.protocol.contours_v2
         self._curves = {contours: [] for contours in ((own, v2) if v2 and v2 != own else (own,))}
         self._otsu = []
+        self.overhang, self.without_contrast, self._told = Overhang(), 0, False
 
-    def update(self, score_maps: Sequence[npt.NDArray[np.floating]], true: Sequence[Boxes]) -> None:
-        """Take in B images.
+    def update(self, score_maps: Given, true: Given) -> None:
+        """Take in B images, as arrays, torch tensors (of any dtype and device, with gradients or not) or lists.
 
         Args:
             score_maps: (B, h, w), or B maps of any sizes.
-            true: true boxes of each in the frame, (K, 4), inclusive.
+            true: true boxes of each in the frame, B times (K, 4), inclusive; (B, 4) for one box an image. They are
+                clipped to the frame, see ``overhang``.
 
         Raises:
-            InputError: a map that is not finite or not two-dimensional; boxes of another number or order.
+            InputError: a map that is not finite or not two-dimensional; boxes of another number or order, or outside
+                the frame.
         """
-        if not len(true):
-            return
-        if len(score_maps) != len(true):
-            raise InputError(f"{len(score_maps)} maps for {len(true)} images")
-        for own in true:
-            if own.ndim != 2 or own.shape[1] != 4 or not len(own) or (own[:, 2:] < own[:, :2]).any():
-                raise InputError(f"boxes must be (K, 4) as x0, y0, x1, y1 with x1 >= x0: {own.tolist()}")
+        found, each = given.rows(score_maps), given.rows(true)
+        if len(found) != len(each):
+            raise InputError(f"{len(found)} maps for {len(each)} images")
+        clipped = [
+            clip(given.boxes(own), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame")
+            for i, own in enumerate(each)
+        ]
         with ThreadPoolExecutor(threads()) as pool:
-            images = list(pool.map(lambda m: maps.to_8_bit(np.asarray(m), self.side, self.protocol), score_maps))
+            images = list(pool.map(lambda m: maps.to_8_bit(given.array(m), self.side, self.protocol), found))
+        self.overhang = sum((overhang for _, overhang in clipped), self.overhang)
+        self.take(images, [own for own, _ in clipped])
+
+    def take(self, images: Sequence[Image], true: Sequence[Boxes]) -> None:
+        """Take in 8-bit maps (S, S) and true boxes (K, 4) within the frame."""
+        if not images:
+            return
+        self.without_contrast += sum(not image.any() for image in images)
         for contours, found in self._curves.items():
             found.append(boxes.iou_curves(images, true, contours, self.protocol.rules, threads()).astype(np.float32))
         self._otsu += [maps.otsu(image) for image in images]
@@ -100,6 +125,10 @@ class MaxBoxAcc:
             raise InputError("the protocol chooses its threshold on val, of which there are no maps")
         scored = self.scores()
         on = scored if chosen_on is None else chosen_on.scores()
+        for metric in (self, chosen_on):
+            if metric is not None and metric.overhang.beyond and not metric._told:
+                _log.warning("%s", metric.overhang.remark)
+                metric._told = True
         found = metrics.metrics(scored, on, self.protocol, self.protocol.threshold)
         v2 = {key: value for key, value in found.items() if key.startswith("max_box_acc_v2")}
         own = self.protocol
@@ -108,39 +137,76 @@ class MaxBoxAcc:
         return {"gt_known_loc": located, **({"max_box_acc": located} if best else {}), **v2}
 
 
-def score_folder(
-    folder: Path, metadata: Metadata, protocol: str, side: int = 224, allow_missing: bool = False
-) -> tuple[MaxBoxAcc, list[str]]:
-    """Score a folder of ``{image id}.npy`` against boxes.
+class FolderScore(NamedTuple):
+    """The metric of a folder of maps, the ids without a map, and what was clipped of the true boxes."""
 
-    Returns:
-        The metric, and the ids without a map; each of these counts as a map without contrast.
+    metric: MaxBoxAcc
+    missing: list[str]
+    overhang: Overhang
+
+
+def score_folder(
+    folder: Path, metadata: Metadata, protocol: str, side: int = 224, allow_missing: bool = False, where: str = ""
+) -> FolderScore:
+    """Score a folder of ``{image id}.npy`` against boxes, which are clipped to their image.
+
+    Maps are resized as they are read, so that memory does not grow with their size and number.
+
+    Args:
+        folder: of the maps.
+        metadata: whose lists have boxes and sizes.
+        protocol: its name.
+        side: of the frame.
+        allow_missing: take a map without contrast where one is missing.
+        where: the boxes' file, for messages.
 
     Raises:
-        InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite, by its file's name.
+        InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite, by its file's name; a
+            box outside its image, or more and larger overhangs than a correct list has.
     """
     if metadata.boxes is None or metadata.sizes is None:
         raise InputError("boxes cannot be scored: the lists have none, or no sizes of the images (image_sizes.txt)")
+    sizes = [(width, height) for width, height in metadata.sizes.tolist()]
+    clipped, overhang = _clipped(metadata.boxes, sizes, metadata.ids, where)
     metric, missing = MaxBoxAcc(protocol, side), []
-    for start in range(0, len(metadata.ids), CHUNK):
-        part = slice(start, start + CHUNK)
-        found = []
-        for name in metadata.ids[part]:
-            score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
-            missing += [] if score_map is not None else [name]
-            found.append(np.zeros((1, 1)) if score_map is None else score_map)
-        true = [
-            framed(own, (width, height), side, metric.protocol)
-            for own, (width, height) in zip(metadata.boxes[part], metadata.sizes[part].tolist(), strict=True)
-        ]
-        metric.update(found, true)
-    return metric, missing
+    true = [framed(own, size, side, metric.protocol) for own, size in zip(clipped, sizes, strict=True)]
+
+    def image(name: str) -> Image | None:
+        path = photos.inside(folder, f"{name}.npy", "image_ids.txt")
+        with _alone if path.is_file() and path.stat().st_size > _LARGE else contextlib.nullcontext():
+            score_map = _load(path, allow_missing)
+            return None if score_map is None else maps.to_8_bit(score_map, side, metric.protocol)
+
+    with ThreadPoolExecutor(threads()) as pool:
+        for start in range(0, len(metadata.ids), CHUNK):
+            part = slice(start, start + CHUNK)
+            names, found = metadata.ids[part], list(pool.map(image, metadata.ids[part]))
+            missing += [name for name, own in zip(names, found, strict=True) if own is None]
+            nothing = np.zeros((side, side), np.uint8)
+            metric.take([nothing if own is None else own for own in found], true[part])
+    return FolderScore(metric, missing, overhang)
+
+
+def _clipped(
+    found: Sequence[Boxes], sizes: Sequence[tuple[int, int]], ids: Sequence[str], where: str
+) -> tuple[list[Boxes], Overhang]:
+    """Boxes of each image clipped to it, and what was clipped, if the lists look right."""
+    total, clipped = Overhang(), []
+    for own, size, name in zip(found, sizes, ids, strict=True):
+        try:
+            boxes_, overhang = clip(own, size, f"{where}: {name}" if where else name)
+        except InputError as error:
+            raise InputError(f"{error}; are width and height swapped in image_sizes.txt?") from None
+        clipped.append(boxes_)
+        total += overhang
+    total.require_plausible()
+    return clipped, total
 
 
 def score_masks(
     folder: Path, metadata: Metadata, root: Path, protocol: str, side: int = 224, allow_missing: bool = False
 ) -> tuple[dict[str, float], list[str]]:
-    """PxAP of a folder of ``{image id}.npy`` against masks, and the ids without a map.
+    """PxAP of a folder of ``{image id}.npy`` against masks, and the ids without a map; memory holds one at a time.
 
     Args:
         folder: of the maps.
@@ -150,18 +216,20 @@ def score_masks(
         side: masks are resized to it (nearest), objects united; the ignored region is left out.
         allow_missing: take a map without contrast where one is missing.
     """
-    counts, missing, rules = np.zeros((2, masks.BINS), np.int64), [], protocols.find(protocol)
+    pooled, missing, flat, rules = masks.Pooled(), [], 0, protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
         score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
         missing += [] if score_map is not None else [name]
         prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, rules)
+        flat += score_map is not None and not prepared.any()
         mask = photos.load_mask([photos.inside(root, file, name) if file else None for file in files])
-        counts += masks.histogram(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
-    if not counts[0].any():
+        pooled.add(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
+    if not pooled.objects:
         raise InputError(f"the masks under {root} show no object")
     return {
-        "px_ap": masks.pixel_average_precision(counts),
-        "pixel_iou_best": float(masks.pixel_iou(counts).max()),
+        "without_contrast": flat,
+        "px_ap": pooled.average_precision(),
+        "pixel_iou_best": float(pooled.iou().max()),
     }, missing
 
 
@@ -174,9 +242,13 @@ def score(
     side: int = 224,
     allow_missing: bool = False,
 ) -> dict[str, Any]:
-    """Everything that ``eil score`` prints. See :func:`score_folder` and :func:`score_masks`."""
+    """Everything that ``eil score`` prints, by :func:`score_folder` or :func:`score_masks`.
+
+    ``missing`` lists ids; ``clipped_boxes`` is a remark, "" if nothing was clipped.
+    """
     needs_val = protocols.find(protocol).threshold == "val"
     metadata = wsoleval.lists(lists)
+    found: dict[str, Any]
     if metadata.masks is not None:
         if masks_root is None:
             raise InputError(f"{lists}: names masks; say where they lie with --masks")
@@ -189,10 +261,15 @@ def score(
             )
         on = None
         if needs_val and val is not None:
-            on, missing_on = score_folder(val[0], wsoleval.lists(val[1]), protocol, side, allow_missing)
-        metric, missing = score_folder(folder, metadata, protocol, side, allow_missing)
-        missing += missing_on if on is not None else []
-        found = metric.compute(on)
+            on = score_folder(val[0], wsoleval.lists(val[1]), protocol, side, allow_missing, str(val[1] / _BOXES))
+        own = score_folder(folder, metadata, protocol, side, allow_missing, str(lists / _BOXES))
+        every = [own] if on is None else [own, on]
+        missing = [name for each in every for name in each.missing]
+        found = {
+            "without_contrast": sum(each.metric.without_contrast for each in every) - len(missing),
+            "clipped_boxes": "; ".join(filter(None, (each.overhang.remark for each in every))),
+            **own.metric.compute(on.metric if on else None),
+        }
     return {"protocol": protocol, "images": len(metadata.ids), "missing": missing, **found}
 
 
@@ -215,7 +292,7 @@ def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:
         raise InputError(f"{path}: expected a map of shape (height, width), found {found.shape} of {found.dtype}")
     if max(found.shape) > LARGEST_SIDE:
         raise InputError(f"{path}: a map of shape {found.shape}: no side may be longer than {LARGEST_SIDE}")
-    numbers: npt.NDArray[np.float64] = found.astype(np.float64)
+    numbers: npt.NDArray[np.float64] = found.astype(np.float64, copy=False)
     if not maps.usable(numbers):
         raise InputError(f"{path}: a score map holds NaN or infinity, or a value beyond {maps.LARGEST:g}")
     return numbers

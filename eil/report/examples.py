@@ -1,4 +1,4 @@
-"""Figures of images: each method's map, its box and the true one, and what it erased."""
+"""Figures of images: each method's map, its boxes and the true ones, and what it erased."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,9 +52,9 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
             axes.imshow(own["images"][row])
             if name != "images":
                 axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
-            _box(axes, own["true"][row], TRUE_BOX)
+            _boxes(axes, own, "true", row, TRUE_BOX)
             if name == "maps":
-                _box(axes, own["predicted"][row], PREDICTED_BOX)
+                _boxes(axes, own, "predicted", row, PREDICTED_BOX)
                 if ERASED in own:
                     axes.contour(own[ERASED][row], [127], colors=OUTLINE, linewidths=0.7)
             axes.set_axis_off()
@@ -62,7 +62,9 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
                 axes.set_title(title, fontsize=7)
     labels = ", ".join(cell.label for cell in cells)
     erased = "; blue outline: what training would erase" if any(ERASED in own for own in examples.values()) else ""
-    boxes = f"box: white true, orange predicted ({threshold(cells)}){erased}"
+    more = any(len(own.get(f"further_{name}", ())) for own in examples.values() for name in ("true", "predicted"))
+    rest = "; thin: further boxes, of which the best pair counts" if more else ""
+    boxes = f"box: white true, orange predicted ({threshold(cells)}){rest}{erased}"
     seeds = "/".join(dict.fromkeys(str(cell.records[0].run.repetition) for cell in cells))
     caption(figure, f"{cells[0].backbone}, seed {seeds}: {labels}; {boxes}")
     return figure
@@ -106,6 +108,15 @@ def views_of(own: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in own if name.startswith("view_"))
 
 
-def _box(axes: Axes, corners: Any, color: str) -> None:
+def _boxes(axes: Axes, own: Mapping[str, Any], name: str, row: int, color: str) -> None:
+    """Draw an image's true or predicted boxes: solid the one that is scored, thin the further ones."""
+    of = own.get(f"further_{name}_of", np.empty(0))
+    for corners in own.get(f"further_{name}", np.empty((0, 4)))[of == row]:
+        _box(axes, corners, color, lw=0.6, ls="--")
+    if np.isfinite(own[name][row]).all():  # else the map has no contrast, and no box
+        _box(axes, own[name][row], color, lw=1.2)
+
+
+def _box(axes: Axes, corners: Any, color: str, **style: Any) -> None:
     x0, y0, x1, y1 = corners
-    axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=color, lw=1.2))
+    axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=color, **style))

@@ -1,7 +1,7 @@
 """What it costs to see that a data set has not changed: stat calls and one read of the lists, no photo.
 
-``pytest tests/benchmarks/test_look.py --benchmark-enable -p no:xdist -s`` makes empty files in the layouts of CUB (11,788 photos)
-and ILSVRC (1,281,167 training and 50,000 test photos, of which 10,000 and 50,000 are annotated), and looks at them.
+``pytest tests/benchmarks/test_look.py --benchmark-enable -p no:xdist`` makes empty files in the layouts of CUB (11,788
+photos) and ILSVRC (1,281,167 training and 50,000 test photos, 60,000 of them annotated), and looks at them.
 """
 
 import time

@@ -1,0 +1,55 @@
+"""Arrays out of what users hand over: numpy arrays, nested lists, and torch tensors, without importing torch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eil.data import Boxes
+from eil.files import InputError
+
+Array = npt.NDArray[Any]
+Given = npt.ArrayLike | Sequence[npt.ArrayLike]
+
+
+def rows(values: Given) -> list[Any]:
+    """The B items of a stacked array or tensor (fetched from its device at once), or of a list."""
+    whole: Any = values.detach().cpu() if hasattr(values, "detach") else values
+    try:
+        return list(whole)
+    except TypeError as error:
+        raise InputError(f"expected a batch, (B, ...), or a list of B: {error}") from None
+
+
+def array(values: npt.ArrayLike) -> Array:
+    """An array, a nested list, or a tensor of any dtype, device and gradient, as an array of the same numbers.
+
+    Raises:
+        InputError: lists of different lengths.
+    """
+    if hasattr(values, "detach"):
+        tensor: Any = values.detach().cpu()
+        # numpy has no bfloat16; float64 holds what every real dtype has.
+        return np.asarray(tensor.numpy() if tensor.is_complex() else tensor.double().numpy())
+    if isinstance(values, list | tuple):
+        values = [array(each) if hasattr(each, "detach") else each for each in values]
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"not an array of numbers: {error}") from None
+
+
+def boxes(values: npt.ArrayLike) -> Boxes:
+    """True boxes of an image, (K, 4), or (4,) for one.
+
+    Raises:
+        InputError: another shape, no box, or corners in the wrong order.
+    """
+    found = array(values)
+    if found.dtype.kind in "fiu":
+        own: Boxes = found.astype(np.float64)
+        own = own[None] if own.shape == (4,) else own
+        if own.ndim == 2 and own.shape[1] == 4 and len(own) and not (own[:, 2:] < own[:, :2]).any():
+            return own
+    raise InputError(f"boxes must be (K, 4) as x0, y0, x1, y1 with x1 >= x0: {found.tolist()}")
