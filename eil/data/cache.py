@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from eil.data import Boxes, Dataset, Image, Split, geometry
+from eil.data.clipping import Overhang
 from eil.data.examine import examine
 from eil.data.geometry import Frame
 from eil.files import InputError, locked, read_json, remove, write_json
@@ -35,6 +37,7 @@ cv2.setNumThreads(1)  # the processes are the parallelism; OpenCV's own threads 
 BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
 COLUMNS = ["id", "label", "boxes", "sha256"]
 FORMAT = 2  # of the folder; another one is refused
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -81,6 +84,8 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
             remove(partial)
             partial.mkdir(parents=True)
             (partial / "listing").write_text(key)
+        for remark in dataset.remarks:
+            _log.info("%s", remark)
         digest = hashlib.sha256()
         for name, split in dataset.splits.items():
             for fingerprint in _write_split(name, split, partial / name, frame):
@@ -90,6 +95,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
             "format": FORMAT,
             "name": dataset.name,
             "classes": list(dataset.classes),
+            "whole_classes": dataset.whole,
             "parts": list(dataset.parts),
             **asdict(frame),
             "boxed_masks": any(split.masks is not None and not any(map(len, split.boxes)) for split in scored),
@@ -203,6 +209,10 @@ def _write_split(name: str, split: Split, target: Path, frame: Frame) -> Iterabl
         bar: Iterable[int] = tqdm(written, f"{name}: decoding", len(tasks), leave=False, disable=None, unit="block")
         for _ in bar:
             pass
+    found = (read_json(target / "blocks" / f"{block.start:09d}.json") for block in blocks(len(split.ids)))
+    overhang = sum((Overhang(**each.get("overhang", {})) for each in found), Overhang())
+    if overhang.remark:
+        _log.info("%s: %s", name, overhang.remark)
     # As a frame a block takes a tenth of the memory that its rows take.
     parts = [
         pd.DataFrame(read_json(target / "blocks" / f"{block.start:09d}.json")["rows"], columns=COLUMNS)
@@ -232,9 +242,10 @@ def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Sp
     """Decode some images into the arrays, and note what they are once they are there."""
     start, split = task
     arrays = {path.stem: np.lib.format.open_memmap(path, "r+") for path in target.glob("*.npy")}
-    rows = []
+    rows, overhang = [], Overhang()
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
         found = examine(split, i, scored=not training)
+        overhang += found.overhang
         place = geometry.whole if training else geometry.seen
         size = (found.image.shape[1], found.image.shape[0])
         placed = place(size, frame)
@@ -247,5 +258,5 @@ def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Sp
         rows.append({"id": name, "label": label, "boxes": boxes, "sha256": found.fingerprint})
     for array in arrays.values():
         array.flush()
-    write_json(target / "blocks" / f"{start:09d}.json", {"rows": rows})
+    write_json(target / "blocks" / f"{start:09d}.json", {"rows": rows, "overhang": asdict(overhang)})
     return len(rows)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.data import IGNORED, Boxes, Image, Split
+from eil.data.clipping import Overhang, clip
 from eil.files import InputError
 
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
@@ -23,6 +24,7 @@ class Examined:
         boxes: (K, 4) in the image's pixels.
         content: SHA-256 of its file, or of its pixels where it has none.
         fingerprint: SHA-256 of its name, label, boxes and content.
+        overhang: of the boxes that reach beyond the image, before they were clipped to it.
     """
 
     image: Image
@@ -30,10 +32,11 @@ class Examined:
     boxes: Boxes
     content: str
     fingerprint: str
+    overhang: Overhang
 
 
 def examine(split: Split, index: int, scored: bool) -> Examined:
-    """Decode an image and check it.
+    """Decode an image and check it; boxes that reach beyond it are clipped.
 
     Args:
         split: of a data set.
@@ -41,8 +44,8 @@ def examine(split: Split, index: int, scored: bool) -> Examined:
         scored: whether the image is of val or test.
 
     Raises:
-        InputError: an image that cannot be decoded or is another one than its boxes were drawn on, a box outside the
-            image, or a mask without an object.
+        InputError: an image that cannot be decoded or is another one than its boxes were drawn on, a box of which
+            nothing lies in the image, or a mask without an object.
     """
     image, mask, name = split.image(index), split.mask(index), split.ids[index]
     size = (image.shape[1], image.shape[0])
@@ -52,11 +55,13 @@ def examine(split: Split, index: int, scored: bool) -> Examined:
         if not len(boxes):
             raise InputError(f"{name}: its mask shows no object")
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
-    boxes = _within(_at_size(boxes, size, split.sizes, index, name), size, name)
+    boxes = _at_size(boxes, size, split.sizes, index, name)
+    listed = split.box_sources[index] if split.box_sources is not None else ()
+    boxes, overhang = clip(boxes, size, [f"{where}: {name}" for where in listed] or name)
     source = split.sources[index]
     content = hashlib.sha256(source.read_bytes() if isinstance(source, Path) else image.tobytes()).hexdigest()
     whole = f"{name},{split.labels[index]},{boxes.tolist()},{content}"
-    return Examined(image, mask, boxes, content, hashlib.sha256(whole.encode()).hexdigest())
+    return Examined(image, mask, boxes, content, hashlib.sha256(whole.encode()).hexdigest(), overhang)
 
 
 def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] | None, index: int, name: str) -> Boxes:
@@ -64,19 +69,12 @@ def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] |
     if sizes is None or (drawn := tuple(map(int, sizes[index]))) == size:
         return boxes
     if abs(drawn[0] * size[1] - drawn[1] * size[0]) > SAME_SHAPE * size[0] * drawn[1]:
+        swapped = ", or are width and height swapped in the list of sizes?" if drawn == size[::-1] else "?"
         raise InputError(
-            f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo?"
+            f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo"
+            + swapped
         )
     return boxes * np.array(size * 2) / np.array(drawn * 2)
-
-
-def _within(boxes: Boxes, size: tuple[int, int], name: str) -> Boxes:
-    """Boxes that lie in the image; an end one pixel beyond it (x + width, or counted from 1) is its last pixel."""
-    last = np.array([size[0] - 1, size[1] - 1] * 2)
-    inside = (boxes >= 0).all(axis=1) & (boxes <= last + 1).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    if not inside.all():
-        raise InputError(f"{name}: box {boxes[~inside][0].tolist()} does not lie in the {size[0]}x{size[1]} image")
-    return np.minimum(boxes, last)
 
 
 def around(mask: Image) -> Boxes:

@@ -69,7 +69,8 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         | _history(training.pop("history", [])),
         training=training,
         provenance=machine.provenance()
-        | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]},
+        | {"data_sha256": description["sha256"], "images": len(test.ids), "boxed_masks": description["boxed_masks"]}
+        | {"classes": len(description["classes"]), "whole_classes": description.get("whole_classes")},
     )
     write_arrays(folder / "examples.npz", looks.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
