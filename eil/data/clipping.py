@@ -51,7 +51,7 @@ class Overhang:
         """One line that says what was clipped; "" if nothing was."""
         if not self.beyond:
             return ""
-        one = "box reaches" if self.beyond == 1 else "boxes reach"
+        one = "boxes reaches" if self.beyond == 1 else "boxes reach"
         pixels = "1 pixel" if self.pixels == 1 else f"{self.pixels:g} pixels"
         doubt = " (more than half of a box: are x and y swapped?)" if self.share > TOLERATED_OVERHANG else ""
         return (

@@ -82,6 +82,7 @@ def read(
 def _official(root: Path, classes: list[str]) -> tuple[dict[str, list[Row]], Entries]:
     """Photos without boxes, "1" of the official training split and "0" of the test split; and boxes by photo."""
     images = _by_id(root / "images.txt", 1)
+    paths = {n: photos.inside(root / "images", image.fields[0], image.where) for n, image in images.items()}
     labels, training, boxes = (
         _of_images(root / name, count, images)
         for name, count in (("image_class_labels.txt", 1), ("train_test_split.txt", 1), ("bounding_boxes.txt", 4))
@@ -89,14 +90,12 @@ def _official(root: Path, classes: list[str]) -> tuple[dict[str, list[Row]], Ent
     label_of = {number: label for label, number in enumerate(classes)}
     rows: dict[str, list[Row]] = {"0": [], "1": []}
     for number, image in images.items():
-        name = image.fields[0]
-        path = photos.inside(root / "images", name, image.where)
         (class_id,), (official,) = labels[number].fields, training[number].fields
         if official not in rows:
             raise InputError(f"{training[number].where}: image {number} is {official}: expected 0 or 1")
         if class_id not in label_of:
             raise InputError(f"{labels[number].where}: class {class_id} is not in {root / 'classes.txt'}")
-        rows[official].append((name, label_of[class_id], path, NO_BOX))
+        rows[official].append((image.fields[0], label_of[class_id], paths[number], NO_BOX))
     return rows, {image.fields[0]: boxes[number] for number, image in images.items()}
 
 
@@ -106,9 +105,9 @@ def _by_id(path: Path, count: int) -> Entries:
     for line, text in photos.lines(path):
         number, *fields = text.split(maxsplit=count)
         if len(fields) != count:
-            raise InputError(f"{path}:{line}: expected an id and {count} more fields, found {text!r}")
+            raise InputError(f"{path}:{line}: expected a number and {count} more fields, found {text!r}")
         if number in found:
-            raise InputError(f"{path}:{line}: id {number} stands there twice")
+            raise InputError(f"{path}:{line}: number {number} stands there twice")
         found[number] = Entry(fields, f"{path}:{line}")
     return found
 
