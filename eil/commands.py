@@ -33,20 +33,24 @@ def plan(args: argparse.Namespace) -> None:
     """Say what a study will cost: trainings, operations, hours, disk."""
     from eil import data
     from eil import plan as plans
+    from eil.data import part
 
     study = _study(args)
     runs, _ = study.plan(str(args.study))
-    images, classes = args.images, args.classes
+    images, classes, whole = args.images, args.classes, None
     if (images is None) != (classes is None):
         raise InputError("--images and --classes belong together")
     if images is None:
         dataset = data.read(study.dataset.name, study.dataset.folder(), study.dataset.settings)
-        images, classes = [len(dataset.splits[name].ids) for name in ("train", "val", "test")], len(dataset.classes)
+        images = [len(dataset.splits[name].ids) for name in ("train", "val", "test")]
+        classes, whole = len(dataset.classes), dataset.whole
     counts = dict(zip(("train", "val", "test"), images, strict=True))
     costs = plans.cost(runs, counts, classes)
     measured = plans.rates(args.rates if args.rates is not None else plans.measured())
     trainings, parts = sum(run.control is None for run in runs), " + ".join(map(str, images))
-    print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {classes} classes")
+    print(
+        f"{study.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {part.words(classes, whole)}"
+    )
     print("\n".join(plans.lines(costs, measured, args.tflops, plans.cached_bytes(runs, counts))))
 
 

@@ -37,7 +37,7 @@ def data_check(args: argparse.Namespace) -> None:
     found = audit.audit(dataset)
     out = args.out or Path("results/check") / chosen.subject
     write_json(out / "check.json", found)
-    print("\n".join(audit.lines(found)))
+    print("\n".join(audit.lines(found, out / "check.json")))
     try:
         contact_sheet.write(dataset, out / "sheet.png")
         print(f"{out / 'sheet.png'} shows test images with their boxes")

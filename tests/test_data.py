@@ -81,8 +81,8 @@ def test_missing_photos_are_told_how_to_be_named(tmp_path: Path) -> None:
     [
         ("val_0.JPEG\tn01443537\t5\t6\t50", "val_annotations.txt:1: 5 tab-separated fields, expected 6"),
         ("val_0.JPEG\tn01443537\t5\t6\t50\tx", "val_annotations.txt:1: box 5 6 50 x: expected four numbers"),
-        ("val_0.JPEG\tn01443537\t5\t6\t64\t7", "val_annotations.txt:1: box 5 6 64 7 does not lie in a 64x64 photo"),
-        ("val_0.JPEG\tn01443537\t50\t6\t5\t7", "val_annotations.txt:1: box 50 6 5 7: expected 0 <= x0 <= x1"),
+        ("val_0.JPEG\tn01443538\t5\t6\t7\t7", "val_annotations.txt:1: class 'n01443538' is neither in wnids.txt nor"),
+        ("val_0.JPEG\tn01443537\t50\t6\t5\t7", "val_annotations.txt:1: box 50 6 5 7: expected x0 <= x1"),
     ],
 )
 def test_bad_annotation_lines_are_named(photos: Path, line: str, message: str) -> None:
@@ -101,8 +101,8 @@ def test_a_truncated_photo_is_named_and_leaves_no_cache(photos: Path, tmp_path: 
 
 def test_a_box_outside_its_image_is_named(tmp_path: Path) -> None:
     dataset = birds.read(classes=2, train_per_class=1, val_per_class=1, test_per_class=1)
-    dataset.splits["test"].boxes[1][0, 2] = 129  # type: ignore[index]
-    with pytest.raises(InputError, match=r"test/01/0000: box .* does not lie in the 128x128 image"):
+    dataset.splits["test"].boxes[1][0] = (128, 3, 140, 9)  # type: ignore[index]
+    with pytest.raises(InputError, match=r"test/01/0000: box .* lies outside the 128x128 photo: nothing of it is left"):
         cache.build(dataset, tmp_path / "cache", Frame(32, 32))
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from eil import plugins
-from eil.data import names
+from eil.data import names, part
 from eil.files import InputError
 from eil.settings import check, schema
 
@@ -43,6 +43,7 @@ class Split:
             and the same shape has its boxes scaled; one of another shape is not that image.
         load: source -> image, (H, W, 3) RGB; a function of a module.
         masks: what ``load_mask`` makes each mask of, or None.
+        box_sources: per image, where each of its boxes was read (``FILE:LINE``), for messages; or None.
         load_mask: -> (H, W): 0 off the object, :data:`IGNORED` where nobody says, else k for ``Dataset.parts[k - 1]``,
             or for the k-th object where the data set has no parts.
     """
@@ -55,6 +56,7 @@ class Split:
     sizes: npt.NDArray[np.int64] | None = None
     masks: Sequence[Any] | None = None
     load_mask: Callable[[Any], Image] | None = None
+    box_sources: Sequence[Sequence[str]] | None = None
 
     def image(self, index: int) -> Image:
         """Decode an image, (H, W, 3) RGB."""
@@ -74,20 +76,32 @@ class Split:
             sources=[self.sources[i] for i in indices],
             sizes=None if self.sizes is None else self.sizes[list(indices)],
             masks=None if self.masks is None else [self.masks[i] for i in indices],
+            box_sources=None if self.box_sources is None else [self.box_sources[i] for i in indices],
         )
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set: its classes, its splits (train, val, test) and the names of its part masks.
+    """A named data set.
 
-    ``remarks`` are lines on what its reader left out or doubts; `eil data check` prints them.
+    Attributes:
+        name: of the data, such as cub.
+        classes: their names, by label.
+        splits: train, val and test.
+        parts: names of its part masks.
+        class_ids: what its lists call the classes, by label; () where that is their names.
+        whole: how many classes the whole data set has, if these may be a part of it; :func:`read` says so.
+        held_out: whether val is a part of the official training images.
+        remarks: what its reader left out, a line each.
     """
 
     name: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
     parts: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()
+    whole: int | None = None
+    held_out: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -162,6 +176,8 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
             twice = Counter(split.ids).most_common(1)[0][0]
             raise InputError(f"data set {name}: split {split_name} has {twice} more than once")
         names.require_distinct(split.ids, f"data set {name}: split {split_name}")
+    known = part.WHOLES.get(dataset.name)
+    dataset = replace(dataset, whole=max(len(dataset.classes), known.classes if known else 0))
     for factory in _common():
         model = schema(factory)
         given = {key: value for key, value in common.items() if key in model.model_fields}
@@ -177,39 +193,57 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
 def subset(
     dataset: Dataset,
     *,
-    classes: Annotated[int, Field(ge=2)] | None = None,
+    classes: part.Choice | None = None,
     images_per_class: Count | None = None,
     train_per_class: Count | None = None,
     val_per_class: Count | None = None,
     test_per_class: Count | None = None,
 ) -> Dataset:
-    """Keep the first classes, and the first images of each class, in the reader's order: always the same.
+    """Keep some classes, and the first images of each class, in the reader's order: always the same.
 
     Args:
         dataset: the whole.
-        classes: how many to keep.
+        classes: how many to keep, the first ones; or names or ids of those to keep.
         images_per_class: the most to keep of a class in every split.
         train_per_class: the most in train.
         val_per_class: the most in val.
         test_per_class: the most in test.
 
     Raises:
-        InputError: there are not so many classes.
+        InputError: there are not so many classes, or not these.
     """
-    if classes is not None and classes > len(dataset.classes):
+    if isinstance(classes, int) and classes > len(dataset.classes):
         raise InputError(f"dataset.classes = {classes}: {dataset.name} has {len(dataset.classes)}")
+    names, ids = dataset.classes, dataset.class_ids or dataset.classes
+    chosen = list(range(len(names)))[: classes if isinstance(classes, int) else None]
+    if classes is not None and not isinstance(classes, int):
+        chosen = part.positions(classes, names, ids, dataset.name)
     limits = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
     splits = {}
     for name, split in dataset.splits.items():
         most = min((limit for limit in (images_per_class, limits[name]) if limit is not None), default=len(split.ids))
-        order = np.argsort(split.labels, kind="stable")
-        counts = np.bincount(split.labels)
-        # The number of each image within its class.
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
-        kept = np.flatnonzero((rank < most) & (split.labels < (classes or len(dataset.classes))))
-        splits[name] = split if len(kept) == len(split.ids) else split.take(kept.tolist())
-    return replace(dataset, classes=dataset.classes[:classes], splits=splits)
+        splits[name] = _chosen(split, chosen, len(names), most)
+    return replace(
+        dataset,
+        classes=tuple(names[k] for k in chosen),
+        class_ids=tuple(dataset.class_ids[k] for k in chosen) if dataset.class_ids else (),
+        splits=splits,
+        held_out=dataset.held_out and images_per_class is None and not any(limits.values()),
+    )
+
+
+def _chosen(split: Split, chosen: Sequence[int], classes: int, most: int) -> Split:
+    """At most the first ``most`` images of each chosen class, labelled by the class's position among the chosen."""
+    order = np.argsort(split.labels, kind="stable")
+    counts = np.bincount(split.labels)
+    # The number of each image within its class.
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
+    label = np.full(classes, -1, np.int64)
+    label[list(chosen)] = np.arange(len(chosen))
+    kept = np.flatnonzero((rank < most) & (label[split.labels] >= 0))
+    few = split if len(kept) == len(split.ids) else split.take(kept.tolist())
+    return few if len(chosen) == classes else replace(few, labels=label[few.labels])
 
 
 def _common() -> tuple[Callable[..., Dataset], ...]:
@@ -224,7 +258,8 @@ def _known() -> str:
 
 
 def _sorted_out(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the reader itself knows, and the rest."""
+    """What the reader itself knows, and the rest; a list of classes is always for :func:`subset`."""
     known = schema(reader(name)).model_fields
-    own = {key: value for key, value in settings.items() if key in known}
-    return own, {key: value for key, value in settings.items() if key not in known}
+    listed = {"classes"} if isinstance(settings.get("classes"), list | tuple) else set()
+    own = {key: value for key, value in settings.items() if key in known.keys() - listed}
+    return own, {key: value for key, value in settings.items() if key not in own}

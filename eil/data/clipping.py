@@ -4,6 +4,7 @@
 hold them clipped to the last pixel. Readers, ``eil score``, ``MaxBoxAcc`` and exports all clip by :func:`clip`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,10 +51,12 @@ class Overhang:
         """One line that says what was clipped; "" if nothing was."""
         if not self.beyond:
             return ""
-        one = "box reaches" if self.beyond == 1 else "boxes reach"
+        one = "boxes reaches" if self.beyond == 1 else "boxes reach"
+        pixels = "1 pixel" if self.pixels == 1 else f"{self.pixels:g} pixels"
+        doubt = " (more than half of a box: are x and y swapped?)" if self.share > TOLERATED_OVERHANG else ""
         return (
-            f"{self.beyond} of {self.boxes} {one} beyond the photo and were clipped to it, the worst by "
-            f"{self.pixels:g} pixels: {self.where}"
+            f"{self.beyond} of {self.boxes} {one} beyond the photo and were clipped to it, the worst by {pixels}"
+            f"{doubt}: {self.where}"
         )
 
     def require_plausible(self) -> None:
@@ -71,7 +74,7 @@ class Overhang:
             )
 
 
-def clip(boxes: Boxes, size: tuple[int, int], where: str) -> tuple[Boxes, Overhang]:
+def clip(boxes: Boxes, size: tuple[int, int], where: str | Sequence[str]) -> tuple[Boxes, Overhang]:
     """Clip boxes to their photo.
 
     An end at the pixel just beyond the last one (x + width, or counted from 1) is a convention, not an overhang: it
@@ -80,7 +83,7 @@ def clip(boxes: Boxes, size: tuple[int, int], where: str) -> tuple[Boxes, Overha
     Args:
         boxes: (K, 4) as x0, y0, x1, y1, inclusive corners in pixels of the photo.
         size: width and height of the photo.
-        where: names the boxes in messages (file and line, or the image's id).
+        where: names the boxes in messages (file and line, or the image's id), all of them or each.
 
     Returns:
         Boxes within 0 .. width - 1 and 0 .. height - 1, (K, 4), and what was clipped.
@@ -90,17 +93,25 @@ def clip(boxes: Boxes, size: tuple[int, int], where: str) -> tuple[Boxes, Overha
     """
     if not len(boxes):
         return boxes, Overhang()
-    ordered = np.isfinite(boxes).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
-    if not ordered.all():
-        raise InputError(f"{where}: box {boxes[~ordered][0].tolist()}: expected x0 <= x1 and y0 <= y1")
+    wrong = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, :2] <= boxes[:, 2:]).all(axis=1))  # (K,)
+    if np.any(wrong):
+        k = int(np.argmax(wrong))
+        raise InputError(f"{_of_box(where, k)}: box {boxes[k].tolist()}: expected x0 <= x1 and y0 <= y1")
     end = np.array(size, dtype=np.float64)
-    outside = (boxes[:, :2] > end - 1).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
-    if outside.any():
+    outside = (boxes[:, :2] > end - 1).any(axis=1) | (boxes[:, 2:] < 0).any(axis=1)  # (K,)
+    if np.any(outside):
+        k = int(np.argmax(outside))
+        photo = f"{size[0]}x{size[1]} photo"
         raise InputError(
-            f"{where}: box {boxes[outside][0].tolist()} lies outside the {size[0]}x{size[1]} photo: nothing is left"
+            f"{_of_box(where, k)}: box {boxes[k].tolist()} lies outside the {photo}: nothing of it is left"
         )
     over = np.maximum(np.maximum(-boxes[:, :2], boxes[:, 2:] - end), 0)  # (K, 2): pixels beyond, in x and in y
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     beyond = int((over > 0).any(axis=1).sum())
-    found = Overhang(len(boxes), beyond, float(over.max()), float((over / sides).max()), where if beyond else "")
+    worst = _of_box(where, int(over.max(axis=1).argmax())) if beyond else ""
+    found = Overhang(len(boxes), beyond, float(over.max()), float((over / sides).max()), worst)
     return np.clip(boxes, 0, np.concatenate([end, end]) - 1), found
+
+
+def _of_box(where: str | Sequence[str], index: int) -> str:
+    return where if isinstance(where, str) else where[index]

@@ -1,10 +1,13 @@
-"""cub: CUB-200-2011 in its native layout (Wah et al., 2011).
+"""cub: CUB-200-2011 in its native layout (Wah et al., 2011), or some of its classes in the same layout.
 
 The official test images are ``test``. ``val`` is held out of the official training images, the last few of each
 class, or is CUBV2 (Choe et al., CVPR 2020) where it is given; what is left of the training images is ``train``, whose
 boxes are never read. Segmentations are masks where their archive was unpacked beside, or in, the data set's folder.
+Ids are looked up: those of classes in classes.txt, those of images in images.txt.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +19,17 @@ from eil.data.photos import Row
 from eil.files import InputError
 
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a list: the fields after its id, and ``FILE:LINE`` for messages."""
+
+    fields: list[str]
+    where: str
+
+
+Entries = dict[str, Entry]  # by id
 
 
 def read(
@@ -30,11 +44,12 @@ def read(
     Args:
         root: the unpacked CUB_200_2011, or the folder in which it lies.
         held_out: training images of each class that become val.
-        cubv2: folder of CUBV2's images, which are val instead.
+        cubv2: folder of CUBV2's images, which are val instead; those of other classes are left out.
         cubv2_lists: folder of its lists (default: metadata/CUB/val beside ``cubv2``).
 
     Raises:
-        InputError: a missing folder or list, or a line that is not in the layout, by file and line.
+        InputError: a missing folder or list, a line that is not in the layout, or an id that its list does not have, by
+            file and line.
     """
     root = root / "CUB_200_2011" if root is not None and (root / "CUB_200_2011").is_dir() else root
     missing = [name for name in LISTS if root is None or not (root / name).is_file()]
@@ -43,83 +58,129 @@ def read(
             f"cub: no {', '.join(missing)} in {root or 'any folder (no root was given)'}; name the unpacked "
             "CUB_200_2011 by dataset.root in the study, by --data-root, or by EIL_DATA"
         )
-    classes = list(_by_number(root / "classes.txt", 1).values())
-    labels = {number: fields[0] for number, fields in _by_number(root / "image_class_labels.txt", 1).items()}
-    training = {number: fields[0] for number, fields in _by_number(root / "train_test_split.txt", 1).items()}
-    boxes = _by_number(root / "bounding_boxes.txt", 4)
-    rows: dict[str, list[Row]] = {"0": [], "1": []}
-    known: dict[str, str] = {}
-    for line, (number, (name,)) in enumerate(_by_number(root / "images.txt", 1).items(), start=1):
-        path = photos.inside(root / "images", name, f"{root / 'images.txt'}:{line}")
-        for table, list_name in ((labels, LISTS[1]), (training, LISTS[2]), (boxes, LISTS[3])):
-            if number not in table:
-                raise InputError(f"{root / list_name}: has no line for image {number}, {name}")
-        if training[number] not in rows:
-            raise InputError(f"{root / LISTS[2]}: image {number} is {training[number]}: expected 0 or 1")
-        label = _label(labels[number], len(classes), f"{root / LISTS[1]}: image {number}")
-        rows[training[number]].append((name, label, path, NO_BOX))
-        known[name] = number
-    train, val = photos.held_out(rows["1"], held_out if cubv2 is None else 0)
-    val, test = (
-        [
-            (name, label, path, _box(boxes[known[name]], f"{root / LISTS[3]}: image {known[name]}"))
-            for name, label, path, _ in part
-        ]
-        for part in (val, rows["0"])
-    )
+    classes = {number: entry.fields[0] for number, entry in _by_id(root / "classes.txt", 1).items()}
+    official, boxes = _official(root, list(classes))
+    train, held = photos.held_out(official["1"], held_out if cubv2 is None else 0)
+    splits = {
+        "train": photos.split(train),
+        "val": _split(root, held, boxes),
+        "test": _split(root, official["0"], boxes),
+    }
+    remarks: tuple[str, ...] = ()
+    if cubv2 is not None:
+        splits["val"], remarks = _cubv2(cubv2, cubv2_lists or cubv2.parent / "metadata" / "CUB" / "val", classes)
     return Dataset(
         name="cub",
-        classes=tuple(name for (name,) in classes),
-        splits={
-            "train": photos.split(train),
-            "val": _split(root, val) if cubv2 is None else _cubv2(cubv2, cubv2_lists, len(classes)),
-            "test": _split(root, test),
-        },
+        classes=tuple(classes.values()),
+        splits=splits,
+        class_ids=tuple(classes),
+        held_out=cubv2 is None,
+        remarks=remarks,
     )
 
 
-def _by_number(path: Path, count: int) -> dict[str, list[str]]:
-    """The fields of each line by the number that opens it; the last field may hold spaces."""
-    found: dict[str, list[str]] = {}
+def _official(root: Path, classes: list[str]) -> tuple[dict[str, list[Row]], Entries]:
+    """Photos without boxes, "1" of the official training split and "0" of the test split; and boxes by photo."""
+    images = _by_id(root / "images.txt", 1)
+    paths = {n: photos.inside(root / "images", image.fields[0], image.where) for n, image in images.items()}
+    labels, training, boxes = (
+        _of_images(root / name, count, images)
+        for name, count in (("image_class_labels.txt", 1), ("train_test_split.txt", 1), ("bounding_boxes.txt", 4))
+    )
+    label_of = {number: label for label, number in enumerate(classes)}
+    rows: dict[str, list[Row]] = {"0": [], "1": []}
+    for number, image in images.items():
+        (class_id,), (official,) = labels[number].fields, training[number].fields
+        if official not in rows:
+            raise InputError(f"{training[number].where}: image {number} is {official}: expected 0 or 1")
+        if class_id not in label_of:
+            raise InputError(f"{labels[number].where}: class {class_id} is not in {root / 'classes.txt'}")
+        rows[official].append((image.fields[0], label_of[class_id], paths[number], NO_BOX))
+    return rows, {image.fields[0]: boxes[number] for number, image in images.items()}
+
+
+def _by_id(path: Path, count: int) -> Entries:
+    """The lines of a list by the id that opens each; the last field may hold spaces."""
+    found: Entries = {}
     for line, text in photos.lines(path):
         number, *fields = text.split(maxsplit=count)
         if len(fields) != count:
             raise InputError(f"{path}:{line}: expected a number and {count} more fields, found {text!r}")
         if number in found:
             raise InputError(f"{path}:{line}: number {number} stands there twice")
-        found[number] = fields
+        found[number] = Entry(fields, f"{path}:{line}")
     return found
 
 
-def _label(text: str, classes: int, where: str) -> int:
-    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= classes):
-        raise InputError(f"{where}: class {text}: expected 1 to {classes}")
-    return int(text) - 1
+def _of_images(path: Path, count: int, images: Entries) -> Entries:
+    """The lines of a list that has one for each image."""
+    found = _by_id(path, count)
+    for number, entry in found.items():
+        if number not in images:
+            raise InputError(f"{entry.where}: image {number} is not in {path.with_name('images.txt')}")
+    for number, image in images.items():
+        if number not in found:
+            raise InputError(f"{path}: has no line for image {number}, {image.fields[0]} ({image.where})")
+    return found
 
 
-def _box(fields: list[str], where: str) -> Boxes:
-    """x, y, width, height to corners: x + width as the wsolevaluation lists have it."""
+def _box(entry: Entry) -> Boxes:
+    """x, y, width, height to corners: x + width as the wsolevaluation lists have it; they may lie beyond the photo."""
+    text = " ".join(entry.fields)
     try:
-        x, y, width, height = map(float, fields)
+        x, y, width, height = map(float, entry.fields)
     except ValueError:
-        raise InputError(f"{where}: box {' '.join(fields)}: expected x, y, width, height") from None
+        raise InputError(f"{entry.where}: box {text}: expected x, y, width, height") from None
     if not (width > 0 and height > 0 and np.isfinite([x, y, x + width, y + height]).all()):
-        raise InputError(f"{where}: box {' '.join(fields)}: a box without an area")
+        raise InputError(f"{entry.where}: box {text}: a box without an area")
     return np.array([[x, y, x + width, y + height]])
 
 
-def _split(root: Path, rows: list[Row]) -> Split:
-    """With masks if the archive of segmentations is at hand."""
+def _split(root: Path, rows: Sequence[Row], boxes: Mapping[str, Entry]) -> Split:
+    """With boxes, and with masks if the archive of segmentations is at hand."""
+    located = [(name, label, path, _box(boxes[name])) for name, label, path, _ in rows]
+    where = [[boxes[name].where] for name, _, _, _ in rows]
     for folder in (root / "segmentations", root.parent / "segmentations"):
         if folder.is_dir():
-            return photos.split(rows, [((folder / name).with_suffix(".png"), None) for name, _, _, _ in rows])
-    return photos.split(rows)
+            masks = [((folder / name).with_suffix(".png"), None) for name, _, _, _ in rows]
+            return photos.split(located, masks, box_sources=where)
+    return photos.split(located, box_sources=where)
 
 
-def _cubv2(folder: Path, lists: Path | None, classes: int) -> Split:
-    found = wsoleval.lists(lists or folder.parent / "metadata" / "CUB" / "val")
-    if found.boxes is None or found.labels.max() >= classes:
-        raise InputError(f"{lists or folder.parent / 'metadata' / 'CUB' / 'val'}: not the lists of CUBV2")
-    listed = zip(found.ids, found.labels.tolist(), found.boxes, strict=True)
-    rows = [(name, label, photos.inside(folder, name, "image_ids.txt"), own) for name, label, own in listed]
-    return photos.split(rows, sizes=found.sizes)
+def _cubv2(folder: Path, lists: Path, classes: Mapping[str, str]) -> tuple[Split, tuple[str, ...]]:
+    """CUBV2's images of these classes (id -> name), and how many others were left out.
+
+    The lists number all 200 classes from 0, so that a class is known by its folder; its number is checked.
+    """
+    found = wsoleval.lists(lists)
+    if found.boxes is None:
+        raise InputError(f"{lists / 'localization.txt'}: has masks: not the lists of CUBV2")
+    label_of = {name: label for label, name in enumerate(classes.values())}
+    number_of = {name: int(number) - 1 for number, name in classes.items() if number.isdecimal()}
+    rows, kept = [], []
+    for k, (name, number) in enumerate(zip(found.ids, found.labels.tolist(), strict=True)):
+        path = photos.inside(folder, name, f"{lists / 'image_ids.txt'}:{k + 1}")
+        class_name = path.parent.name
+        if class_name not in label_of:
+            continue
+        if number_of.get(class_name, number) != number:
+            where = wsoleval.label_line(lists, name)
+            raise InputError(
+                f"{where}: label {number}, but class {class_name} is number {number_of[class_name]} from 0"
+            )
+        kept.append(k)
+        rows.append((name, label_of[class_name], path, found.boxes[k]))
+    if not rows:
+        raise InputError(
+            f"{lists / 'image_ids.txt'}: {found.ids[0]} and all others are of none of this data set's classes"
+        )
+    sources = found.box_sources
+    split = photos.split(
+        rows,
+        sizes=None if found.sizes is None else found.sizes[kept],
+        box_sources=None if sources is None else [sources[k] for k in kept],
+    )
+    others = len(found.ids) - len(rows)
+    return split, (
+        f"{others} of CUBV2's {len(found.ids)} images are of other classes and were left out",
+    ) if others else ()

@@ -86,7 +86,9 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
     if scored and mask is not None and not len(boxes):
         boxes = around(mask)
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
-    boxes, overhang = clip(_at_size(boxes, size, split.sizes, index, name), size, name)
+    listed = split.box_sources[index] if split.box_sources is not None else ()
+    where = [f"{each}: {name}" for each in listed] or name
+    boxes, overhang = clip(_at_size(boxes, size, split.sizes, index, name), size, where)
     return Annotation(boxes, mask, content, overhang)
 
 
@@ -95,8 +97,10 @@ def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] |
     if sizes is None or (drawn := tuple(map(int, sizes[index]))) == size:
         return boxes
     if abs(drawn[0] * size[1] - drawn[1] * size[0]) > SAME_SHAPE * size[0] * drawn[1]:
+        swapped = ", or are width and height swapped in the list of sizes?" if drawn == size[::-1] else "?"
         raise InputError(
-            f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo?"
+            f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo"
+            + swapped
         )
     return boxes * np.array(size * 2) / np.array(drawn * 2)
 

@@ -1,11 +1,13 @@
 """ilsvrc: ImageNet's localization task (ILSVRC CLS-LOC) in its native layout, as Kaggle hands it out.
 
-``Data/CLS-LOC/{train/WNID,val}/*.JPEG`` and ``Annotations/CLS-LOC/{train/WNID,val}/*.xml``. The official validation set
-is ``test``, as in every WSOL paper. ``val``, on which thresholds are chosen, is held out of those training images that
+``Data/CLS-LOC/{train/WNID,val}/*.JPEG`` and ``Annotations/CLS-LOC/{train/WNID,val}/*.xml``. Photos of val, and their
+annotations, may have been sorted into folders of their classes, the usual preparation. The official validation set is
+``test``, as in every WSOL paper. ``val``, on which thresholds are chosen, is held out of those training images that
 have annotations, the last few of each class; the boxes of the rest are never read.
 """
 
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
@@ -17,7 +19,7 @@ from eil.data import NO_BOX, Boxes, Dataset, Split, photos
 from eil.data.photos import Row
 from eil.files import InputError
 
-Located = tuple[Row, tuple[int, int]]  # with the size at which its boxes were drawn
+Located = tuple[Row, tuple[int, int], Path]  # with the size at which its boxes were drawn, and their file
 WNID = re.compile(r"n\d{8}")
 LARGEST = 2**31 - 1  # side of a photo
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -31,7 +33,8 @@ def read(root: Path | None = None, *, held_out: Annotated[int, Field(ge=1)] = 10
         held_out: annotated training images of each class that become val.
 
     Raises:
-        InputError: a missing folder, a photo without annotation, or an annotation that is not in the layout.
+        InputError: a missing folder, a photo without annotation or in the folder of another class, or an annotation
+            that is not in the layout.
     """
     root = root / "ILSVRC" if root is not None and (root / "ILSVRC").is_dir() else root
     if root is None or not (root / "Data" / "CLS-LOC" / "val").is_dir():
@@ -45,18 +48,22 @@ def read(root: Path | None = None, *, held_out: Annotated[int, Field(ge=1)] = 10
     val: list[Located] = []
     for label, (wnid, paths) in enumerate(folders.items()):
         apart = _held_out(paths, annotations / "train" / wnid, wnid, label, held_out)
-        names = {name for (name, _, _, _), _ in apart}
+        names = {name for (name, _, _, _), _, _ in apart}
         every = ((f"train/{wnid}/{path.name}", label, path, NO_BOX) for path in paths)
         train += [row for row in every if row[0] not in names]
         val += apart
-    labels = {wnid: label for label, wnid in enumerate(folders)}
-    test = [
-        _test(path, annotations / "val" / f"{path.stem}.xml", labels)
-        for path in sorted((data / "val").iterdir())
-        if photos.is_photo(path)
-    ]
-    splits = {"train": photos.split(train), "val": _split(val), "test": _split(test)}
-    return Dataset(name="ilsvrc", classes=_names(root, list(folders)), splits=splits)
+    named = _named(root)
+    test, others = _test(data / "val", annotations / "val", list(folders), named.keys())
+    return Dataset(
+        name="ilsvrc",
+        classes=tuple(named.get(wnid, wnid).split(",")[0] for wnid in folders),
+        splits={"train": photos.split(train), "val": _split(val), "test": _split(test)},
+        class_ids=tuple(folders),
+        held_out=True,
+        remarks=(f"{others} photos of {data / 'val'} are of classes without training photos: left out",)
+        if others
+        else (),
+    )
 
 
 def _held_out(paths: list[Path], folder: Path, wnid: str, label: int, count: int) -> list[Located]:
@@ -64,11 +71,12 @@ def _held_out(paths: list[Path], folder: Path, wnid: str, label: int, count: int
     found: list[Located] = []
     known = {path.stem for path in folder.glob("*.xml")}
     for path in reversed([path for path in paths if path.stem in known]):
-        names, boxes, size = annotation(folder / f"{path.stem}.xml")
+        annotated = folder / f"{path.stem}.xml"
+        names, boxes, size = annotation(annotated)
         # Some annotations name a dog's breed in words, and some hold objects of other classes.
         own = [name == wnid or not WNID.fullmatch(name) for name in names]
         if any(own):
-            found.insert(0, ((f"train/{wnid}/{path.name}", label, path, boxes[own]), size))
+            found.insert(0, ((f"train/{wnid}/{path.name}", label, path, boxes[own]), size, annotated))
         if len(found) == count:
             return found
     raise InputError(
@@ -77,13 +85,32 @@ def _held_out(paths: list[Path], folder: Path, wnid: str, label: int, count: int
     )
 
 
-def _test(path: Path, annotated: Path, labels: dict[str, int]) -> Located:
-    names, boxes, size = annotation(annotated)
-    kinds = {name for name in names if WNID.fullmatch(name)}
-    if len(kinds) != 1 or not kinds <= labels.keys():
-        raise InputError(f"{annotated}: expected objects of one class of the training photos, found {names or 'none'}")
-    wnid = kinds.pop()
-    return (f"val/{path.name}", labels[wnid], path, boxes), size
+def _test(folder: Path, annotations: Path, wnids: Sequence[str], named: Collection[str]) -> tuple[list[Located], int]:
+    """Photos of the official validation set, and how many others are of classes that only the list of names has."""
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    inside = [
+        path for own in sorted(folder.iterdir()) if own.is_dir() for path in own.iterdir() if photos.is_photo(path)
+    ]
+    every = [*inside, *(path for path in folder.iterdir() if photos.is_photo(path))]
+    found, others = [], 0
+    for path in sorted(every, key=lambda path: path.name):  # in the same order whether sorted into folders or not
+        wnid_folder = path.parent.name if path.parent != folder else None
+        annotated = annotations / f"{path.stem}.xml"
+        if wnid_folder and (annotations / wnid_folder).is_dir():
+            annotated = annotations / wnid_folder / f"{path.stem}.xml"
+        names, boxes, size = annotation(annotated)
+        kinds = {name for name in names if WNID.fullmatch(name)}
+        if len(kinds) != 1 or not kinds <= labels.keys() | named:
+            what = "one class of the training photos"
+            raise InputError(f"{annotated}: expected objects of {what}, found {names or 'none'}")
+        wnid = kinds.pop()
+        if wnid_folder not in (None, wnid):
+            raise InputError(f"{path}: lies in the folder of {wnid_folder}, but {annotated} says {wnid}")
+        if wnid in labels:
+            found.append(((f"val/{path.name}", labels[wnid], path, boxes), size, annotated))
+        else:
+            others += 1
+    return found, others
 
 
 def annotation(path: Path) -> tuple[list[str], Boxes, tuple[int, int]]:
@@ -110,13 +137,16 @@ def annotation(path: Path) -> tuple[list[str], Boxes, tuple[int, int]]:
 
 
 def _split(located: list[Located]) -> Split:
-    return photos.split([row for row, _ in located], sizes=np.array([size for _, size in located]))
+    return photos.split(
+        [row for row, _, _ in located],
+        sizes=np.array([size for _, size, _ in located]),
+        box_sources=[[str(annotated)] * len(row[3]) for row, _, annotated in located],
+    )
 
 
-def _names(root: Path, wnids: list[str]) -> tuple[str, ...]:
-    """Names of the classes, from LOC_synset_mapping.txt if it lies there."""
+def _named(root: Path) -> dict[str, str]:
+    """Names of classes by WordNet id, from LOC_synset_mapping.txt if it lies there."""
     for path in (root / "LOC_synset_mapping.txt", root.parent / "LOC_synset_mapping.txt"):
         if path.is_file():
-            named = dict(text.split(maxsplit=1) for _, text in photos.lines(path) if " " in text)
-            return tuple(named.get(wnid, wnid).split(",")[0] for wnid in wnids)
-    return tuple(wnids)
+            return dict(text.split(maxsplit=1) for _, text in photos.lines(path) if " " in text)
+    return {}

@@ -60,6 +60,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
             "format": FORMAT,
             "name": dataset.name,
             "classes": list(dataset.classes),
+            "whole_classes": dataset.whole,
             "parts": list(dataset.parts),
             **asdict(frame),
             "photos_sha256": fingerprint.of_photos(

@@ -61,6 +61,7 @@ def split(
     masks: Sequence[Any] | None = None,
     sizes: npt.NDArray[np.int64] | None = None,
     load_mask: Callable[[Any], Image] = load_mask,
+    box_sources: Sequence[Sequence[str]] | None = None,
 ) -> Split:
     """Photos as a split; ``masks`` are what ``load_mask`` takes for each of them, if there are any."""
     return Split(
@@ -72,6 +73,7 @@ def split(
         sizes=sizes,
         masks=masks,
         load_mask=load_mask if masks is not None else None,
+        box_sources=box_sources,
     )
 
 
@@ -159,8 +161,8 @@ def box(texts: Sequence[str], where: str) -> Boxes:
         x0, y0, x1, y1 = map(float, texts)
     except ValueError:
         raise InputError(f"{where}: box {' '.join(texts)}: expected four numbers x0, y0, x1, y1") from None
-    if not (0 <= x0 <= x1 < np.inf and 0 <= y0 <= y1 < np.inf):
-        raise InputError(f"{where}: box {' '.join(texts)}: expected 0 <= x0 <= x1 and 0 <= y0 <= y1")
+    if not (-np.inf < x0 <= x1 < np.inf and -np.inf < y0 <= y1 < np.inf):  # beyond the photo they are clipped
+        raise InputError(f"{where}: box {' '.join(texts)}: expected x0 <= x1 and y0 <= y1")
     return np.array([[x0, y0, x1, y1]])
 
 

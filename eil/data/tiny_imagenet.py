@@ -5,13 +5,17 @@ file's name, are ``val`` (their boxes choose thresholds); the rest is ``train``,
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from eil.data import NO_BOX, Boxes, Dataset, photos
+import numpy as np
+
+from eil.data import NO_BOX, Boxes, Dataset, Split, photos
 from eil.data.photos import Row
 from eil.files import InputError
+from eil.plain import shown
 
+Located = tuple[Row, str]  # with where its box was read
 SIDE = 64
 VAL_PER_CLASS = 50
 
@@ -20,40 +24,71 @@ def read(root: Path | None = None) -> Dataset:
     """List the photos under ``root`` (the folder that holds wnids.txt).
 
     Raises:
-        InputError: a missing folder or file, a line that is not in the layout, or a box outside its photo.
+        InputError: a missing folder or file, a line that is not in the layout, or a class that no list has.
     """
     if root is None or not (root / "wnids.txt").is_file():
         raise InputError(
             f"tiny_imagenet: no wnids.txt in {root or 'any folder (no root was given)'}; name the unzipped "
             "tiny-imagenet-200 folder by dataset.root in the study, by --data-root, or by EIL_DATA"
         )
-    wnids = [wnid for _, (wnid,) in _fields(root / "wnids.txt", 1)]
+    wnids = _wnids(root / "wnids.txt")
     names = {wnid: name for _, (wnid, name) in _fields(root / "words.txt", 2)}
     train: list[Row] = []
-    val: list[Row] = []
+    val: list[Located] = []
     for label, wnid in enumerate(wnids):
-        folder = root / "train" / photos.inside(Path(), wnid, f"{root / 'wnids.txt'}:{label + 1}") / "images"
+        folder = root / "train" / wnid / "images"
         files = sorted(folder.glob("*.JPEG"), key=_number)
         if len(files) <= VAL_PER_CLASS:
             raise InputError(f"{folder}: {len(files)} *.JPEG, more than {VAL_PER_CLASS} expected")
         boxes = _boxes(folder.parent / f"{wnid}_boxes.txt")
         train += [_row(root, path, label, NO_BOX) for path in files[:-VAL_PER_CLASS]]
-        val += [_row(root, path, label, _known(boxes, path)) for path in files[-VAL_PER_CLASS:]]
+        located = [(path, *_known(boxes, path)) for path in files[-VAL_PER_CLASS:]]
+        val += [(_row(root, path, label, box), where) for path, box, where in located]
+    test, others = _test(root, wnids, names.keys())
+    listing = root / "val" / "val_annotations.txt"
     return Dataset(
         name="tiny_imagenet",
         classes=tuple(names.get(wnid, wnid).split(",")[0] for wnid in wnids),
-        splits={"train": photos.split(train), "val": photos.split(val), "test": photos.split(_test(root, wnids))},
+        splits={"train": photos.split(train), "val": _split(val), "test": _split(test)},
+        class_ids=tuple(wnids),
+        held_out=True,
+        remarks=(f"{others} photos of {listing} are of classes that wnids.txt does not have: left out",)
+        if others
+        else (),
     )
 
 
-def _test(root: Path, wnids: list[str]) -> list[Row]:
+def _wnids(path: Path) -> list[str]:
+    """The classes' WordNet ids, which are names of folders."""
+    found: dict[str, int] = {}
+    for line, (wnid,) in _fields(path, 1):
+        photos.inside(Path(), wnid, f"{path}:{line}")
+        if wnid in found:
+            raise InputError(f"{path}:{line}: {wnid} stands in line {found[wnid]} too")
+        found[wnid] = line
+    return list(found)
+
+
+def _test(root: Path, wnids: list[str], named: Collection[str]) -> tuple[list[Located], int]:
+    """Photos of the official validation set, and how many others are of classes that words.txt alone has."""
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     listing = root / "val" / "val_annotations.txt"
-    return [
-        _row(root, photos.inside(root / "val" / "images", file, where), labels[wnid], _box(listing, number, corners))
-        for number, (file, wnid, *corners) in _fields(listing, 6)
-        if wnid in labels and (where := f"{listing}:{number}")
-    ]
+    found, others = [], 0
+    for line, (file, wnid, *corners) in _fields(listing, 6):
+        where = f"{listing}:{line}"
+        if wnid not in labels and wnid not in named:
+            raise InputError(f"{where}: class {shown(wnid)} is neither in wnids.txt nor in words.txt")
+        if wnid in labels:
+            path = photos.inside(root / "val" / "images", file, where)
+            found.append((_row(root, path, labels[wnid], photos.box(corners, where)), where))
+        else:
+            others += 1
+    return found, others
+
+
+def _split(located: list[Located]) -> Split:
+    size = np.full((len(located), 2), SIDE)
+    return photos.split([row for row, _ in located], sizes=size, box_sources=[[where] for _, where in located])
 
 
 def _row(root: Path, path: Path, label: int, boxes: Boxes) -> Row:
@@ -69,18 +104,16 @@ def _fields(path: Path, count: int) -> Iterator[tuple[int, list[str]]]:
         yield number, parts
 
 
-def _boxes(path: Path) -> dict[str, Boxes]:
-    return {file: _box(path, number, corners) for number, (file, *corners) in _fields(path, 5)}
+def _boxes(path: Path) -> dict[str, tuple[Boxes, str]]:
+    """Each file's box, and where it was read."""
+    return {
+        file: (photos.box(corners, where), where)
+        for line, (file, *corners) in _fields(path, 5)
+        if (where := f"{path}:{line}")
+    }
 
 
-def _box(path: Path, line: int, corners: list[str]) -> Boxes:
-    found = photos.box(corners, f"{path}:{line}")
-    if found.max() >= SIDE:
-        raise InputError(f"{path}:{line}: box {' '.join(corners)} does not lie in a {SIDE}x{SIDE} photo")
-    return found
-
-
-def _known(boxes: dict[str, Boxes], path: Path) -> Boxes:
+def _known(boxes: dict[str, tuple[Boxes, str]], path: Path) -> tuple[Boxes, str]:
     if path.name not in boxes:
         raise InputError(f"{path}: has no box in {path.parent.parent.name}_boxes.txt")
     return boxes[path.name]

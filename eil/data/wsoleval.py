@@ -7,7 +7,7 @@ lie under ``{CUB,ILSVRC,OpenImages}/`` by their ids. Its "train-fullsup" is ``va
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -32,6 +32,7 @@ class Metadata:
         boxes: of each image, (K, 4) as x0, y0, x1, y1, inclusive; None where there are masks.
         masks: of each image, files of masks; the last is the region to ignore, "" without one. None where there are
             boxes.
+        box_sources: of each image, ``FILE:LINE`` of each of its boxes; None where there are masks.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +40,7 @@ class Metadata:
     sizes: npt.NDArray[np.int64] | None
     boxes: tuple[Boxes, ...] | None
     masks: tuple[tuple[str, ...], ...] | None
+    box_sources: tuple[tuple[str, ...], ...] | None = None
 
 
 def read(
@@ -61,10 +63,10 @@ def read(
         )
     folder = (metadata or root / "metadata") / benchmark
     splits = {name: _split(root / benchmark, folder / name, name != "train") for name in ("train", "val", "test")}
-    count = 1 + max(int(split.labels.max()) for split in splits.values())
-    if count > (listed := len(splits["train"].ids)):
-        raise InputError(f"{folder}: label {count - 1}, but every class has a training photo, and there are {listed}")
-    return Dataset(name=benchmark.lower(), classes=_names(splits["train"], count), splits=splits)
+    numbers = np.unique(splits["train"].labels)  # of the classes, which may have gaps
+    names = _names(splits["train"], numbers)
+    splits = {name: _relabelled(split, numbers, folder / name) for name, split in splits.items()}
+    return Dataset(name=benchmark.lower(), classes=names, splits=splits)
 
 
 def _split(images: Path, folder: Path, located: bool) -> Split:
@@ -76,10 +78,27 @@ def _split(images: Path, folder: Path, located: bool) -> Split:
     ]
     _require_first(rows[0][2], folder)
     if found.masks is None:
-        return photos.split(rows, sizes=found.sizes)
+        return photos.split(rows, sizes=found.sizes, box_sources=found.box_sources)
     where = str(folder / "localization.txt")
     masks = [[photos.inside(images, name, where) if name else None for name in own] for own in found.masks]
     return photos.split(rows, masks)
+
+
+def _relabelled(split: Split, numbers: npt.NDArray[np.int64], folder: Path) -> Split:
+    """Labels as positions among the training photos' labels."""
+    labels = np.searchsorted(numbers, split.labels).clip(max=len(numbers) - 1)
+    other = np.flatnonzero(numbers[labels] != split.labels)
+    if len(other):
+        where = label_line(folder, split.ids[other[0]])
+        raise InputError(f"{where}: label {split.labels[other[0]]}: no training photo has it")
+    return replace(split, labels=labels.astype(np.int64))
+
+
+def label_line(folder: Path, name: str) -> str:
+    """``FILE:LINE`` of an image's label in the lists of a split, for messages."""
+    path = folder / "class_labels.txt"
+    line = next((number for number, text in photos.lines(path) if text.rpartition(",")[0] == name), 1)
+    return f"{path}:{line}"
 
 
 def _require_first(photo: Path, folder: Path) -> None:
@@ -96,10 +115,10 @@ def _require_first(photo: Path, folder: Path) -> None:
     raise InputError(f"{photo}: no such file; {folder / 'image_ids.txt'} names it first")
 
 
-def _names(train: Split, count: int) -> tuple[str, ...]:
+def _names(train: Split, numbers: npt.NDArray[np.int64]) -> tuple[str, ...]:
     """The lists have no names: that of a class is the folder in which its first training photo lies."""
     first = {int(label): name for name, label in zip(reversed(train.ids), reversed(train.labels), strict=True)}
-    return tuple(Path(first[k]).parent.name if k in first else f"class {k}" for k in range(count))
+    return tuple(Path(first[number]).parent.name for number in numbers.tolist())
 
 
 def lists(folder: Path, located: bool = True) -> Metadata:
@@ -126,15 +145,16 @@ def lists(folder: Path, located: bool = True) -> Metadata:
         return Metadata(ids, labels, None, None, None)
     empty_list = not any(photos.lines(folder / "image_sizes.txt"))
     sizes = None if empty_list else _one_each(folder / "image_sizes.txt", known, 2, least=1)
-    boxes, masks = _localization(folder / "localization.txt", known)
-    return Metadata(ids, labels, sizes, boxes, masks)
+    boxes, masks, sources = _localization(folder / "localization.txt", known)
+    return Metadata(ids, labels, sizes, boxes, masks, sources)
 
 
 def _localization(
     path: Path, known: dict[str, int]
-) -> tuple[tuple[Boxes, ...] | None, tuple[tuple[str, ...], ...] | None]:
-    """Boxes or masks of each image; the other is None."""
+) -> tuple[tuple[Boxes, ...] | None, tuple[tuple[str, ...], ...] | None, tuple[tuple[str, ...], ...] | None]:
+    """Boxes or masks of each image, of which the other is None, and where each box is from."""
     found: list[list[list[str]]] = [[] for _ in known]
+    sources: list[list[str]] = [[] for _ in known]
     for _, image, rest, where in _entries(path, known):
         if len(rest) not in (2, 4):
             raise InputError(f"{where}: expected id,x0,y0,x1,y1 or id,mask,ignore")
@@ -147,6 +167,7 @@ def _localization(
         if found[image] and len(found[image][0]) != len(rest):
             raise InputError(f"{where}: a mask beside boxes")
         found[image].append(rest)
+        sources[image].append(where)
     empty = next((name for name, k in known.items() if not found[k]), None)
     if empty is not None:
         raise InputError(f"{path}: has no line for {empty}")
@@ -154,8 +175,10 @@ def _localization(
     if len(kinds) > 1:
         raise InputError(f"{path}: boxes for some images and masks for others")
     if kinds == {4}:
-        return tuple(np.array([[float(text) for text in rest] for rest in own]) for own in found), None
-    return None, tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in found)
+        boxes = tuple(np.array([[float(text) for text in rest] for rest in own]) for own in found)
+        return boxes, None, tuple(map(tuple, sources))
+    masks = tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in found)
+    return None, masks, None
 
 
 def _one_each(path: Path, known: dict[str, int], count: int, least: int) -> npt.NDArray[np.int64]:

@@ -73,7 +73,8 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         provenance=machine.provenance()
         | {f"{what}_sha256": value for what, value in made_from._asdict().items()}
         | {"data_sha256": fingerprint.of_data(*made_from), "images": len(test.ids)}
-        | {"boxed_masks": annotation_cache.describe(data)["boxed_masks"]},
+        | {"boxed_masks": annotation_cache.describe(data)["boxed_masks"]}
+        | {"classes": len(description["classes"]), "whole_classes": description.get("whole_classes")},
     )
     write_arrays(folder / "examples.npz", looks.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")

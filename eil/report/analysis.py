@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from eil.data import part
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.files import InputError
@@ -151,12 +152,24 @@ def _other_geometry(names: Sequence[str], records: Sequence[Record]) -> list[str
 def _of_the_data(study: Study, records: Sequence[Record]) -> list[str]:
     """Which part of the data set this is, and what was made of it."""
     given = {key: value for key, value in study.dataset.settings.items() if "/" not in str(value)}
-    notes = [f"data: {study.dataset.name}, {', '.join(f'{k} = {v}' for k, v in given.items())}"] if given else []
+    size, listed = _part(records), given.get("classes")
+    if size:
+        given.pop("classes", None)
+    elif isinstance(listed, list | tuple):  # as long as it likes; study.yaml has it
+        given["classes"] = f"{len(listed)} by name"
+    said = [*size, *(f"{key} = {value}" for key, value in given.items())]
+    notes = [f"data: {study.dataset.name}, {', '.join(said)}"] if said else []
     if any(record.provenance.get("boxed_masks") for record in records):
         notes.append("boxes: one round each object's mask")
     if any(record.run.recipe.crops > 1 for record in records):
         notes.append("classified by the mean softmax of ten crops, localized on one")
     return notes
+
+
+def _part(records: Sequence[Record]) -> list[str]:
+    """``a part of it: 20 of 200 classes`` where the records' data are one."""
+    found = {(record.provenance.get("classes"), record.provenance.get("whole_classes")) for record in records}
+    return sorted(f"a part of it: {part.words(n, whole)}" for n, whole in found if n and whole and n < whole)
 
 
 def _sizes(cells: Sequence[Cell]) -> dict[str, str]:

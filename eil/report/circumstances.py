@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from eil import plugins
+from eil.data import part
 from eil.records import Record
 from eil.report.layout import Table
 from eil.run import Run, readable
@@ -26,7 +27,7 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
         for key, value in _of(run):
             values.setdefault(key, {}).setdefault(readable(value), {})[run.method, run.backbone] = None
     rows = [["dataset.name", study.dataset.name, "all"]]
-    rows += [[f"dataset.{key}", readable(value), "all"] for key, value in study.dataset.settings.items()]
+    rows += [[f"dataset.{key}", _short(value), "all"] for key, value in study.dataset.settings.items()]
     rows += [["seeds", str(study.seeds), "all"], ["protocols", ", ".join(study.protocols), "all"]]
     rows += [["controls", ", ".join(study.controls) or "none", "all"]]
     for key, held in values.items():
@@ -73,6 +74,11 @@ def _of(run: Run) -> Iterator[tuple[str, Any]]:
         yield f"{run.method}.{key}", _or_dash(run.settings.get(key, default))
 
 
+def _short(value: Any) -> str:
+    """A setting of a data set; a list of classes may be long, and study.yaml has it whole."""
+    return part.shortened(value) if isinstance(value, list | tuple) else readable(value)
+
+
 def _or_dash(value: Any) -> Any:
     return "–" if value is None else value
 
@@ -81,9 +87,9 @@ def _where(places: Sequence[Place], everywhere: set[Place]) -> str:
     """As short as can be: all, backbones, methods, or methods on backbones."""
     if set(places) == everywhere:
         return "all"
-    for part in (1, 0):
-        named = list(dict.fromkeys(place[part] for place in places))
-        if set(places) == {place for place in everywhere if place[part] in named}:
+    for side in (1, 0):
+        named = list(dict.fromkeys(place[side] for place in places))
+        if set(places) == {place for place in everywhere if place[side] in named}:
             return ", ".join(named)
     return ", ".join(f"{method} on {backbone}" for method, backbone in places)
 

@@ -1,0 +1,100 @@
+"""A part of a data set: some of its classes by name or id, and the words that say that it is a part.
+
+Scores of a part are not those of the whole, so the whole's size is kept wherever a part goes.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, NamedTuple
+
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+from eil.files import InputError
+
+NAMED: Final = 3  # of a long list of classes, those that are written out
+
+
+class Whole(NamedTuple):
+    """The size of a whole data set, as published: classes, and test images."""
+
+    classes: int
+    test: int
+
+
+# Wah et al. 2011; Russakovsky et al. 2015; Choe et al. 2020 (OpenImages30k); Le and Yang 2015.
+WHOLES: Final[Mapping[str, Whole]] = {
+    "cub": Whole(200, 5_794),
+    "ilsvrc": Whole(1_000, 50_000),
+    "openimages": Whole(100, 5_000),
+    "tiny_imagenet": Whole(200, 10_000),
+}
+
+
+def _require_choice(value: Any) -> Any:
+    """A number or a list, told in one line: a union's errors have one for each of its kinds."""
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 2
+    listed = isinstance(value, list | tuple) and len(value) >= 2
+    if not number and not (listed and all(type(each) in (str, int) for each in value)):
+        raise PydanticCustomError(
+            "classes", "expected a number of classes, or a list of their names or ids, 2 or more of them"
+        )
+    return value
+
+
+Choice = Annotated[int | tuple[str | int, ...], PlainValidator(_require_choice)]
+
+
+def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[str], source: str) -> list[int]:
+    """Which classes a list means, in the order of the data set.
+
+    Args:
+        wanted: names or ids; a number is an id, and so is its text, with leading zeros or without.
+        names: of all classes.
+        ids: of all classes.
+        source: the data set's name, for messages.
+
+    Raises:
+        InputError: a class that is not there (the closest are told), has the name of another, or is listed twice.
+    """
+    found: dict[int, str | int] = {}
+    for k, each in enumerate(wanted):
+        place = f"dataset.classes[{k}] = {each}"
+        same = _matches(str(each), names, ids)
+        if not same:
+            raise InputError(f"{place}: {source} has no such class; {_closest(str(each), names, ids)}")
+        if len(same) > 1:
+            raise InputError(
+                f"{place}: {len(same)} classes have this name; their ids: {', '.join(ids[i] for i in same)}"
+            )
+        if same[0] in found:
+            raise InputError(f"{place}: is {found[same[0]]} again")
+        found[same[0]] = each
+    return sorted(found)
+
+
+def words(classes: int, whole: int | None) -> str:
+    """``20 of 200 classes``, or ``200 classes`` of a whole."""
+    return f"{classes} of {whole} classes" if whole is not None and whole > classes else f"{classes} classes"
+
+
+def shortened(listed: Sequence[object]) -> str:
+    """A list as a table shows it: its length and the first of it."""
+    dots = ", …" if len(listed) > NAMED else ""
+    return f"{len(listed)}: {', '.join(map(str, listed[:NAMED]))}{dots}"
+
+
+def _matches(wanted: str, names: Sequence[str], ids: Sequence[str]) -> list[int]:
+    named = [i for i, name in enumerate(names) if name == wanted]
+    same = [i for i, text in enumerate(ids) if text == wanted]
+    if same and (not named or set(same) <= set(named)):  # an id tells apart what one name does not
+        return same
+    if named or not wanted.isdecimal():
+        return named
+    return [i for i, text in enumerate(ids) if text.isdecimal() and int(text) == int(wanted)]
+
+
+def _closest(wanted: str, names: Sequence[str], ids: Sequence[str]) -> str:
+    known = list(dict.fromkeys([*names, *ids]))
+    close = [] if wanted.isdecimal() else difflib.get_close_matches(wanted, known, NAMED, cutoff=0.5)
+    return f"closest: {', '.join(close)}" if close else f"it has {shortened(ids)}"
