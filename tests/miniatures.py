@@ -1,14 +1,35 @@
 """Every data set layout in small, with the true files' names, separators and quirks."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
 
+from eil.data import Boxes, Image, Split, examine
+from eil.data.clipping import Overhang
+
 Made = tuple[Path, dict[str, Any]]  # root, and the reader's settings
 CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A photo with its annotation."""
+
+    image: Image
+    boxes: Boxes
+    mask: Image | None
+    overhang: Overhang
+
+
+def examined(split: Split, index: int, scored: bool) -> Examined:
+    """An image of a split, decoded and checked."""
+    photo = examine.photo(split, index)
+    found = examine.annotation(split, index, photo.size, scored)
+    return Examined(photo.image, found.boxes, found.mask, found.overhang)
 
 
 def photo(path: Path, number: int, size: tuple[int, int] = (60, 48)) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import LAYOUTS, cub, photo
+from miniatures import LAYOUTS, cub, examined, photo
 
 from eil import cli, data
-from eil.data import cache, clipping, wsoleval
-from eil.data.examine import examine
+from eil.data import cache, clipping, parallel, wsoleval
 from eil.data.geometry import Frame
 from eil.files import InputError
 
@@ -27,7 +26,7 @@ def _replace(path: Path, old: str, new: str) -> None:
 
 
 def _examined(split: data.Split) -> dict[str, list[list[float]]]:
-    return {name: examine(split, k, scored=True).boxes.tolist() for k, name in enumerate(split.ids)}
+    return {name: examined(split, k, scored=True).boxes.tolist() for k, name in enumerate(split.ids)}
 
 
 # bounding_boxes.txt of one test image (60 x 48 pixels) -> the benchmark's box, by hand: x + width, y + height, then
@@ -49,7 +48,7 @@ def test_cubs_boxes_are_clipped_to_their_photo(line: str, tmp_path: Path, caplog
     expected, pixels = OVERHANGS[line]
     dataset = data.read("cub", root, settings)
     test = dataset.splits["test"]
-    found = examine(test, 5, scored=True)
+    found = examined(test, 5, scored=True)
     assert found.boxes.tolist() == [expected]
     assert (found.overhang.boxes, found.overhang.beyond, found.overhang.pixels) == (1, int(pixels > 0), pixels)
     with caplog.at_level(logging.INFO):
@@ -57,7 +56,7 @@ def test_cubs_boxes_are_clipped_to_their_photo(line: str, tmp_path: Path, caplog
     told = [record.getMessage() for record in caplog.records if "beyond the photo" in record.getMessage()]
     assert len(told) == int(pixels > 0)
     if told:
-        assert told[0].startswith("test: 1 of 6 boxes reaches beyond the photo and were clipped to it, the worst by ")
+        assert told[0].startswith("cub: 1 of 9 boxes reaches beyond the photo and was clipped to it, the worst by ")
         assert f"{root / 'bounding_boxes.txt'}:18: 003.Black_footed_Bird/" in told[0]
         assert ("are x and y swapped?" in told[0]) == (pixels > 20)
 
@@ -65,8 +64,8 @@ def test_cubs_boxes_are_clipped_to_their_photo(line: str, tmp_path: Path, caplog
 def test_what_is_clipped_is_told_once_also_where_preparing_went_on(
     tmp_path: Path, caplog: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(cache, "BLOCK", 2)
-    monkeypatch.setattr(cache, "over_processes", lambda act, tasks: (act(task) for task in tasks))
+    monkeypatch.setattr(parallel, "BLOCK", 2)
+    monkeypatch.setattr(parallel, "over_processes", lambda act, tasks: (act(task) for task in tasks))
     root, settings = cub(tmp_path)
     for number in (5, 18):  # the first and the last test photo
         _replace(root / "bounding_boxes.txt", f"\n{number} 10.0 5.0 29.0 39.0", f"\n{number} 10.0 5.0 6{number}.0 39.0")
@@ -83,7 +82,7 @@ def test_what_is_clipped_is_told_once_also_where_preparing_went_on(
     told = [record.getMessage() for record in caplog.records if "beyond" in record.getMessage()]
     assert len(told) == 1
     assert told[0].startswith(
-        "test: 2 of 6 boxes reach beyond the photo and were clipped to it, the worst by 568 pixels"
+        "cub: 2 of 9 boxes reach beyond the photo and were clipped to it, the worst by 568 pixels"
     )
 
 
@@ -176,7 +175,7 @@ def test_boxes_drawn_at_another_size_are_scaled_before_they_are_clipped(tmp_path
     path.write_text(text.replace("<xmax>32</xmax>", "<xmax>125</xmax>"))
     test = data.read("ilsvrc", root, settings).splits["test"]
     index = [Path(name).stem for name in test.ids].index(path.stem)
-    found = examine(test, index, scored=True)
+    found = examined(test, index, scored=True)
     assert found.boxes.tolist() == [[1, 2, 59, 24], [10, 2, 25, 24]]
     assert found.overhang.pixels == 2.5
 
@@ -188,9 +187,9 @@ def test_tiny_imagenets_photos_at_another_size_have_their_boxes_scaled(photos: P
         text.replace("val_1.JPEG\tn01443537\t5", "val_1.JPEG\tn01443537\t-4")
     )
     test = data.read("tiny_imagenet", photos, {}).splits["test"]
-    assert examine(test, 0, scored=True).boxes.tolist() == [[10, 12, 100, 102]]
-    assert examine(test, 1, scored=True).boxes.tolist() == [[0, 6, 50, 52]]
-    assert examine(test, 1, scored=True).overhang.pixels == 4
+    assert examined(test, 0, scored=True).boxes.tolist() == [[10, 12, 100, 102]]
+    assert examined(test, 1, scored=True).boxes.tolist() == [[0, 6, 50, 52]]
+    assert examined(test, 1, scored=True).overhang.pixels == 4
 
 
 def test_the_worst_of_several_boxes_is_named() -> None:
@@ -209,7 +208,7 @@ def test_a_size_that_is_swapped_in_the_lists_is_told(tmp_path: Path) -> None:
     _replace(root / "metadata" / "CUB" / "test" / "image_sizes.txt", "test/c0/1.jpg,60,48", "test/c0/1.jpg,48,60")
     test = data.read("wsoleval", root, settings).splits["test"]
     with pytest.raises(InputError, match=r"test/c0/1.jpg: is 60x48, .* at 48x60: .*width and height swapped"):
-        examine(test, 1, scored=True)
+        examined(test, 1, scored=True)
 
 
 @pytest.mark.skipif(CUB_20 is None or LISTS is None, reason="needs EIL_CUB_20 and EIL_WSOL_METADATA")

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import photo, wsoleval_openimages
+from miniatures import examined, photo, wsoleval_openimages
 from PIL import Image as PILImage
 
 from eil import data
 from eil.data import IGNORED, masks
-from eil.data.examine import examine
 from eil.files import InputError
 
 OBJECT = np.zeros((12, 20), np.bool_)
@@ -135,7 +134,7 @@ def test_the_setting_reaches_every_layout_of_mask_files(tmp_path: Path) -> None:
         data.read("wsoleval", root, settings).splits["test"].mask(0)
     settings |= {"mask": {"object": ["#005a00", 255]}}
     assert data.problems("wsoleval", settings) == []
-    found = examine(data.read("wsoleval", root, settings).splits["test"], 0, scored=True)
+    found = examined(data.read("wsoleval", root, settings).splits["test"], 0, scored=True)
     assert found.boxes.tolist() == [[3, 3, 20, 30], [30, 20, 49, 35]]
 
 
@@ -184,4 +183,4 @@ def test_a_blank_mask_is_found_out_where_there_are_boxes_too(tmp_path: Path) -> 
     (tmp_path / "boxes.csv").write_text("\n".join(lines))
     split = data.read("folder", tmp_path, {}).splits["test"]
     with pytest.raises(InputError, match=r"test/cat/1.jpg: its mask shows no object"):
-        examine(split, 0, scored=True)
+        examined(split, 0, scored=True)

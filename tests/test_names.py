@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from miniatures import mask, photo, wsoleval_cub
+from miniatures import examined, mask, photo, wsoleval_cub
 
 from eil import cli, data
 from eil.data import names
-from eil.data.examine import examine
 from eil.files import InputError
 
 NFC, NFD = (unicodedata.normalize(form, "gänsesäger é") for form in ("NFC", "NFD"))
@@ -37,7 +36,7 @@ def test_both_spellings_of_a_name_are_one(disk: str, listed: str, tmp_path: Path
     assert dataset.classes == CLASSES
     test = dataset.splits["test"]
     assert test.ids == found[2:]
-    assert [examine(test, i, scored=True).boxes.tolist() for i in range(2)] == [[[1, 2, 3, 4]]] * 2
+    assert [examined(test, i, scored=True).boxes.tolist() for i in range(2)] == [[[1, 2, 3, 4]]] * 2
 
 
 def test_a_class_may_be_spelt_differently_in_each_split(tmp_path: Path) -> None:
@@ -64,7 +63,7 @@ def test_masks_and_lists_of_the_benchmark_are_matched_too(tmp_path: Path) -> Non
     for name in folder_of(tmp_path / "own", "NFC"):
         mask(tmp_path / "own" / "masks" / unicodedata.normalize("NFD", name.replace(".jpg", ".png")), (1, 2, 3, 4))
     test = data.read("folder", tmp_path / "own", {}).splits["test"]
-    assert examine(test, 1, scored=True).boxes.tolist() == [[1, 2, 3, 4]]
+    assert examined(test, 1, scored=True).boxes.tolist() == [[1, 2, 3, 4]]
     root, settings = wsoleval_cub(tmp_path / "lists")
     for path in sorted((root / "CUB" / "test").rglob("*.jpg")):
         path.rename(path.with_name(f"{NFD}{path.name}"))

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from miniatures import mask, photo
+from miniatures import examined, mask, photo
 from PIL import Image as PILImage
 from pycocotools import mask as pycocotools
 
 from eil import cli, data
 from eil.data import IGNORED, Split, coco, voc
 from eil.data.annotations import Polygons, Rle
-from eil.data.examine import examine
 from eil.files import InputError
 
 SPLITS = ("train", "val", "test")
@@ -33,7 +32,7 @@ def photos_of(root: Path) -> list[str]:
 
 
 def boxes_of(split: Split) -> list[list[list[float]]]:
-    return [examine(split, i, scored=True).boxes.tolist() for i in range(len(split.ids))]
+    return [examined(split, i, scored=True).boxes.tolist() for i in range(len(split.ids))]
 
 
 # Masks
@@ -367,7 +366,7 @@ def test_annotations_of_another_photo_are_found_out(tmp_path: Path) -> None:
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     test = data.read("folder", tmp_path, {}).splits["test"]
     with pytest.raises(InputError, match=r"test/cat/0.jpg: is 60x48, but its boxes were drawn at 96x96"):
-        examine(test, 0, scored=True)
+        examined(test, 0, scored=True)
 
 
 def test_boxes_in_two_places_are_refused(tmp_path: Path) -> None:

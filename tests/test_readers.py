@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from miniatures import LAYOUTS, cub, folder, ilsvrc, mask, photo, wsoleval_cub, wsoleval_ilsvrc, wsoleval_openimages
+from miniatures import (
+    LAYOUTS,
+    cub,
+    examined,
+    folder,
+    ilsvrc,
+    mask,
+    photo,
+    wsoleval_cub,
+    wsoleval_ilsvrc,
+    wsoleval_openimages,
+)
 
 from eil import cli, data
 from eil.data import audit, cache, examine, wsoleval
@@ -96,7 +107,7 @@ def test_a_box_that_ends_one_pixel_beyond_is_kept_inside(tmp_path: Path) -> None
     (root / "train_test_split.txt").write_text(text)
     test = data.read("cub", root, {"held_out": 1}).splits["test"]
     assert test.boxes[0].tolist() == [[10, 5, 60, 44]]  # of 60 columns
-    assert examine.annotation(test, 0, examine.photo(test, 0).size, scored=True).boxes.tolist() == [[10, 5, 59, 44]]
+    assert examined(test, 0, scored=True).boxes.tolist() == [[10, 5, 59, 44]]
 
 
 def test_boxes_of_training_photos_are_never_read(tmp_path: Path) -> None:
@@ -111,7 +122,7 @@ def test_boxes_drawn_at_another_size_are_scaled_and_another_photo_is_found_out(t
     _replace(path, "<width>60</width><height>48</height>", "<width>120</width><height>96</height>")
     test = data.read("ilsvrc", root, settings).splits["test"]
     index = [Path(name).stem for name in test.ids].index(path.stem)
-    assert examine.annotation(test, index, examine.photo(test, index).size, scored=True).boxes.tolist() == [
+    assert examined(test, index, scored=True).boxes.tolist() == [
         [1, 2, 16, 24],
         [10, 2, 25, 24],
     ]
@@ -120,7 +131,7 @@ def test_boxes_drawn_at_another_size_are_scaled_and_another_photo_is_found_out(t
     with pytest.raises(
         InputError, match=r"val_.*JPEG: is 60x48, but its boxes were drawn at 96x96: is it another photo"
     ):
-        examine.annotation(test, index, examine.photo(test, index).size, scored=True)
+        examined(test, index, scored=True)
 
 
 def test_imagenetv2_in_another_order_is_found_out(tmp_path: Path) -> None:
@@ -154,7 +165,7 @@ def test_masks_that_overlap_keep_their_boxes_and_blank_ones_are_found_out(tmp_pa
     mask(stem / "0_m1.png", (3, 3, 10, 10))
     mask(stem / "0_m2.png", (3, 3, 20, 30))
     test = data.read("wsoleval", root, settings).splits["test"]
-    assert examine.annotation(test, 0, examine.photo(test, 0).size, scored=True).boxes.tolist() == [
+    assert examined(test, 0, scored=True).boxes.tolist() == [
         [3, 3, 10, 10],
         [3, 3, 20, 30],
     ]
@@ -235,7 +246,7 @@ def test_ilsvrc_takes_val_from_annotated_training_photos(tmp_path: Path) -> None
     assert dataset.splits["val"].ids[0] == "train/n01440764/n01440764_3.JPEG"
     test = dataset.splits["test"]
     assert test.boxes[0].tolist() == [[2, 4, 32, 48], [20, 4, 50, 48]]
-    assert examine.annotation(test, 0, examine.photo(test, 0).size, scored=True).boxes.tolist() == [
+    assert examined(test, 0, scored=True).boxes.tolist() == [
         [2, 4, 32, 47],
         [20, 4, 50, 47],
     ]  # 48 rows: 0 to 47

@@ -79,6 +79,7 @@ class Truth:
         masks: what ``load_mask`` takes, of each photo that has one.
         sizes: (width, height) at which boxes were drawn, if the source says so.
         load_mask: decodes a mask, if there are masks.
+        box_sources: of each photo, ``FILE:LINE`` of each of its boxes, where that is known.
         remarks: lines on what was left out or looks odd.
     """
 
@@ -87,6 +88,7 @@ class Truth:
     masks: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     load_mask: Callable[[Any], Image] | None = None
+    box_sources: Mapping[str, Sequence[str]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
 
@@ -125,7 +127,7 @@ def truth(
         masks,
         {name: found[name].size for name in chosen},
         load_mask,
-        tuple(line for line in (*remarks, overhang.remark, left) if line),
+        remarks=tuple(line for line in (*remarks, overhang.remark, left) if line),
     )
 
 

@@ -51,12 +51,12 @@ class Overhang:
         """One line that says what was clipped; "" if nothing was."""
         if not self.beyond:
             return ""
-        one = "boxes reaches" if self.beyond == 1 else "boxes reach"
+        verbs = ("reaches", "was") if self.beyond == 1 else ("reach", "were")
         pixels = "1 pixel" if self.pixels == 1 else f"{self.pixels:g} pixels"
         doubt = " (more than half of a box: are x and y swapped?)" if self.share > TOLERATED_OVERHANG else ""
         return (
-            f"{self.beyond} of {self.boxes} {one} beyond the photo and were clipped to it, the worst by {pixels}"
-            f"{doubt}: {self.where}"
+            f"{self.beyond} of {self.boxes} boxes {verbs[0]} beyond the photo and {verbs[1]} clipped to it, the worst "
+            f"by {pixels}{doubt}: {self.where}"
         )
 
     def require_plausible(self) -> None:

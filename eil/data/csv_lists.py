@@ -67,6 +67,7 @@ def boxes(root: Path, known: Collection[str]) -> Truth:
     with_masks = False
     found: dict[str, list[Boxes]] = {}
     files: dict[str, list[Path | None]] = {}
+    box_sources: dict[str, list[str]] = {}
     for number, line in photos.lines(path):
         fields = next(csv.reader([line]))
         header = [field.strip() for field in fields]
@@ -85,12 +86,14 @@ def boxes(root: Path, known: Collection[str]) -> Truth:
         mask = _mask(root, rest[4], where) if with_masks and rest[4] else None
         if any(rest[:4]) or mask is None:
             found.setdefault(names.nfc(name), []).append(photos.box(rest[:4], where))
+            box_sources.setdefault(names.nfc(name), []).append(where)
         files.setdefault(names.nfc(name), []).append(mask)
     return Truth(
         str(path),
         {name: np.concatenate(own) for name, own in found.items()},
         _complete(found, files, path) if with_masks else {},
         load_mask=masks.load_mask,
+        box_sources=box_sources,
     )
 
 

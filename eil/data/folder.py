@@ -158,6 +158,7 @@ def _split(name: str, rows: Sequence[Row], truth: Truth) -> Split:
         return photos.split([(key, label, path, NO_BOX) for key, label, path, _ in rows])
     located = [(key, label, path, truth.boxes.get(key, NO_BOX)) for key, label, path, _ in rows]
     sizes = np.array([truth.sizes[key] for key, _, _, _ in rows], dtype=np.int64) if truth.sizes else None
+    where = [truth.box_sources.get(key, ()) for key, _, _, _ in rows] if truth.box_sources else None
     if not truth.masks or truth.load_mask is None:
-        return photos.split(located, sizes=sizes)
-    return photos.split(located, [truth.masks[key] for key, _, _, _ in rows], sizes, truth.load_mask)
+        return photos.split(located, sizes=sizes, box_sources=where)
+    return photos.split(located, [truth.masks[key] for key, _, _, _ in rows], sizes, truth.load_mask, where)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from eil.data import IGNORED, Dataset, Image
-from eil.data.examine import Examined, examine
+from eil.data import IGNORED, Dataset, Image, examine
+from eil.data.examine import Annotation
 from eil.files import replacing
 
 matplotlib.use("agg")
@@ -46,9 +46,11 @@ def write(dataset: Dataset, path: Path) -> None:
         dpi=130,
     )
     try:
-        found = [examine(test, index, scored=True) for index in indices]
+        images = [test.image(index) for index in indices]
+        sizes = [(image.shape[1], image.shape[0]) for image in images]
+        found = [examine.annotation(test, i, size, scored=True) for i, size in zip(indices, sizes, strict=True)]
         titles = [dataset.classes[test.labels[index]] for index in indices]
-        _draw_images(list(grid[:rows].T.flat), found, titles)  # a class's images stand below each other
+        _draw_images(list(grid[:rows].T.flat), images, found, titles)  # a class's images stand below each other
         if test.masks is not None:
             _draw_parts(figure, grid[-1], found[::rows], dataset.parts or ("object",))
         with replacing(path) as beside:
@@ -57,18 +59,20 @@ def write(dataset: Dataset, path: Path) -> None:
         plt.close(figure)
 
 
-def _draw_images(panels: Sequence[Axes], found: Sequence[Examined], titles: Sequence[str]) -> None:
+def _draw_images(
+    panels: Sequence[Axes], images: Sequence[Image], found: Sequence[Annotation], titles: Sequence[str]
+) -> None:
     for axes in panels:
         axes.set_axis_off()
-    for axes, each, title in zip(panels, found, titles, strict=False):
-        _show(axes, each.image)
+    for axes, image, each, title in zip(panels, images, found, titles, strict=False):
+        _show(axes, image)
         for x0, y0, x1, y1 in each.boxes:
             axes.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0 + 1, y1 - y0 + 1, fill=False, ec=BOX, lw=1.2))
         name = textwrap.wrap(title.replace("_", " "), LETTERS, max_lines=TITLE_LINES, placeholder=" …")
         axes.set_title("\n".join(name), fontsize=6.5, pad=2)
 
 
-def _draw_parts(figure: Figure, panels: Sequence[Axes], found: Sequence[Examined], names: Sequence[str]) -> None:
+def _draw_parts(figure: Figure, panels: Sequence[Axes], found: Sequence[Annotation], names: Sequence[str]) -> None:
     colors = np.array([(0, 0, 0), *sns.color_palette("colorblind", len(names))])
     for axes in panels:
         axes.set_axis_off()
