@@ -63,7 +63,7 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
     labels = ", ".join(cell.label for cell in cells)
     erased = "; blue outline: what training would erase" if any(ERASED in own for own in examples.values()) else ""
     more = any(len(own.get(f"further_{name}", ())) for own in examples.values() for name in ("true", "predicted"))
-    rest = "; thin: further boxes, of which the best pair counts" if more else ""
+    rest = "; solid: the pair that is scored, dashed: the others" if more else ""
     boxes = f"box: white true, orange predicted ({threshold(cells)}){rest}{erased}"
     seeds = "/".join(dict.fromkeys(str(cell.records[0].run.repetition) for cell in cells))
     caption(figure, f"{cells[0].backbone}, seed {seeds}: {labels}; {boxes}")
@@ -109,7 +109,7 @@ def views_of(own: Mapping[str, Any]) -> list[str]:
 
 
 def _boxes(axes: Axes, own: Mapping[str, Any], name: str, row: int, color: str) -> None:
-    """Draw an image's true or predicted boxes: solid the one that is scored, thin the further ones."""
+    """Draw an image's true or predicted boxes: solid the one that is scored, dashed the others."""
     of = own.get(f"further_{name}_of", np.empty(0))
     for corners in own.get(f"further_{name}", np.empty((0, 4)))[of == row]:
         _box(axes, corners, color, lw=0.6, ls="--")
