@@ -260,7 +260,8 @@ def test_check_and_plan_say_that_it_is_a_part(gaps: Path, tmp_path: Path, capsys
     assert cli.main(["data", "check", "cub", "--root", str(gaps), "--set", *pairs, "--out", str(out)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("cub: 2 of 200 classes")
-    assert printed[1] == "8 official training photos, of which 2 are held out as val; 4 test photos"
+    assert printed[1] == "classes by name (id), 2: 001.Black_footed_Bird (40), 002.Black_footed_Bird (7)"
+    assert printed[2] == "8 official training photos, of which 2 are held out as val; 4 test photos"
     assert json.loads((out / "check.json").read_text())["whole_classes"] == 200
     content = {
         "name": "s",

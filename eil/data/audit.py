@@ -78,6 +78,7 @@ def audit(dataset: Dataset) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "classes": list(dataset.classes),
+        "class_ids": list(dataset.class_ids or dataset.classes),
         "whole_classes": dataset.whole,
         "held_out": dataset.held_out,
         "splits": {name: _counts(dataset, images) for name, images in seen.items()},
@@ -97,6 +98,11 @@ def lines(found: Mapping[str, Any], path: Path) -> list[str]:
     """
     classes = part.words(len(found["classes"]), found["whole_classes"])
     text = [f"{found['name']}: {classes}, content {(found['sha256'] or 'broken')[:12]}"]
+    named = [
+        name if name == number else f"{name} ({number})"
+        for name, number in zip(found["classes"], found["class_ids"], strict=True)
+    ]
+    text.append(f"classes by name (id), {part.shortened(named)}")
     images = {name: split["images"] for name, split in found["splits"].items()}
     if found["held_out"]:
         official = f"{images['train'] + images['val']} official training photos, of which {images['val']}"
