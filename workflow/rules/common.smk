@@ -6,7 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from eil import depends, sources
+from snakemake.common.configfile import load_configfile
+
+from eil import depends, paths, sources
 from eil import study as studies
 from eil.evaluation import protocols
 from eil.files import InputError, write_text
@@ -18,28 +20,33 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
 
 
-def resolve(content):
+def resolve():
     """Check the study, spread its grid, and keep it in the results, where every step reads it."""
-    source = ", ".join(map(str, workflow.configfiles)) or "workflow/config/demo.yaml"
-    content = dict(content)
-    if root := content.pop("data_root", None):
-        content["dataset"] = content["dataset"] | {"root": root}
-    if places := content.pop("runs_per_gpu", None):
+    source = ", ".join(map(str, workflow.configfiles))
+    parts = [
+        (str(path), Path(path).parent, load_configfile(path))
+        for path in workflow.configfiles
+    ]
+    given = dict(workflow.config_settings.config)
+    if root := given.pop("data_root", None):
+        given["dataset"] = {**given.get("dataset", {}), "root": str(root)}
+    if places := given.pop("runs_per_gpu", None):
         os.environ.update(EIL_RUNS_PER_GPU=str(places))
     try:
-        study = studies.parse(content, source)
+        content = paths.merged([*parts, ("--config", Path(), given)])
+        study = studies.parse(paths.escaped(content), source)
         runs, dropped = study.plan(source)
     except InputError as error:
         # The lines say file, key and value; a traceback would bury them.
         sys.exit(str(error))
     kept = Path("results", study.name, "study.yaml")
-    text = yaml.safe_dump(content, sort_keys=False)
+    text = yaml.safe_dump(paths.escaped(content), sort_keys=False)
     if not kept.exists() or kept.read_text() != text:
         write_text(kept, text)
     return study, {run.name: run for run in runs}, dropped
 
 
-STUDY, RUNS, DROPPED = resolve(config)
+STUDY, RUNS, DROPPED = resolve()
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
