@@ -1,4 +1,4 @@
-"""Folders for what compilers keep, where a user has no home that can be written, or no name."""
+"""For users who have no home that can be written, or no name: where caches go, and what they are called."""
 
 import atexit
 import contextlib
@@ -10,16 +10,15 @@ import tempfile
 from pathlib import Path
 
 
-def place_torchs() -> None:
-    """Name the folder of torch's compiler where torch cannot, before torch is imported.
+def name_user() -> None:
+    """Let a user without a name, as in a container that runs as a mere number, be called by the number.
 
-    Torch names it by the user, who in a container that runs as a mere number has no name.
+    Torch names its compiler's cache by the user, and Snakemake writes the name down; both fail without one.
     """
     try:
         getpass.getuser()
     except (KeyError, OSError):
-        if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("torch"))
+        os.environ["LOGNAME"] = str(os.getuid())  # where getpass looks first
 
 
 def private_folder(name: str) -> Path:

@@ -20,7 +20,7 @@ _UNREAD = 128 + signal.SIGPIPE  # what a shell says of a program that a closed p
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; return its exit code. If nobody reads its output any more it ends in silence."""
-    caches.place_torchs()
+    caches.name_user()
     try:
         try:
             args = _parser().parse_args(arguments)
