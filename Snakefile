@@ -6,10 +6,10 @@
 #   snakemake --cores all timing                                              what each method costs
 #   snakemake --report results/demo/report.html                               one page of all that
 
-# A study given by --configfile replaces the demo; merging the two would mix their grids.
-if "dataset" not in config:
+# Without --configfile the study is the demo. With it no key of the demo is read, whatever the given study lacks.
+if not workflow.overwrite_configfiles:
 
-    configfile: "workflow/config/demo.yaml"
+    configfile: str(Path(workflow.basedir, "workflow/config/demo.yaml"))
 
 
 report: "workflow/report/workflow.rst"

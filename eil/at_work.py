@@ -6,10 +6,10 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from eil import depends, machine, processes, records
+from eil import depends, machine, oom, processes, records
 from eil.files import InputError, locked, read_json, write_json
 from eil.records import Record
 from eil.run import Run
@@ -31,7 +31,7 @@ def at_work(run: Run, folder: Path, step: str) -> Iterator[None]:
     with alone(run, folder):
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         trace = {"step": step, "key": run.key, "host": platform.node(), "process": os.getpid(), "started": started}
-        write_json(folder / _TRACE, trace)
+        write_json(folder / _TRACE, trace | oom.counter())
         (folder / "failure.json").unlink(missing_ok=True)  # of an earlier try
         try:
             with _logged(folder / f"{step}.log"):
@@ -70,8 +70,7 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
         else:
             trace = killed(own)
             if trace and trace.get("key") == run.key:
-                text = f"killed in {trace['step']} on {trace['host']}, process {trace['process']}: out of memory?"
-                found.append(_failed(run, str(trace["step"]), text, own))
+                found.append(_failed(run, str(trace["step"]), _cause(trace), own))
     return found
 
 
@@ -118,6 +117,16 @@ def killed(folder: Path) -> dict[str, object] | None:
     except InputError:
         return None
     return trace if {"step", "key", "host", "process"} <= trace.keys() else None
+
+
+def _cause(trace: Mapping[str, object]) -> str:
+    """What is known of how a process ended that left its trace; a signal alone tells no reason."""
+    text = f"killed in {trace['step']} on {trace['host']}, process {trace['process']}"
+    kills = oom.since(trace) if trace["host"] == platform.node() else 0
+    if not kills:
+        return f"{text}, without a message; if the machine was out of memory, its system log says so"
+    victims = "a process" if kills == 1 else f"{kills} processes"
+    return f"{text}, probably out of memory: since it began, the system killed {victims} here for want of memory"
 
 
 @contextlib.contextmanager

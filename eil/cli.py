@@ -2,32 +2,68 @@
 
 import argparse
 import logging
+import os
+import select
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eil import __version__, commands, interrupt, studyless
+from eil import __version__, caches, commands, interrupt, studyless
 from eil.files import InputError
 from eil.settings import SettingError
 
 Command = Callable[[argparse.Namespace], None]
+_UNREAD = 128 + signal.SIGPIPE  # what a shell says of a program that a closed pipe ended
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; return its exit code."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    """Run the program; return its exit code. If nobody reads its output any more it ends in silence."""
+    caches.name_user()
     try:
-        args.command(args)
+        try:
+            args = _parser().parse_args(arguments)
+            logging.basicConfig(level=logging.INFO, format="%(message)s")
+            args.command(args)
+        finally:
+            _flush()  # here, where a full disk or a closed pipe can be told
+    except interrupt.Interrupted as told:
+        print(f"eil: ended by {told}; the same command goes on", file=sys.stderr)
+        return interrupt.EXIT_CODE
     except (InputError, ArithmeticError, SettingError, OSError, interrupt.OutOfTime) as error:
+        unread = isinstance(error, BrokenPipeError) and _is_unread()
+        _drop_output()
+        if unread:
+            return _UNREAD
         print(f"eil: {error}", file=sys.stderr)
         return 1
-    except interrupt.Interrupted as signal:
-        print(f"eil: ended by {signal}; the same command goes on", file=sys.stderr)
-        return interrupt.EXIT_CODE
     return 0
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where it was closed from the start
+        sys.stdout.flush()
+
+
+def _is_unread() -> bool:
+    """Whether the output is a pipe that nobody reads; a pipe within the program may break too."""
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), select.POLLERR)
+    except (AttributeError, OSError):
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Let go of what cannot be written, which the interpreter would try again at its end."""
+    try:
+        _flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:

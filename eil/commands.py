@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eil import interrupt, lease
-from eil.files import InputError, replacing, write_text
+from eil.files import InputError, at_home, replacing, write_text
 from eil.run import Run
 from eil.study import Study, load
 
@@ -263,7 +263,8 @@ def _study(args: argparse.Namespace) -> Study:
     study = load(args.study)
     args.results = args.results or Path("results") / study.name  # where the workflow puts them
     if args.data_root is not None:
-        study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"root": args.data_root})})
+        root = at_home(args.data_root, "--data-root")
+        study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"root": root})})
     return study
 
 

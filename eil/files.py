@@ -55,6 +55,22 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(beside)
 
 
+def at_home(path: Path, key: str) -> Path:
+    """A path whose leading ``~`` or ``~user`` is that user's home.
+
+    Args:
+        path: with or without ``~``.
+        key: where it was given, for the message.
+
+    Raises:
+        InputError: there is no such home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{key} = {path}: {error}") from None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` as a whole."""
     with replacing(path) as beside:

@@ -6,14 +6,18 @@ Nothing here needs torch.
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from eil.files import at_home
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
+LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
 
 class Strict(BaseModel):
@@ -100,12 +104,17 @@ class DatasetChoice(BaseModel):
         return str(self.settings.get("benchmark", self.name)).lower()
 
     def folder(self) -> Path | None:
-        """``root``, else the data set's folder under the environment's EIL_DATA, else None."""
+        """``root``, else the data set's folder under the environment's EIL_DATA, else None.
+
+        Raises:
+            InputError: EIL_DATA is in the home of nobody.
+        """
         if self.root is not None:
             return self.root
         if data := os.environ.get("EIL_DATA"):
-            inside = Path(data) / self.name
-            return inside if inside.is_dir() else Path(data)
+            folder = at_home(Path(data), "EIL_DATA")
+            inside = folder / self.name
+            return inside if inside.is_dir() else folder
         return None
 
 
@@ -151,6 +160,8 @@ class Run(Strict):
         content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
         for name in data.locations(self.dataset.name) & content["dataset"].keys():
             content["dataset"][name] = content["dataset"][name] is not None
+        if LOCAL_WEIGHTS.fullmatch(str(self.pretrained)):
+            content["pretrained"] = str(self.pretrained).rpartition("@")[2].lower()
         return _hash(content)
 
     @property

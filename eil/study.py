@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from eil import data, plain, plugins, presets
+from eil import data, paths, plain, plugins, presets
 from eil.files import InputError
 from eil.run import DatasetChoice, Name, Pretrained, Recipe, Run, Strict
 from eil.settings import SettingError, Unsuitable, check, problems
@@ -275,14 +275,23 @@ def load(path: Path) -> Study:
         raise InputError(f"{path}: not YAML: {error}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return parse(content, str(path))
+    return parse(content, str(path), path.parent)
 
 
-def parse(content: Any, source: str) -> Study:
-    """Check a study's content; ``source`` opens every line of the error."""
+def parse(content: Any, source: str, folder: Path | None = None) -> Study:
+    """Check a study's content and make its paths absolute (:mod:`eil.paths`).
+
+    Args:
+        content: of the study's file.
+        source: opens every line of the error.
+        folder: that relative paths are relative to (default: the working directory).
+
+    Raises:
+        InputError: keys, values or paths that no study has.
+    """
     try:
         plain.require(content)
-        study = _validated(Study, content, "")
+        study = _validated(Study, paths.located(content, folder or Path()), "")
         study.require_bounded()
         _require_usable([run.name for run in study.runs()])  # recipes of backbones are checked as the grid is spread
     except InputError as error:

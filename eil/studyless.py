@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from eil.files import InputError, write_json, write_text
+from eil.files import InputError, at_home, write_json, write_text
 from eil.run import DatasetChoice
 
 
@@ -24,7 +24,7 @@ def data_check(args: argparse.Namespace) -> None:
     """Decode every image of a data set and say what is missing, broken or shared between splits."""
     import yaml
 
-    from eil import data
+    from eil import data, paths
     from eil.data import audit
     from eil.report import contact_sheet
 
@@ -32,7 +32,8 @@ def data_check(args: argparse.Namespace) -> None:
         settings = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
     except yaml.YAMLError as error:
         raise InputError(f"--set {' '.join(args.set)}: not KEY=VALUE in YAML: {error}") from None
-    chosen = DatasetChoice(name=args.dataset, root=args.root, **settings)
+    settings = paths.located({"dataset": settings}, Path(), args.dataset)["dataset"]
+    chosen = DatasetChoice(name=args.dataset, root=args.root and at_home(args.root, "--root"), **settings)
     dataset = data.read(args.dataset, chosen.folder(), settings)
     found = audit.audit(dataset)
     out = args.out or Path("results/check") / chosen.subject

@@ -155,7 +155,7 @@ def _measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> T
         backbone=run.backbone,
         method=run.method,
         settings=records.settings_label(run.settings),
-        batch_size=run.recipe.batch_size,
+        batch_size=ours.batches.images_in(1),
         precision=run.recipe.precision,
         iterations=iterations,
         seconds=seconds,

@@ -166,7 +166,9 @@ class _Training:
                 self.fabric.barrier()  # nobody leaves before all is written
                 interrupt.leave()
         _check_finite(logged, state.names, checked, state.epoch)
-        _close_epoch(state, torch.stack(logged).mean(dim=0).tolist(), len(logged), recipe, time.monotonic() - started)
+        steps, seconds = len(logged), time.monotonic() - started
+        means = torch.stack(logged).mean(dim=0).tolist()
+        _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds)
 
     def _step(self, epoch: float, batch: Batch) -> Tensor:
         """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""
@@ -201,11 +203,11 @@ def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int
     raise NotFinite(f"the loss is not finite at epoch {epoch + 1}, step {start + row + 1}: {parts}")
 
 
-def _close_epoch(state: State, means: list[float], steps: int, recipe: Recipe, seconds: float) -> None:
+def _close_epoch(state: State, means: list[float], steps: int, images: int, recipe: Recipe, seconds: float) -> None:
     """Count the epoch, keep its row, and note whether the loss still falls."""
     parts = dict(zip(state.names, means, strict=True))
     rate = recipe.learning_rate * step.rate(recipe, state.epoch + (steps - 0.5) / steps)
-    row = {"lr": rate, "seconds": seconds, "images_per_s": steps * recipe.batch_size / seconds} | parts
+    row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts
     state.epoch, state.step, state.parts, state.seconds = state.epoch + 1, 0, [], 0.0
     state.history.append({"epoch": state.epoch} | row)
     if parts["total"] < state.best * (1 - recipe.min_delta):

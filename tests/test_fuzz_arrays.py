@@ -408,7 +408,7 @@ def test_nothing_is_unpickled_but_tensors(
     assert checkpoint.resume(tmp_path, run, network, optimizer) == checkpoint.State()
     assert re.search(rf"last\.ckpt cannot be read \(.*{refused}\.\): left aside", caplog.text)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(InputError, match=rf"last\.ckpt: not a file of weights: .* {refused}\.$"):
+    with pytest.raises(InputError, match=rf"last\.ckpt: not a file of weights: .* {refused}\. Only tensors are"):
         backbones.read_local(f"{path}@sha256:{digest}")
     with pytest.raises(InputError, match=f"sha256 {digest}, expected {'0' * 64}"):
         backbones.read_local(f"{path}@sha256:{'0' * 64}")
@@ -435,5 +435,7 @@ def test_pretrained_weights_of_another_network_are_refused(content: Any, tmp_pat
     path = tmp_path / "other.pth"
     torch.save(content, path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(InputError, match=r"other\.pth@sha256:.*: not squeezenet1_1's: "):
+    with pytest.raises(
+        InputError, match=r"other\.pth(@sha256:.*: not squeezenet1_1's|: not a file of weights): expected "
+    ):
         torchvision_nets._load(squeezenet1_1, f"{path}@sha256:{digest}")

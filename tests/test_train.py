@@ -94,7 +94,7 @@ def test_plateau_stops_when_the_loss_has_not_fallen_for_long_enough() -> None:
     state = checkpoint.State(names=["total"])
     for total in (1.0, 0.8, 0.79, 0.78):
         assert not train._finished(state, recipe)
-        train._close_epoch(state, [total], 10, recipe, 1.0)
+        train._close_epoch(state, [total], 10, 640, recipe, 1.0)
     assert train._finished(state, recipe)
     assert not train._finished(state, recipe.model_copy(update={"stop": "epochs"}))
 

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import importlib
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from eil import plugins
+from eil.backbones import state_dicts
 from eil.files import InputError
 from eil.plain import in_a_line
-from eil.run import Pretrained
+from eil.run import LOCAL_WEIGHTS, Pretrained
 from eil.settings import SettingError, Unsuitable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-LOCAL = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 # name -> module that builds it; imported on use, as torchvision takes a second.
 BUILDERS: dict[str, str] = {
     "vgg_small": "eil.backbones.small",
@@ -154,7 +153,8 @@ def build(
     Args:
         name: as in :data:`BUILDERS`.
         pretrained: load ImageNet weights: the default ones, or those of a name, or ``FILE@sha256:HASH``, a local file
-            (safetensors, or a plain state dict of torch) in torchvision's names, whose hash is checked.
+            (safetensors, or tensors saved by torch) in torchvision's names, whose hash is checked; it may have any
+            classifier, and lie in a checkpoint's ``state_dict`` or ``model``.
         output_stride: input pixels per cell of the last feature map (default: the WSOL one of its traits).
         shapes_only: check ``pretrained``, but load nothing.
 
@@ -167,7 +167,7 @@ def build(
     if pretrained and not traits.weights:
         raise SettingError("pretrained", pretrained, f"{name} has no pretrained weights")
     known = pretrained in (*traits.weights, True, False)
-    if not known and not (traits.local_weights and LOCAL.fullmatch(str(pretrained))):
+    if not known and not (traits.local_weights and LOCAL_WEIGHTS.fullmatch(str(pretrained))):
         files = " or FILE@sha256:HASH, of 64 hexadecimal digits" if traits.local_weights else ""
         raise SettingError("pretrained", pretrained, f"must be true, false, {', '.join(traits.weights)}{files}")
     if output_stride is not None and output_stride not in traits.strides:
@@ -191,10 +191,10 @@ def module_of(name: str) -> str:
 
 
 def read_local(weights: str) -> dict[str, Tensor]:
-    """A state dict from ``FILE@sha256:HASH``; nothing is unpickled but tensors.
+    """A state dict from ``FILE@sha256:HASH``, out of a checkpoint if it lies in one; only tensors are unpickled.
 
     Raises:
-        InputError: no such file, one of another hash, or one that holds no weights.
+        InputError: no such file, one of another hash, or one that holds no state dict.
     """
     path, expected = weights.rsplit("@sha256:", 1)
     try:
@@ -205,12 +205,24 @@ def read_local(weights: str) -> dict[str, Tensor]:
     if digest != expected.lower():
         raise InputError(f"pretrained weights {path}: sha256 {digest}, expected {expected}")
     try:
-        if path.endswith(".safetensors"):
-            return safetensors.torch.load(data)
-        found: dict[str, Tensor] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return found
+        if data[8:9] == b"{":  # safetensors, by whatever name: a length of 8 bytes and JSON
+            return state_dicts.unwrapped(safetensors.torch.load(data))
+        return state_dicts.unwrapped(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except state_dicts.NotFitting as error:
+        raise InputError(f"pretrained weights {path}: not a file of weights: {error}") from None
     except Exception as error:  # a damaged file raises half a dozen unrelated kinds
-        raise InputError(f"pretrained weights {path}: not a file of weights: {in_a_line(error)}") from None
+        raise InputError(f"pretrained weights {path}: not a file of weights: {_told(error)}") from None
+
+
+def _told(error: Exception) -> str:
+    """Why a file was not read, and what to do about one that holds objects besides tensors."""
+    text = in_a_line(error)
+    if "not an allowed global" not in text:
+        return text
+    return (
+        f"{text} Only tensors are unpickled here, since a pickle can run any code. If you trust the file, save its "
+        "state dict alone in a new file (torch.load(FILE, weights_only=False), then torch.save), whose hash you give"
+    )
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -15,9 +15,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil.backbones import LOCAL, Backbone, Traits, read_local
+from eil.backbones import Backbone, Traits, read_local, state_dicts
 from eil.files import InputError
-from eil.plain import in_a_line
+from eil.run import LOCAL_WEIGHTS
 
 TRAITS = {
     "vgg16": Traits(
@@ -46,7 +46,7 @@ TRAITS = {
         std=(0.5, 0.5, 0.5),
     ),
 }
-_HEADS = ("classifier.", "fc.", "AuxLogits.")  # of what is pretrained, not needed here
+_HEADS = ("classifier.", "fc.", "AuxLogits.")  # of what is pretrained, thrown away: any number of classes, or none
 _VGG16_POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
 _INCEPTION_STAGES = [
     "Conv2d_1a_3x3",
@@ -145,13 +145,11 @@ def _load(factory: Any, weights: str | None, **options: Any) -> Any:
     net = factory(weights=None, **options)
     if weights is None:
         return net
-    if LOCAL.fullmatch(weights):
+    if LOCAL_WEIGHTS.fullmatch(weights):
         try:
-            missing, unexpected = net.load_state_dict(read_local(weights), strict=False)
-        except (RuntimeError, TypeError) as error:  # tensors of other shapes, or none at all
-            raise InputError(f"pretrained weights {weights}: not {factory.__name__}'s: {in_a_line(error)}") from None
-        if lost := [name for name in missing if not name.startswith(_HEADS)] + list(unexpected):
-            raise InputError(f"pretrained weights {weights}: not those of {factory.__name__}: {', '.join(lost[:3])}")
+            net.load_state_dict(state_dicts.fitting(read_local(weights), net.state_dict(), _HEADS), strict=False)
+        except state_dicts.NotFitting as error:
+            raise InputError(f"pretrained weights {weights}: not {factory.__name__}'s: {error}") from None
         return net
     entry = torchvision.models.get_model_weights(factory)[weights]
     place = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name

@@ -131,6 +131,10 @@ class Batches:
         """Batches in a training epoch."""
         return max(len(self.labels) // self.batch_size, 1)
 
+    def images_in(self, steps: int) -> int:
+        """How many images the first so many batches of a training epoch have: one batch alone may not be full."""
+        return min(steps * self.batch_size, len(self.labels))
+
     def training(self, seed: int, epoch: int, flip: bool, start: int = 0) -> Iterator[Batch]:
         """An epoch in its own order from batch ``start`` on, cropped at random, mirrored half the time if ``flip``.
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from eil import depends, present, sources
+from snakemake.common.configfile import load_configfile
+
+from eil import caches, depends, paths, present, sources
 from eil import study as studies
 from eil.evaluation import protocols
 from eil.files import InputError, write_text
@@ -16,24 +18,30 @@ shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PA
 # Freed memory is kept for the next step rather than given back: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
+caches.name_user()
 
 
-def resolve(content):
+def resolve():
     """Check the study, spread its grid, and keep it in the results, where every step reads it."""
-    source = ", ".join(map(str, workflow.configfiles)) or "workflow/config/demo.yaml"
-    content = dict(content)
-    if root := content.pop("data_root", None):
-        content["dataset"] = content["dataset"] | {"root": root}
-    if places := content.pop("runs_per_gpu", None):
+    source = ", ".join(map(str, workflow.configfiles))
+    parts = [
+        (str(path), Path(path).parent, load_configfile(path))
+        for path in workflow.configfiles
+    ]
+    given = dict(workflow.config_settings.config)
+    if root := given.pop("data_root", None):
+        given["dataset"] = {**given.get("dataset", {}), "root": str(root)}
+    if places := given.pop("runs_per_gpu", None):
         os.environ.update(EIL_RUNS_PER_GPU=str(places))
     try:
-        study = studies.parse(content, source)
+        content = paths.merged([*parts, ("--config", Path(), given)])
+        study = studies.parse(paths.escaped(content), source)
         runs, dropped = study.plan(source)
     except InputError as error:
         # The lines say file, key and value; a traceback would bury them.
         sys.exit(str(error))
     kept = Path("results", study.name, "study.yaml")
-    text = yaml.safe_dump(content, sort_keys=False)
+    text = yaml.safe_dump(paths.escaped(content), sort_keys=False)
     if not kept.exists() or kept.read_text() != text:
         write_text(kept, text)
     return study, {run.name: run for run in runs}, dropped
@@ -47,7 +55,7 @@ def looked_at():
         sys.exit(str(error))
 
 
-STUDY, RUNS, DROPPED = resolve(config)
+STUDY, RUNS, DROPPED = resolve()
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
