@@ -1,1 +1,1 @@
-"""Rival methods: the first plug-in to the contract of eil.method. One method, one file."""
+"""Rival methods: the first plug-in to the contract of eil.methods.base. One method, one file."""

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
-from eil.cam import CamHead, min_max
-from eil.method import Method, Parts, Targets, top1
+from eil.methods.base import Method, Parts, Targets, top1
+from eil.methods.head import CamHead, min_max
 
 TestClass = Literal["predicted", "given"]
 

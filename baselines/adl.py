@@ -15,7 +15,7 @@ from torch import Tensor
 
 from baselines.cam import CAM
 from eil.backbones import Backbone
-from eil.settings import SettingError
+from eil.core.settings import SettingError
 
 Coin = Literal["batch", "image"]
 

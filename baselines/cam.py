@@ -8,11 +8,11 @@ class is the features weighted by the classifier's weights of that class (equati
 from torch import Tensor
 from torch.nn import functional as F
 
-from eil.method import Method, Parts, Targets, top1
+from eil.methods.base import Method, Parts, Targets, top1
 
 
 class CAM(Method):
-    """Plain classification, maps by :func:`eil.cam.class_activation_maps`."""
+    """Plain classification, maps by :func:`eil.methods.head.class_activation_maps`."""
 
     def features(self, images: Tensor) -> Tensor:
         """What the head stands on, (B, 3, H, W) -> (B, K, h, w)."""

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from eil.core.files import InputError
 from eil.data import Boxes
 from eil.data.augment import Batch, uniform
-from eil.files import InputError
-from eil.method import Method
+from eil.methods.base import Method
 
 
 def centred_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
-from eil.method import Method, Parts, Targets, top1
+from eil.methods.base import Method, Parts, Targets, top1
 
 
 @dataclass(frozen=True)

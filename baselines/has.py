@@ -16,7 +16,7 @@ from torch import Tensor
 
 from baselines.cam import CAM
 from eil.backbones import Backbone
-from eil.method import Targets
+from eil.methods.base import Targets
 
 PUBLISHED_SIDE = 224  # the input that the published sizes are meant for
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
-from eil.cam import convolution, min_max
-from eil.method import Method, Parts, Targets, top1
-from eil.settings import SettingError
+from eil.core.settings import SettingError
+from eil.methods.base import Method, Parts, Targets, top1
+from eil.methods.head import convolution, min_max
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]

@@ -1,5 +1,5 @@
 """``python -m eil`` is the ``eil`` program."""
 
-from eil.cli import main
+from eil.commands.cli import main
 
 raise SystemExit(main())

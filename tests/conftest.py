@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from eil.study.study import parse
 from PIL import Image as PILImage
 
-from eil.data import birds, cache
+from eil.core.run import Run
+from eil.data import cache
 from eil.data.geometry import Frame
-from eil.run import Run
-from eil.study import parse
+from eil.data.readers import birds
 
 SMOKE: dict[str, Any] = {
     "name": "tiny",

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eil.files import InputError
-from eil.settings import SettingError
+from eil.core.files import InputError
+from eil.core.settings import SettingError
 
 T = TypeVar("T")
 SECONDS = 20

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 
-from eil.data import Boxes, Image, Split, examine
+from eil.data import Boxes, Image, Split, decode
 from eil.data.clipping import Overhang
 
 Made = tuple[Path, dict[str, Any]]  # root, and the reader's settings
@@ -27,8 +27,8 @@ class Examined:
 
 def examined(split: Split, index: int, scored: bool) -> Examined:
     """An image of a split, decoded and checked."""
-    photo = examine.photo(split, index)
-    found = examine.annotation(split, index, photo.size, scored)
+    photo = decode.photo(split, index)
+    found = decode.annotation(split, index, photo.size, scored)
     return Examined(photo.image, found.boxes, found.mask, found.overhang)
 
 

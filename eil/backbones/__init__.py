@@ -2,7 +2,7 @@
 
 Each file adds the builders of one family to :data:`BUILDERS`; another package adds its own by an entry point in the
 group ``eil.backbones``. A backbone ends with its last feature map; the
-localization head (:mod:`eil.cam`) follows. Wherever a stage is asked for, its name or a prefix of it is
+localization head (:mod:`eil.methods.head`) follows. Wherever a stage is asked for, its name or a prefix of it is
 meant: ``layer3`` is the last of ``layer3_0`` … ``layer3_5``.
 """
 
@@ -18,12 +18,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from eil import plugins
 from eil.backbones import state_dicts
-from eil.files import InputError
-from eil.plain import in_a_line
-from eil.run import LOCAL_WEIGHTS, Pretrained
-from eil.settings import SettingError, Unsuitable
+from eil.core import registry
+from eil.core.files import InputError
+from eil.core.run import LOCAL_WEIGHTS, Pretrained
+from eil.core.safe_yaml import in_a_line
+from eil.core.settings import SettingError, Unsuitable
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -183,9 +183,9 @@ def module_of(name: str) -> str:
     Raises:
         SettingError: nothing of that name; the message lists what there is.
     """
-    found = BUILDERS.get(name) or plugins.module(plugins.BACKBONES, name)
+    found = BUILDERS.get(name) or registry.module(registry.BACKBONES, name)
     if found is None:
-        known = ", ".join([*BUILDERS, *plugins.available(plugins.BACKBONES)])
+        known = ", ".join([*BUILDERS, *registry.available(registry.BACKBONES)])
         raise SettingError("backbones", name, f"must be one of {known}")
     return found
 

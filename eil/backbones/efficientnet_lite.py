@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eil.backbones import Backbone, Traits
-from eil.files import InputError
+from eil.core.files import InputError
 
 TRAITS = {
     "efficientnet_lite0": Traits(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eil.backbones import Backbone, Traits, read_local, state_dicts
-from eil.files import InputError
-from eil.run import LOCAL_WEIGHTS
+from eil.core.files import InputError
+from eil.core.run import LOCAL_WEIGHTS
 
 TRAITS = {
     "vgg16": Traits(

@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from eil import plugins
+from eil.core import registry
+from eil.core.files import InputError
+from eil.core import settings as settings_
+from eil.core.settings import schema
 from eil.data import names, part
-from eil.files import InputError
-from eil.settings import check, schema
 
 Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
 Count = Annotated[int, Field(ge=1)]
 NO_BOX: Boxes = np.empty((0, 4))
 IGNORED = 255  # in a mask: neither object nor background
-READERS = ("birds", "cub", "folder", "ilsvrc", "tiny_imagenet", "wsoleval")  # each a module of this package
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Dataset:
 
 
 def module_of(name: str) -> str | None:
-    """The module that reads a layout: one of :data:`READERS`, or an installed package's; None if there is none."""
-    return f"eil.data.{name}" if name in READERS else plugins.module(plugins.READERS, name)
+    """The module that reads a layout: one of :mod:`eil.data.readers`, or an installed package's; None without one."""
+    return registry.module(registry.READERS, name)
 
 
 def reader(name: str) -> Callable[..., Dataset]:
@@ -145,11 +145,11 @@ def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
     known = {*schema(reader(name)).model_fields, *(key for fields in shared.values() for key in fields)}
     unknown = [key for key in common if key not in known]
     return [
-        *check(reader(name), own, "dataset"),
+        *settings_.check(reader(name), own, "dataset"),
         *(
             line
             for factory, fields in shared.items()
-            for line in check(factory, {key: value for key, value in common.items() if key in fields}, "dataset")
+            for line in settings_.check(factory, {key: value for key, value in common.items() if key in fields}, "dataset")
         ),
         *(f"dataset.{key}: unknown key (known: {', '.join(sorted(known))})" for key in unknown),
     ]
@@ -254,7 +254,7 @@ def _common() -> tuple[Callable[..., Dataset], ...]:
 
 
 def _known() -> str:
-    return f"must be one of {', '.join([*READERS, *plugins.available(plugins.READERS)])}"
+    return f"must be one of {', '.join(registry.available(registry.READERS))}"
 
 
 def _sorted_out(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from eil.data import Boxes, Dataset, Image, Split, examine, fingerprint, geometry, parallel, photo_cache
+from eil.core.files import InputError, locked, read_json, replacing, write_json
+from eil.data import Boxes, Dataset, Image, Split, decode, fingerprint, geometry, parallel, photo_cache
 from eil.data.clipping import Overhang
 from eil.data.fingerprint import Stats
 from eil.data.geometry import Frame
-from eil.files import InputError, locked, read_json, replacing, write_json
 
 _log = logging.getLogger(__name__)
 FILE = "annotations.json"
@@ -170,7 +170,7 @@ def _write_block(masks: Path, frame: Frame, training: bool, task: tuple[int, Spl
     for i, name in enumerate(split.ids):
         size = (int(sizes[i, 0]), int(sizes[i, 1]))
         stat = fingerprint.stat_of(split.masks[i]) if split.masks is not None else fingerprint.NO_FILE
-        found = examine.annotation(split, i, size, scored=not training)
+        found = decode.annotation(split, i, size, scored=not training)
         if array is not None and found.mask is not None:
             array[start + i] = place((found.mask.shape[1], found.mask.shape[0]), frame).mask(found.mask)
         boxes = place(size, frame).boxes(found.boxes, size).ravel().tolist()

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
+from eil.core.files import InputError
 from eil.data import Boxes, Image, names
 from eil.data.clipping import Overhang, clip
-from eil.files import InputError
 
 LARGEST_SIDE: Final = 65_535
 LARGEST_AREA: Final = 350_000_000  # pixels, which is about what Pillow decodes

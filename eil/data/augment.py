@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eil.core.files import InputError
 from eil.data import Image
 from eil.data.cache import Cached
-from eil.files import InputError
 
 Draw = Literal["top", "left", "flip", "other_class"]
 _DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2, "other_class": 3}

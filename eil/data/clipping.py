@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eil.files import InputError
+from eil.core.files import InputError
 
 Boxes = npt.NDArray[np.float64]
 TOLERATED_SHARE = 0.01  # of boxes beyond their photo, where sizes come from a list that may have them swapped

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from eil.core.files import InputError, read_json
+from eil.core.safe_yaml import shown
 from eil.data import Image, masks, names
 from eil.data.annotations import LARGEST_AREA, Annotated, Object, Polygons, Rle, Shapes, numbers, side
-from eil.files import InputError, read_json
-from eil.plain import shown
 
 LARGEST_FILE: Final = 2_000_000_000  # bytes; COCO's own largest has 450 MB
 MOST_POINTS: Final = 20_000_000  # of an outline that is followed pixel by pixel

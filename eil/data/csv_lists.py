@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
+from eil.core.files import InputError
 from eil.data import NO_BOX, Boxes, masks, names, photos
 from eil.data.annotations import Truth
 from eil.data.photos import Row
-from eil.files import InputError
 
 CORNERS: Final = ["x0", "y0", "x1", "y1"]
 SPLITS: Final = ("train", "val", "test")

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eil.data import IGNORED, Image, decoding
-from eil.data.decoding import Exif
-from eil.files import InputError
+from eil.core.files import InputError
+from eil.data import IGNORED, Image, image_formats
+from eil.data.image_formats import Exif
 
 Bools = npt.NDArray[np.bool_]
 Colour = (
@@ -171,7 +171,7 @@ def require_shape(mask: tuple[int, ...], size: tuple[int, int], name: str) -> No
 
 
 def _values(path: Path, exif: Exif) -> _Values:
-    image = decoding.decode(path, exif).image
+    image = image_formats.decode(path, exif).image
     if image.mode in ("P", "PA"):
         palette = np.zeros((256, 3), np.uint8)
         listed = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from eil.files import InputError
+from eil.core.files import InputError
 
 SHOWN = 3  # names of a kind
 SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from eil.files import InputError
+from eil.core.files import InputError
 
 BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
 T = TypeVar("T")

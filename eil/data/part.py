@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
-from eil.files import InputError
+from eil.core.files import InputError
 
 NAMED: Final = 3  # of a long list of classes, those that are written out
 

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from eil.data import Dataset, Split, examine, fingerprint, geometry, parallel
+from eil.core.files import InputError, locked, read_json, remove, replacing, write_json
+from eil.data import Dataset, Split, decode, fingerprint, geometry, parallel
 from eil.data.fingerprint import Stats
 from eil.data.geometry import Frame
-from eil.files import InputError, locked, read_json, remove, replacing, write_json
 
 cv2.setNumThreads(1)  # the processes are the parallelism; OpenCV's own threads would multiply it
 COLUMNS = ["id", "label", "sha256", "width", "height", "bytes", "changed"]
@@ -206,7 +206,7 @@ def _write_block(target: Path, frame: Frame, training: bool, task: tuple[int, Sp
     rows = []
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
         stat = fingerprint.stat_of(split.sources[i])  # before it is read: what changes meanwhile is noticed later
-        found = examine.photo(split, i)
+        found = decode.photo(split, i)
         place = geometry.whole if training else geometry.seen
         arrays["images"][start + i] = place(found.size, frame).image(found.image)
         if "large" in arrays:

@@ -1,6 +1,6 @@
 """Photos by their names: folders of them, lists of them, and lines of text with their numbers.
 
-What is in a photo or mask is :mod:`eil.data.decoding`'s and :mod:`eil.data.masks`' matter.
+What is in a photo or mask is :mod:`eil.data.image_formats`'s and :mod:`eil.data.masks`' matter.
 """
 
 import functools
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eil.core.files import InputError
+from eil.core.safe_yaml import shown
 from eil.data import NO_BOX, Boxes, Dataset, Image, Split, names
-from eil.data.decoding import TAGGED_ORIENTATION, Exif, is_turned, load
+from eil.data.image_formats import TAGGED_ORIENTATION, Exif, is_turned, load
 from eil.data.masks import MaskColours, load_mask
-from eil.files import InputError
-from eil.plain import shown
 
 __all__ = ["TAGGED_ORIENTATION", "is_turned", "load", "load_mask"]  # of other modules, for whoever has photos
 

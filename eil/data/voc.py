@@ -8,9 +8,9 @@ from xml.parsers import expat
 
 import numpy as np
 
+from eil.core.files import InputError
 from eil.data import names, photos
 from eil.data.annotations import LARGEST_AREA, LARGEST_NUMBER, Annotated, Object, side
-from eil.files import InputError
 
 LARGEST_FILE: Final = 20_000_000  # bytes
 CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.data import NO_BOX, Boxes, Image
-from eil.evaluation import components, largest, pixels
-from eil.evaluation.pixels import Rules
+from eil.evaluation import components, largest_box, union_find
 from eil.evaluation.protocols import Contours, Protocol
+from eil.evaluation.union_find import Rules
 
 Floats = npt.NDArray[np.float64]
 BENCHMARK = Rules()
@@ -35,11 +35,11 @@ def iou_curve(image: Image, boxes: Boxes, contours: Contours = "all", rules: Rul
         (255,).
     """
     if not image.any():
-        curve: Floats = np.zeros(pixels.LEVELS)
+        curve: Floats = np.zeros(union_find.LEVELS)
     elif contours == "all":
         curve = components.best_of_all(image, boxes, rules)
     else:
-        curve = largest.best_of_one(image, boxes, rules, contours == "largest")
+        curve = largest_box.best_of_one(image, boxes, rules, contours == "largest")
     return curve
 
 
@@ -76,12 +76,12 @@ def predicted_boxes(image: Image, threshold: int, protocol: Protocol) -> Boxes:
         return np.array([protocol.rules.empty], dtype=np.float64)
     x0, y0, x1, y1 = int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
     height, width = image.shape
-    return np.array([pixels.box_of(x0, y0, x1, y1, height, width, protocol.rules)], dtype=np.float64)
+    return np.array([union_find.box_of(x0, y0, x1, y1, height, width, protocol.rules)], dtype=np.float64)
 
 
 def overlaps(predicted: Boxes, true: Boxes, rules: Rules = BENCHMARK) -> Floats:
     """Best IoU of each predicted box with any true one by a protocol's rules, (K, 4), (L, 4) -> (K,)."""
-    return np.array([pixels.overlap(tuple(box), true, rules) for box in predicted.tolist()], dtype=np.float64)
+    return np.array([union_find.overlap(tuple(box), true, rules) for box in predicted.tolist()], dtype=np.float64)
 
 
 def counted(predicted: Boxes, true: Boxes, rules: Rules = BENCHMARK) -> Boxes:

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from eil.evaluation.pixels import LEVELS, Bytes, Floats, Ints, Parents, Rules, box_of, by_value, find, overlap
+from eil.evaluation.union_find import LEVELS, Bytes, Floats, Ints, Parents, Rules, box_of, by_value, find, overlap
 
 Frames = npt.NDArray[np.int16]
 

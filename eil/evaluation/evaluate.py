@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eil import machine
+from eil.core import provenance
+from eil.core.files import InputError, read_json, write_arrays
+from eil.core.records import Record
+from eil.core.run import Run
 from eil.data import annotation_cache, cache, fingerprint
 from eil.data.cache import Cached, Fingerprints
-from eil.evaluation import boxes, curves, errors, looks, maps, masks, metrics, protocols, statistics
+from eil.evaluation import boxes, errors, example_images, iou_curves, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Policy, Protocol
-from eil.files import InputError, read_json, write_arrays
-from eil.records import Record
-from eil.run import Run
 
 Arrays = dict[str, npt.NDArray[Any]]
 CHUNK = 256  # maps at full size at once
@@ -43,7 +43,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     description = cache.describe(data)
     side = int(description["crop"])
     val, test = (cache.open_split(data, name) for name in ("val", "test"))
-    arrays = curves.read_maps(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
+    arrays = iou_curves.read_maps(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
     made_from = cache.fingerprints(data)
     _require_same_data(arrays, made_from, run, folder / "maps.npz")
     protocol = protocols.find(names[0])
@@ -52,7 +52,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     )
     if bare is not None:
         raise InputError(f"image {bare} has neither box nor mask, so that its map cannot be scored; maps.npz has it")
-    on, scored = curves.scores(folder, arrays, {"val": val, "test": test}, side, protocol).values()
+    on, scored = iou_curves.scores(folder, arrays, {"val": val, "test": test}, side, protocol).values()
     level = metrics.level_of(protocol.threshold, on, scored, protocol)
     found = _metrics(on, scored, protocol, level)
     found |= _against_masks(arrays, val, test, side, protocol, level, description["parts"])
@@ -70,13 +70,13 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
         | _history(training.pop("history", [])),
         training=training,
-        provenance=machine.provenance()
+        provenance=provenance.provenance()
         | {f"{what}_sha256": value for what, value in made_from._asdict().items()}
         | {"data_sha256": fingerprint.of_data(*made_from), "images": len(test.ids)}
         | {"boxed_masks": annotation_cache.describe(data)["boxed_masks"]}
         | {"classes": len(description["classes"]), "whole_classes": description.get("whole_classes")},
     )
-    write_arrays(folder / "examples.npz", looks.examples(arrays, test, side, protocol, level))
+    write_arrays(folder / "examples.npz", example_images.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
     shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
     _log.info("%s: %s", run.name, shown)
@@ -106,7 +106,9 @@ def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metric
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
     """Scores of the same maps under another protocol, its own policy."""
-    on, scored = (curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test)))
+    on, scored = (
+        iou_curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test))
+    )
     return metrics.metrics(scored, on, protocol, protocol.threshold)
 
 
@@ -128,7 +130,7 @@ def _against_masks(
             pooled[name].add(maps.prepared(score_map, side, protocol), parts)
     levels = np.broadcast_to(level, len(test.ids))
     covered = []
-    for start, images in curves.chunks(arrays["test_maps"], test.ids, side, protocol):
+    for start, images in iou_curves.chunks(arrays["test_maps"], test.ids, side, protocol):
         covered += [
             masks.part_coverage(image, test.masks[i], int(levels[i]), len(names))
             for i, image in enumerate(images, start)
@@ -155,7 +157,7 @@ def _mistakes(
     levels = np.broadcast_to(level, len(test.ids))
     predicted = [
         boxes.counted(boxes.predicted_boxes(image, int(levels[i]), protocol), test.boxes[i], protocol.rules)
-        for start, images in curves.chunks(score_maps, test.ids, side, protocol)
+        for start, images in iou_curves.chunks(score_maps, test.ids, side, protocol)
         for i, image in enumerate(images, start)
     ]
     bare = sum(not len(own) for own in predicted)

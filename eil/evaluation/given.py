@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from eil.core.files import InputError
 from eil.data import Boxes
-from eil.files import InputError
 
 Array = npt.NDArray[Any]
 Given = npt.ArrayLike | Sequence[npt.ArrayLike]

@@ -5,7 +5,7 @@ import os
 
 import numba
 
-from eil.caches import private_folder
+from eil.core.user_cache import private_folder
 
 _log = logging.getLogger(__name__)
 

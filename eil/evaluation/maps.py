@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from eil.core.files import InputError
 from eil.data import Image
 from eil.evaluation.protocols import Protocol
-from eil.files import InputError
 
 Floats = npt.NDArray[np.float64]
 LARGEST: Final = 1e100  # of a score

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
-from eil.evaluation.pixels import LEVELS, Rules
-from eil.run import Strict
-from eil.settings import SettingError
+from eil.core.run import Strict
+from eil.core.settings import SettingError
+from eil.evaluation.union_find import LEVELS, Rules
 
 FILE = Path(__file__).with_name("protocols.yaml")
 Contours = Literal["all", "largest", "union"]

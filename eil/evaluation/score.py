@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from eil import arrays
-from eil.data import Boxes, Image, geometry, photos, wsoleval
+from eil.core import npz
+from eil.core.files import InputError
+from eil.core.provenance import threads
+from eil.data import Boxes, Image, geometry, photos
 from eil.data.clipping import Overhang, clip
 from eil.data.geometry import Frame
-from eil.data.wsoleval import Metadata
+from eil.data.readers import wsoleval
+from eil.data.readers.wsoleval import Metadata
 from eil.evaluation import boxes, given, maps, masks, metrics, protocols
 from eil.evaluation.given import Given
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Contours, Protocol
-from eil.files import InputError
-from eil.machine import threads
 
 CHUNK = 256  # 8-bit maps of the frame's size at once
 LARGEST_SIDE = 8192  # of a map; the largest photos are about as large
@@ -281,7 +282,7 @@ def framed(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) ->
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:
     try:
-        found = arrays.read_npy(path)
+        found = npz.read_npy(path)
     except FileNotFoundError:
         if allow_missing:
             return None

@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from eil.core.records import settings_label
+from eil.core.run import readable
 from eil.evaluation import statistics
-from eil.records import settings_label
-from eil.report.cells import Cell, Floats, common_repetitions
+from eil.report.configurations import Cell, Floats, common_repetitions
 from eil.report.figures import COLUMN, METRIC, about, caption, method_colors, within_percent
-from eil.report.layout import Table, Value
-from eil.run import readable
-from eil.study import Study
+from eil.report.table import Table, Value
+from eil.study.study import Study
 
 SIGNS = {"gamma": "γ", "sigma": "σ"}
 

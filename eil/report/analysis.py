@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+from eil.core.files import InputError
+from eil.core.records import Record
 from eil.data import part
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
-from eil.files import InputError
-from eil.records import Record
-from eil.report import ablation, circumstances
-from eil.report.cells import Cell, chosen, difference, group, step
-from eil.report.layout import Table, Value
+from eil.report import ablation, provenance_tables
+from eil.report.configurations import Cell, chosen, difference, group, step
+from eil.report.table import Table, Value
 from eil.report.tables import METRIC, cells_table, gamma_sigma_tables, grid_table, main_table
-from eil.study import Study
+from eil.study.study import Study
 
 POLICIES = {
     "val ↑": "test.val.gt_known_loc",
@@ -48,8 +48,8 @@ def write(study: Study, records: Sequence[Record], planned: int, further_notes: 
     }
     if methods:
         done = [record for record in records if record.status == "done"]
-        tables["settings"] = circumstances.settings(study, [record.run for record in done])
-        tables["provenance"] = circumstances.provenance(study, done)
+        tables["settings"] = provenance_tables.settings(study, [record.run for record in done])
+        tables["provenance"] = provenance_tables.provenance(study, done)
     failed = [[r.run.name, r.step or "–", " ".join((r.error or "").split())] for r in records if r.status == "failed"]
     if failed:
         tables["failures"] = Table(f"{study.name}: runs that failed", ["Run", "Step", "Error"], failed, ())

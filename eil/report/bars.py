@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS
-from eil.report.cells import Cell, difference, step, students
+from eil.report.configurations import Cell, difference, step, students
 from eil.report.figures import (
     COLUMN,
     METRIC,

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eil.core.records import Record
 from eil.data import Boxes, cache, geometry
 from eil.data.clipping import clip
 from eil.data.geometry import Frame
-from eil.evaluation import looks
-from eil.records import Record
+from eil.evaluation import example_images
 
 InFrame = Literal["photo", "network"]
 
@@ -32,7 +32,7 @@ def coco(record: Record, data: Path, folder: Path, frame: InFrame = "photo") -> 
         InputError: maps or decoded images are not there any more.
     """
     split, side = cache.open_split(data, "test"), int(cache.describe(data)["crop"])
-    predicted, protocol, logits = looks.predictions(record, data, folder)
+    predicted, protocol, logits = example_images.predictions(record, data, folder)
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     scores = exponents[np.arange(len(logits)), split.labels] / exponents.sum(axis=1)
     fitted = _fitted(data)

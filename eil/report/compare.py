@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eil import records
+from eil.core import records
+from eil.core.files import InputError
+from eil.core.records import Record, settings_label
 from eil.evaluation import statistics
-from eil.files import InputError
-from eil.records import Record, settings_label
-from eil.report.cells import Cell, difference, group, interval
-from eil.report.layout import Table, Value
+from eil.report.configurations import Cell, difference, group, interval
+from eil.report.table import Table, Value
 from eil.report.tables import MAIN
 
 _COLUMNS = {name: metric for name, metric in MAIN.items() if metric.startswith("test.own.")}

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from eil.data import IGNORED, Dataset, Image, examine
-from eil.data.examine import Annotation
-from eil.files import replacing
+from eil.core.files import replacing
+from eil.data import IGNORED, Dataset, Image, decode
+from eil.data.decode import Annotation
 
 matplotlib.use("agg")
 COLUMNS, ROWS = 8, 3
@@ -48,7 +48,7 @@ def write(dataset: Dataset, path: Path) -> None:
     try:
         images = [test.image(index) for index in indices]
         sizes = [(image.shape[1], image.shape[0]) for image in images]
-        found = [examine.annotation(test, i, size, scored=True) for i, size in zip(indices, sizes, strict=True)]
+        found = [decode.annotation(test, i, size, scored=True) for i, size in zip(indices, sizes, strict=True)]
         titles = [dataset.classes[test.labels[index]] for index in indices]
         _draw_images(list(grid[:rows].T.flat), images, found, titles)  # a class's images stand below each other
         if test.masks is not None:

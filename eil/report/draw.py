@@ -8,11 +8,11 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from eil.evaluation import looks
-from eil.files import InputError, read_arrays, replacing
-from eil.records import Record
+from eil.core.files import InputError, read_arrays, replacing
+from eil.core.records import Record
+from eil.evaluation import example_images
 from eil.report import ablation, bars, examples, figures
-from eil.report.cells import Cell, chosen, group
+from eil.report.configurations import Cell, chosen, group
 from eil.report.figures import STYLE, save
 from eil.report.tables import gamma_sigma_grids
 
@@ -62,7 +62,7 @@ def _picked(own: Sequence[Cell], runs: Path, data: Path) -> Iterator[tuple[str, 
             first = [cell.records[0] for cell in own]
             folders = [(data / record.run.cache, runs / record.run.name) for record in first]
             shown = {
-                cell: looks.of_run(record, *where, positions)
+                cell: example_images.of_run(record, *where, positions)
                 for cell, record, where in zip(own, first, folders, strict=True)
             }
             yield f"examples_{own[0].backbone}_{name}", partial(examples.qualitative, shown)

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from eil.core.files import InputError
+from eil.core.records import Record
 from eil.data import cache
-from eil.evaluation import looks
-from eil.files import InputError
-from eil.records import Record
-from eil.report.cells import Cell, group
+from eil.evaluation import example_images
+from eil.report.configurations import Cell, group
 from eil.report.figures import STYLE, caption, save, threshold
 
 TRUE_BOX, PREDICTED_BOX, OUTLINE = "#ffffff", "#ffb000", "#56b4e9"
@@ -78,7 +78,9 @@ def picks(cells: Sequence[Cell], runs: Path, count: int = EXAMPLES_SHOWN) -> dic
         runs: in which their runs' folders are.
         count: of each.
     """
-    found = np.stack([looks.overlaps(cell.records[0], runs / cell.records[0].run.name) for cell in cells])  # (M, N)
+    found = np.stack(
+        [example_images.overlaps(cell.records[0], runs / cell.records[0].run.name) for cell in cells]
+    )  # (M, N)
     mean, apart = found.mean(axis=0), np.abs(found[0] - found[1])
     order = np.argsort(mean, kind="stable")
     return {
@@ -99,7 +101,7 @@ def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -
         raise InputError(f"--image {image}: not among the {len(ids)} test images, of which {ids[0]} is the first")
     (cell,) = group([record])
     with plt.rc_context(STYLE):
-        save(qualitative({cell: looks.of_run(record, data, folder, [ids.index(image)])}), path.with_suffix(""))
+        save(qualitative({cell: example_images.of_run(record, data, folder, [ids.index(image)])}), path.with_suffix(""))
     return path.with_suffix(".png")
 
 

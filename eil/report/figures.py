@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from eil import plugins
+from eil.core import registry
+from eil.core.files import replacing
 from eil.evaluation import protocols
-from eil.evaluation.pixels import LEVELS
-from eil.files import replacing
-from eil.report.cells import Cell, chosen, interval, shared_label
+from eil.evaluation.union_find import LEVELS
+from eil.report.configurations import Cell, chosen, interval, shared_label
 
 matplotlib.use("agg")  # files, never a window
 METRIC = "test.own.gt_known_loc"
@@ -190,7 +190,7 @@ def colors_of(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def method_colors(methods: Sequence[str]) -> dict[str, Any]:
     """A colour a method, by its place among all that are installed: the same in every figure and study."""
-    names = list(dict.fromkeys([*plugins.available(plugins.METHODS), *methods]))
+    names = list(dict.fromkeys([*registry.available(registry.METHODS), *methods]))
     return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
 
 

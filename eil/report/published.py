@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from eil.files import InputError
-from eil.run import Strict
-from eil.settings import problems
+from eil.core.files import InputError
+from eil.core.run import Strict
+from eil.core.settings import problems
 
 FILE = Path(__file__).parents[2] / "results" / "published.csv"
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from eil.core.run import readable
 from eil.data import part
 from eil.evaluation import protocols
 from eil.report import published
-from eil.report.cells import OWN, Cell, as_good_as_the_best, chosen, interval, shared_label
-from eil.report.layout import Table, Value
-from eil.run import readable
-from eil.study import Study
+from eil.report.configurations import OWN, Cell, as_good_as_the_best, chosen, interval, shared_label
+from eil.report.table import Table, Value
+from eil.study.study import Study
 
 # column -> metric; the threshold is the protocol's unless the column says oracle
 MAIN = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from eil import machine
-from eil.files import replacing, write_json, write_text
-from eil.machine import device_name
-from eil.report.layout import Table
-from eil.timing import PARTS, Timing
+from eil.core import provenance
+from eil.core.files import replacing, write_json, write_text
+from eil.core.provenance import device_name
+from eil.profiling.timing import PARTS, Timing
+from eil.report.table import Table
 
 LABELS = ("q1", "median", "q3")
 Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Loc
@@ -28,7 +28,7 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
     """
     from eil.report import timing_figures  # not where numbers alone are wanted
 
-    where = machine.provenance()
+    where = provenance.provenance()
     precisions = "-".join(sorted({each.precision for each in found}))
     versions = f"torch{where['versions']['torch']}"
     stem = re.sub(r"[^a-z0-9.]+", "-", f"{device_name()} {precisions} {versions}".lower()).strip("-")

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from eil.machine import device_name
+from eil.core.provenance import device_name
+from eil.profiling.timing import PARTS, Timing
 from eil.report import figures
-from eil.timing import PARTS, Timing
 
 matplotlib.use("agg")
 Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Loc

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from eil.study.study import parse
 from PIL import Image as PILImage
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from eil import data, step
+from eil import data
 from eil.backbones import IMAGENET_MEAN, IMAGENET_STD
+from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
-from eil.erasing import EIL
-from eil.run import Run
-from eil.study import parse
+from eil.methods.erasing import EIL
+from eil.training import train_step
 
 SIZE = (500, 375)  # CUB's photos are of about this size
 GAMMA = 0.7
@@ -93,7 +94,7 @@ def loop(run: Run, root: Path, folder: Path, steps: int, workers: int = 2) -> Ca
         workers: of the DataLoader.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = step.build(run, folder).train().to(device)
+    model = train_step.build(run, folder).train().to(device)
     assert isinstance(model, EIL)
     photos = Photos(root, run.recipe.resize, run.recipe.crop)
     settings: dict[str, Any] = {"num_workers": workers, "persistent_workers": True, "pin_memory": device.type == "cuda"}

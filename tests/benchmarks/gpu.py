@@ -25,20 +25,23 @@ from typing import Any
 import field
 import torch
 import yaml
+from eil.study.study import parse
 from saving import save
 
-from eil import data, localize, plan, plugins, timing, train
+from eil import data
+from eil.core import registry
+from eil.core.files import read_json, write_text
+from eil.core.provenance import device_name
+from eil.core.run import Run
 from eil.data import cache
 from eil.data.augment import Batch
 from eil.data.geometry import Frame
 from eil.evaluation.evaluate import evaluate
-from eil.files import read_json, write_text
-from eil.machine import device_name
-from eil.method import Method, Targets
+from eil.methods.base import Method, Targets
+from eil.profiling import cost, timing
 from eil.report import timing as report
-from eil.report.layout import Table
-from eil.run import Run
-from eil.study import parse
+from eil.report.table import Table
+from eil.training import localize, train
 
 COMMAND = "python tests/benchmarks/gpu.py"
 
@@ -96,7 +99,7 @@ class Bench:
 def steps(bench: Bench) -> None:
     """Every method's iteration on every backbone in bf16, and CAM's and EIL's in fp32 and TF32."""
     size, found = bench.size, []
-    methods = ["cam", "eil", *(name for name in plugins.available(plugins.METHODS) if name not in ("cam", "eil"))]
+    methods = ["cam", "eil", *(name for name in registry.available(registry.METHODS) if name not in ("cam", "eil"))]
     for backbone, precision in itertools.product(size.backbones, ("bf16", "tf32", "fp32")):
         names = methods if precision == "bf16" else methods[:2]
         runs = [bench.run(backbone, {name: {}}, precision=precision) for name in names]
@@ -228,10 +231,10 @@ def memory(bench: Bench) -> None:
         found = {name: timing.Contender(bench.run(backbone, {name: {}}), bench.cache) for name in ("cam", "eil")}
         batch = next(found["cam"].endless)
         models = {name: contender.model.module.train() for name, contender in found.items()}
-        kept = {name: plan.kept_bytes(partial(total, model, batch)) for name, model in models.items()}
+        kept = {name: cost.kept_bytes(partial(total, model, batch)) for name, model in models.items()}
         eil = models["eil"]
         features = eil.backbone.run(batch.images, stop=eil.at).detach().requires_grad_()
-        tail = plan.kept_bytes(lambda eil=eil, features=features: eil.tail(torch.cat([features, features])).sum())
+        tail = cost.kept_bytes(lambda eil=eil, features=features: eil.tail(torch.cat([features, features])).sum())
         rows.append((backbone, *(f"{value / 2**20:.0f}" for value in (*kept.values(), tail))))
     header = ("Backbone", "CAM, MiB", "EIL, MiB", "doubled tail, MiB")
     bench.save("memory", "What a step keeps for its gradients, fp32", header, rows, f"{size.batch} images")

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from eil import machine
-from eil.files import write_text
-from eil.machine import device_name
-from eil.report.layout import Table
+from eil.core import provenance
+from eil.core.files import write_text
+from eil.core.provenance import device_name
+from eil.report.table import Table
 
 
 def save(
@@ -20,7 +20,7 @@ def save(
     folder: Path = Path("results"),
 ) -> Path:
     """Write a table with a first note of its own; its path."""
-    where = machine.provenance()
+    where = provenance.provenance()
     made = f"`{command}` at {where['commit']}: {device_name()}, {where['threads']} threads, "
     made += f"torch {where['versions']['torch']}, {where['time'][:10]}"
     slug = re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")

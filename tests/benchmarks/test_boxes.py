@@ -16,10 +16,10 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
+from eil.core.provenance import threads
 from eil.data import Image
 from eil.evaluation import boxes, maps, protocols
 from eil.evaluation.score import MaxBoxAcc
-from eil.machine import threads
 
 SIDE, COUNT = 224, 24
 Rows = list[tuple[str, str]]

@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil.timing import Contender
+from eil.profiling.timing import Contender
 
 ROUNDS = 10
 # What differs: the recipe with and without it, EIL's settings with and without it.

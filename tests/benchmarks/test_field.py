@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil.timing import Contender
+from eil.profiling.timing import Contender
 
 PHOTOS, BATCH, STEPS, ROUNDS = 96, 16, 8, 5
 SETTLED = 2  # seconds after which the field's workers have filled their queues and sleep

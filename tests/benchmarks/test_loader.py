@@ -17,11 +17,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil import data, method
+from eil import data
 from eil.data import NO_BOX, Dataset, Image, Split, cache
 from eil.data.augment import Batches
 from eil.data.geometry import Frame
-from eil.method import Targets
+from eil.methods import base
+from eil.methods.base import Targets
 
 MANY, SIDE = 200_000, 16
 ROUNDS = 5
@@ -62,7 +63,7 @@ def test_loader_against_the_fastest_network(benchmark: BenchmarkFixture, table: 
     """Images a second of the loader alone over those of a training step, medians of epochs and of as many steps."""
     torch.set_num_threads(2)
     batches = Batches(cache.open_split(whole, "train"), 32, 64, (0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
-    model = method.build("cam", {}, FASTEST, 20)
+    model = base.build("cam", {}, FASTEST, 20)
 
     def epoch(number: int, train: bool) -> float:
         start = time.perf_counter()
@@ -124,7 +125,7 @@ def test_tiny_imagenet(
     table.append((f"cache of {what}", f"{made:.1f} s, {count / made:.0f} photos/s, {cache.cores()} processes"))
     monkeypatch.setattr("eil.data.photos.load", None)  # from here on nobody decodes
     batches = Batches(cache.open_split(tmp_path / "tiny", "train"), 32, 64, (0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
-    model = method.build("cam", {}, FASTEST, len(dataset.classes))
+    model = base.build("cam", {}, FASTEST, len(dataset.classes))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     losses: list[torch.Tensor] = []
     for train in (False, True):

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from eil.study.study import parse
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil import localize, train
-from eil.data import birds, cache
+from eil.core.files import read_arrays, read_json
+from eil.core.run import Run
+from eil.data import cache
 from eil.data.geometry import Frame
+from eil.data.readers import birds
 from eil.evaluation import evaluate
-from eil.files import read_arrays, read_json
-from eil.run import Run
-from eil.study import parse
+from eil.training import localize, train
 
 VARIANTS = {
     "fp32, eager": {},

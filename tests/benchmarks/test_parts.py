@@ -13,10 +13,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil import method
-from eil.erasing import EIL, erasing_mask
 from eil.evaluation import maps, protocols
-from eil.method import Targets
+from eil.methods import base
+from eil.methods.base import Targets
+from eil.methods.erasing import EIL, erasing_mask
 
 ROUNDS = 15
 Rows = list[tuple[str, str]]
@@ -44,7 +44,7 @@ def median(act: Callable[[], object]) -> float:
 def test_erasing_alone(benchmark: BenchmarkFixture, table: Rows, backbone: str, size: int, batch: int) -> None:
     """Attention, mask and product, forward, as a share of EIL's whole training step."""
     torch.set_num_threads(2)
-    model = method.build("eil", {}, backbone, 20).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = base.build("eil", {}, backbone, 20).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert isinstance(model, EIL)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():

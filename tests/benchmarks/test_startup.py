@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from eil.study.study import load
 from pytest_benchmark.fixture import BenchmarkFixture
-
-from eil.study import load
 
 
 def started(*arguments: str) -> float:

@@ -15,16 +15,18 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil import method, plan, plugins
-from eil.files import write_text
-from eil.machine import device_name
-from eil.method import Method, Targets
-from eil.report.layout import Table
-from eil.settings import Unsuitable
+from eil.core import registry
+from eil.core.files import write_text
+from eil.core.provenance import device_name
+from eil.core.settings import Unsuitable
+from eil.methods import base
+from eil.methods.base import Method, Targets
+from eil.profiling import cost
+from eil.report.table import Table
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CASES = [("vgg_small", 56, 32), ("resnet_small", 56, 32), ("efficientnet_lite0", 128, 16), ("resnet50", 112, 8)]
-METHODS = plugins.available(plugins.METHODS)
+METHODS = registry.available(registry.METHODS)
 ROUNDS = 15
 BASE = "cam"
 Row = tuple[str, str, str, int, int, float, float, float, float]
@@ -62,7 +64,7 @@ def table() -> Iterator[list[Row]]:
 
 def build(name: str, backbone: str, size: int, batch: int) -> tuple[Method, torch.Tensor, Targets]:
     try:
-        model = method.build(name, {}, backbone, 20).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = base.build(name, {}, backbone, 20).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     except Unsuitable as reason:
         pytest.skip(str(reason))
     images = torch.randn(batch, 3, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
@@ -105,8 +107,8 @@ def test_cost_relative_to_cam(
     ours, base = build(name, backbone, size, batch), build(BASE, backbone, size, batch)
     for model, *_ in (ours, base):
         model.train(act is step)
-    operations = plan.operations(lambda: act(*ours))
-    counted = operations / plan.operations(lambda: act(*base))
+    operations = cost.operations(lambda: act(*ours))
+    counted = operations / cost.operations(lambda: act(*base))
     for _ in range(3):
         act(*ours), act(*base)
     pairs = [(timed(act, *ours), timed(act, *base)) for _ in range(ROUNDS)]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from eil import records
+from eil.core import records
 
 Start = Callable[..., subprocess.Popen[str]]
 

@@ -8,17 +8,19 @@ import yaml
 
 from snakemake.common.configfile import load_configfile
 
-from eil import caches, depends, paths, present, sources
-from eil import study as studies
+from eil.core import user_cache, step_sources, source_hash
+from eil.study import study_paths
+from eil.execution import data_state
+from eil.study import study as studies
 from eil.evaluation import protocols
-from eil.files import InputError, write_text
+from eil.core.files import InputError, write_text
 
 # The `eil` beside this Snakemake, whether or not its environment is activated.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
 # Freed memory is kept for the next step rather than given back: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
-caches.name_user()
+user_cache.name_user()
 
 
 def resolve():
@@ -34,14 +36,14 @@ def resolve():
     if places := given.pop("runs_per_gpu", None):
         os.environ.update(EIL_RUNS_PER_GPU=str(places))
     try:
-        content = paths.merged([*parts, ("--config", Path(), given)])
-        study = studies.parse(paths.escaped(content), source)
+        content = study_paths.merged([*parts, ("--config", Path(), given)])
+        study = studies.parse(study_paths.escaped(content), source)
         runs, dropped = study.plan(source)
     except InputError as error:
         # The lines say file, key and value; a traceback would bury them.
         sys.exit(str(error))
     kept = Path("results", study.name, "study.yaml")
-    text = yaml.safe_dump(paths.escaped(content), sort_keys=False)
+    text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)
     if not kept.exists() or kept.read_text() != text:
         write_text(kept, text)
     return study, {run.name: run for run in runs}, dropped
@@ -50,7 +52,7 @@ def resolve():
 def looked_at():
     """Hashes of the data as they are now, by cache."""
     try:
-        return present.looks(RUNS.values(), Path("results/data"))
+        return data_state.looks(RUNS.values(), Path("results/data"))
     except InputError as error:
         sys.exit(str(error))
 
@@ -61,7 +63,7 @@ EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
 # Hashes by stat calls, of each cache's data as they are now; the jobs need not look again.
 LOOKS = looked_at()
-os.environ[present.LOOKED] = "1"
+os.environ[data_state.LOOKED] = "1"
 # What they say, not their names alone: an edited protocol is another.
 PROTOCOLS = [
     protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
@@ -82,7 +84,7 @@ def sources_of(step):
     """Hash of the sources that a run's step depends on: when they change in meaning, it runs again."""
 
     def find(wildcards):
-        return depends.of_step(step, RUNS[wildcards.run])
+        return step_sources.of_step(step, RUNS[wildcards.run])
 
     return find
 
@@ -138,14 +140,14 @@ def all_keys(wildcards):
 
 def all_sources(wildcards):
     """Hashes of what the training of any run depends on."""
-    return sorted({depends.of_step("train", run) for run in RUNS.values()})
+    return sorted({step_sources.of_step("train", run) for run in RUNS.values()})
 
 
 def progress():
     """How many runs are done and failed, and the first of the failures."""
-    from eil import at_work
+    from eil.execution import run_lock
 
-    found = at_work.collect(RUNS.values(), Path(RESULTS, "runs"))
+    found = run_lock.collect(RUNS.values(), Path(RESULTS, "runs"))
     failed = [record for record in found if record.status == "failed"]
     lines = [
         f"{len(found) - len(failed)} of {len(RUNS)} runs done, {len(failed)} failed"

@@ -1,0 +1,122 @@
+"""Plain content: text, finite numbers, lists and mappings of a bounded size, which is all that anyone's YAML may be.
+
+YAML can name objects to be built, refer to itself, and write down in a few lines what fills any memory. Here tags that
+build objects are refused, and what aliases stand for is counted before any of it is built.
+"""
+
+import math
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import yaml
+
+from eil.core.files import InputError
+
+MOST_CHARACTERS: Final = 1_000_000
+MOST_VALUES: Final = 100_000  # a grid's values are written out; a study with a thousand runs has about a hundred
+MOST_LEVELS: Final = 20
+_LONGEST_INT: Final = 2**63
+
+
+def read(text: str) -> Any:
+    """What a YAML document holds.
+
+    Raises:
+        InputError: it is not YAML, builds an object, or is larger than any study.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(f"is longer than {MOST_CHARACTERS:,} characters")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _require_bounded(node)
+        return loader.construct_document(node)
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"not YAML: nested deeper than {MOST_LEVELS} levels") from None
+    except Exception as error:  # a date of month 13, or a tag on the wrong text: half a dozen unrelated kinds
+        raise InputError(f"not YAML: {error or type(error).__name__}") from None
+
+
+def require(content: Any) -> None:
+    """Refuse what is not plain.
+
+    Raises:
+        InputError: a value of another kind, one that is not finite, or too many of them; the message says where.
+    """
+    waiting, count = [("", 0, content)], 1
+    while waiting:
+        path, level, value = waiting.pop()
+        if text := _fault(value, level):
+            raise InputError(f"{path}: {text}" if path else text)
+        inner = [(_joined(path, step), level + 1, each) for step, each in _inner(value)]
+        count += len(inner)
+        if count > MOST_VALUES:
+            raise InputError(f"{path}: more than {MOST_VALUES:,} values, aliases written out")
+        waiting += inner
+
+
+def _require_bounded(node: yaml.Node) -> None:
+    """Count the nodes of a document as if every alias were written out."""
+    waiting, count = [node], 1
+    while waiting:
+        found = waiting.pop().value
+        if isinstance(found, str):
+            continue
+        inner = [each for entry in found for each in (entry if isinstance(entry, tuple) else (entry,))]
+        count += len(inner)
+        if count > 2 * MOST_VALUES:  # a key is a node as well
+            raise InputError(f"more than {MOST_VALUES:,} values, aliases written out")
+        waiting += inner
+
+
+def _inner(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, list | tuple):
+        yield from enumerate(value)
+
+
+def _joined(path: str, step: str | int) -> str:
+    if isinstance(step, int):
+        return f"{path}[{step}]"
+    return f"{path}.{step}" if path else step
+
+
+def _fault(value: Any, level: int) -> str:
+    """What is wrong with one value, its inner ones not looked at; "" if nothing is."""
+    text = ""
+    if level > MOST_LEVELS:
+        text = f"nested deeper than {MOST_LEVELS} levels"
+    elif isinstance(value, Mapping):
+        odd = [key for key in value if not isinstance(key, str) or _has_controls(key)]
+        text = f"a key that is no plain text: {shown(odd[0])}" if odd else ""
+    elif isinstance(value, str):
+        text = f"{shown(value)}: text with control characters" if _has_controls(value) else ""
+    elif isinstance(value, float):
+        text = "" if math.isfinite(value) else f"{value}: expected a finite number"
+    elif isinstance(value, int):
+        text = "" if abs(value) < _LONGEST_INT else "a whole number of more than 64 bits"
+    elif value is not None and not isinstance(value, list | tuple):
+        text = f"{shown(value)}: expected text (in quotes if it looks like a date), a number, true, false or null"
+    return text
+
+
+def _has_controls(text: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: as it would be written, and cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def in_a_line(error: Exception) -> str:
+    """An error in one line; torch's have many, which advise to unpickle anything besides what was found."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(" Please use")[0]
+    return " ".join(f"{type(error).__name__}: {text}".split())[:300]

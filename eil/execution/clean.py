@@ -1,0 +1,55 @@
+"""What of a study's files can be made again, and removing it; records never go."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from eil.core import records
+from eil.core.files import InputError, remove
+from eil.core.run import Run
+from eil.execution.run_lock import is_busy
+from eil.training import checkpoint
+
+MAPS = ("maps.npz", "curves.npz")
+WEIGHTS = ("weights.safetensors",)
+LEFT = (".*.part*", ".verify*")  # by processes that were killed
+
+
+def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bool = False) -> list[Path]:
+    """Files that can be made again: what killed processes left, checkpoints of finished runs, and more if asked for.
+
+    Args:
+        runs: of the study.
+        folder: in which the runs' folders are; those of runs that the study has no more are looked into too.
+        maps: maps of finished runs too; localizing makes them again.
+        weights: weights of finished runs too; only training makes them again.
+    """
+    known = {run.name: run for run in runs}
+    borrowed = {run.trained.name for run in known.values() if not _done(folder / run.name, run)}
+    found: list[Path] = []
+    for own in sorted(path for path in folder.glob("*") if path.is_dir() and not is_busy(path)):
+        found += [path for pattern in LEFT for path in own.glob(pattern)]
+        if not _done(own, known.get(own.name)):
+            continue
+        names = (checkpoint.LAST, checkpoint.PREVIOUS, *(MAPS if maps else ()))
+        names += WEIGHTS if weights and own.name not in borrowed else ()  # a control may still need them
+        found += [own / name for name in names if (own / name).exists()]
+    return found
+
+
+def clean(paths: Iterable[Path]) -> int:
+    """Remove files and folders; how many bytes that frees."""
+    freed = 0
+    for path in paths:
+        inside = [path, *path.rglob("*")] if path.is_dir() else [path]
+        freed += sum(each.lstat().st_size for each in inside if not each.is_dir())
+        remove(path)
+    return freed
+
+
+def _done(folder: Path, run: Run | None) -> bool:
+    """Whether there is a record, and of the run's present settings, if the study still has the run."""
+    path = folder / "record.json"
+    try:
+        return path.exists() and (run is None or records.read(path).key == run.key)
+    except InputError:
+        return False

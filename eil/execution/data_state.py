@@ -1,0 +1,133 @@
+"""Whether results are of the data that there are now.
+
+A record names fingerprints of the photos and the annotations that it was made from. They are held against the prepared
+data, and these against the data set's files, by stat calls (:mod:`eil.data.fingerprint`).
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from eil import data
+from eil.core.files import InputError
+from eil.core.records import Record
+from eil.core.run import Run
+from eil.data import annotation_cache, cache, photo_cache
+from eil.data.cache import Fingerprints
+from eil.data.geometry import Frame
+
+_log = logging.getLogger(__name__)
+LOOKED = "EIL_DATA_LOOKED_AT"  # set by the workflow, which has looked for all its jobs
+CHANGED = "changed since"  # stands for a fingerprint that no record has
+
+
+def frame_of(run: Run) -> Frame:
+    """How the photos of a run are fitted into the network's square."""
+    return Frame(run.recipe.resize, run.recipe.crop, run.recipe.geometry, run.recipe.crops)
+
+
+def read(run: Run) -> data.Dataset:
+    """The data set of a run as it is now, read by its reader."""
+    return data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
+
+
+def fingerprints(runs: Iterable[Run], folder: Path) -> dict[str, Fingerprints]:
+    """Fingerprints of the data of each run as they are now, by the name of the cache that the run reads.
+
+    A part that changed since it was prepared has :data:`CHANGED` instead. Data that were never prepared are left out. A
+    data set that is not at hand is taken to be as it was prepared, and said so.
+
+    Args:
+        runs: of one study.
+        folder: in which the caches are.
+
+    Raises:
+        InputError: the data set is at hand and cannot be read.
+    """
+    caches = {run.cache: run for run in runs if (folder / run.cache / "dataset.json").exists()}
+    found: dict[str, Fingerprints] = {}
+    dataset: data.Dataset | None = None
+    for name, run in caches.items():
+        changed = ""
+        if not data.is_embedded(run.dataset.name) and not os.environ.get(LOOKED):
+            dataset = dataset or _at_hand(run)
+            changed = cache.outdated(dataset, folder / name, frame_of(run)) if dataset else ""
+        found[name] = _with_changes(folder / name, changed)
+    return found
+
+
+def looks(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str]]:
+    """Hashes of what each cache would be made from now, of photos and of annotations, by the cache's name.
+
+    They stay the same as long as the content does, whether it is prepared or not. Data that are drawn, or that are not
+    at hand and were never prepared, have none.
+
+    Args:
+        runs: of one study.
+        folder: in which the caches are.
+
+    Raises:
+        InputError: the data set is at hand and cannot be read.
+    """
+    caches = {run.cache: run for run in runs if not data.is_embedded(run.dataset.name)}
+    found: dict[str, dict[str, str]] = {}
+    dataset: data.Dataset | None = None
+    for name, run in caches.items():
+        dataset, own = dataset or _at_hand(run), folder / name
+        found[name] = _recorded(own)
+        if dataset:
+            photos = photo_cache.look(dataset, own, frame_of(run))
+            found[name] = {"photos": photos, "annotations": annotation_cache.look(dataset, own)}
+    return found
+
+
+def made_from_other(records: Iterable[Record], now: Mapping[str, Fingerprints]) -> list[Record]:
+    """Records that were made from other data than there are now."""
+    return [record for record in records if record.status == "done" and not is_current(record, now)]
+
+
+def is_current(record: Record, now: Mapping[str, Fingerprints]) -> bool:
+    """Whether a record was made from the data that there are now; so taken where these are not prepared."""
+    own = now.get(record.run.cache)
+    return own is None or all(record.provenance.get(f"{what}_sha256") == value for what, value in own._asdict().items())
+
+
+def require_prepared(run: Run, folder: Path) -> None:
+    """Refuse to compute on a cache that is no longer of the data set's files.
+
+    Raises:
+        InputError: photos or annotations changed since they were prepared.
+    """
+    own = fingerprints([run], folder).get(run.cache)
+    if own is not None and CHANGED in own:
+        what = "photos" if own.photos == CHANGED else "annotations"
+        raise InputError(f"{run.dataset.name}: {what} changed since `eil prepare`; run it again")
+
+
+def _at_hand(run: Run) -> data.Dataset | None:
+    """The data set of a run; None, and said so, if its folder is not there."""
+    folder = run.dataset.folder()
+    if folder is None or not folder.exists():
+        _log.warning("%s: not at hand, and taken to be as it was prepared", folder or run.dataset.name)
+        return None
+    return read(run)
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """The hashes that a cache was made from."""
+    try:
+        made = cache.describe(folder) | annotation_cache.describe(folder)
+    except InputError:
+        return {}
+    return {what: made[f"{what}_look"] for what in ("photos", "annotations")}
+
+
+def _with_changes(folder: Path, changed: str) -> Fingerprints:
+    try:
+        own = cache.fingerprints(folder)
+    except InputError:  # annotations are missing, or those of other photos
+        return Fingerprints(CHANGED, CHANGED)
+    if changed == "photos":
+        return Fingerprints(CHANGED, CHANGED)
+    return own._replace(annotations=CHANGED) if changed else own

@@ -1,0 +1,75 @@
+"""Presets: published or tuned settings and recipes by name, read from presets.yaml, where each has its source."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, TypeAdapter
+
+from eil.core.run import Strict
+from eil.core.settings import SettingError
+
+FILE = Path(__file__).with_name("presets.yaml")
+
+
+class Scope(Strict):
+    """What an entry is for; a field that is left out stands for everything."""
+
+    dataset: str | None = None
+    backbone: str | None = None
+    method: str | None = None
+
+
+class Preset(Strict):
+    """One entry of a preset, or several merged.
+
+    Attributes:
+        scope: what it is for (``for`` in the file).
+        settings: of the method.
+        recipe: keys of a recipe.
+        output_stride: of the backbone.
+        source: where the values come from.
+    """
+
+    scope: Scope = Field(alias="for", default=Scope())
+    settings: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    output_stride: int | None = None
+    source: str = ""
+
+
+@functools.cache
+def read() -> dict[str, list[Preset]]:
+    """Every preset with its entries, general ones before special ones."""
+    return TypeAdapter(dict[str, list[Preset]]).validate_python(yaml.safe_load(FILE.read_text(encoding="utf-8")))
+
+
+def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
+    """What a preset says of a method on a backbone and a data set; nothing if ``name`` is None.
+
+    Raises:
+        SettingError: no such preset, or one that does not know the method there.
+    """
+    if name is None:
+        return Preset()
+    if not isinstance(name, str) or name not in read():  # a file may name a list
+        raise SettingError("preset", name, f"must be one of {', '.join(read())}")
+    wanted = {"dataset": dataset, "backbone": backbone, "method": method}
+    fitting = [
+        entry
+        for entry in read()[name]
+        if all(value in (None, wanted[key]) for key, value in entry.scope.model_dump().items())
+    ]
+    if not any(entry.scope.method for entry in fitting):
+        expected = f"says nothing of {method} on {backbone} and {dataset}; give {method} another preset, or null"
+        raise SettingError("preset", name, expected)
+    merged = Preset()
+    for entry in fitting:
+        merged = Preset(
+            settings=merged.settings | entry.settings,
+            recipe=merged.recipe | entry.recipe,
+            output_stride=entry.output_stride or merged.output_stride,
+            source="; ".join(filter(None, [merged.source, entry.source])),
+        )
+    return merged

@@ -1,0 +1,321 @@
+"""Study: what to compare, read from a YAML file, checked, and spread into runs.
+
+Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
+a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
+``preset`` takes settings and recipe from presets.yaml. What is more special stands above what is more general:
+a backbone's method, a method, a backbone, the study, the preset. Nothing here needs torch until methods are
+checked against backbones (:func:`Study.plan`), which happens once, before the first run.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from eil import data
+from eil.core import registry, safe_yaml
+from eil.core.files import InputError
+from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, Strict
+from eil.core.settings import SettingError, Unsuitable, check, problems
+from eil.study import presets, study_paths
+
+T = TypeVar("T", bound=BaseModel)
+RESERVED = ("preset", "recipe")
+Column = Literal[
+    "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "MaxBoxAccV2", "Top-1 Cls", "Top-5 Cls", "PxAP", "pixel IoU",
+    "Top-1 Loc (oracle)", "GT-known Loc (oracle)", "MaxBoxAccV2 (oracle)",
+]  # fmt: skip
+MOST_RUNS = 10_000  # of a study; at a minute each they take a week
+LONGEST_NAME = 200  # bytes; a folder's name may have 255
+
+
+class BackboneChoice(Strict):
+    """A backbone in a study, with what differs on it from the rest of the study."""
+
+    pretrained: Pretrained = False
+    output_stride: int | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Study(Strict):
+    """What to compare. See workflow/config/ for examples.
+
+    Attributes:
+        name: of the folder of results.
+        dataset: see :class:`DatasetChoice`.
+        backbones: each with what differs on it.
+        methods: each with its settings.
+        seeds: repetitions of every training.
+        recipe: see :class:`Recipe`.
+        preset: for every method that has none of its own.
+        protocols: how maps are scored; tables are the first one's, the others are compared in one of their own.
+        time_limit: minutes that a step of a run may take; one that takes longer has failed.
+        logger: "tensorboard" to write every epoch's losses for it too.
+        columns: of the main table (default: the field's).
+        controls: maps that need no training, put in the place of the first method's (default: all installed).
+    """
+
+    name: Name
+    dataset: DatasetChoice
+    backbones: dict[Name, BackboneChoice]
+    methods: dict[Name, dict[str, Any]]
+    seeds: Annotated[int, Field(ge=1)] = 3
+    recipe: Recipe = Recipe()
+    preset: str | None = None
+    logger: Literal["tensorboard"] | None = None
+    columns: tuple[Column, ...] | None = None
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("honest",)
+    controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_lists(cls, content: Any) -> Any:
+        """``backbones: [a, b]`` and ``cam:`` without settings are short for empty mappings."""
+        if not isinstance(content, Mapping):
+            raise ValueError("expected a mapping of keys")
+        content = dict(content)
+        for key in ("backbones", "methods"):
+            value = content.get(key)
+            if isinstance(value, list) and all(isinstance(name, str) for name in value):
+                value = dict.fromkeys(value)
+            if isinstance(value, Mapping):
+                content[key] = {name: {} if inner is None else inner for name, inner in value.items()}
+        return content
+
+    def runs(self) -> list[Run]:
+        """Every run of the grid, unchecked, in the order of the file; a backbone's controls after its methods."""
+        runs = []
+        for backbone in self.backbones:
+            own = [run for method in self.methods for run in self._grid(backbone, method)]
+            runs += own + self._controlled(own)
+        return runs
+
+    def require_bounded(self) -> None:
+        """Refuse a grid that is empty or larger than anyone's time, before it is spread.
+
+        Raises:
+            InputError: it is; the message names the list or the method.
+        """
+        count = len(self.backbones) * len(self.controls) * self.seeds
+        for backbone, method in itertools.product(self.backbones, self.methods):
+            given = self.methods[method] | self.backbones[backbone].methods.get(method, {})
+            axes = {key: value for key, value in given.items() if isinstance(value, list) and key not in RESERVED}
+            for key, value in axes.items():
+                if not value:
+                    raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
+            count += math.prod(map(len, axes.values())) * self.seeds
+            if count > MOST_RUNS:
+                raise InputError(f"methods.{method}: more than {MOST_RUNS:,} runs: shorten its lists, or lower seeds")
+        if not self.backbones or not self.methods:
+            raise InputError("a study without runs: name a backbone and a method")
+
+    def run(self, name: str) -> Run:
+        """The run of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        # Whose network the controls take is known to `plan` alone, so that of any run will do here.
+        grid = [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
+        lent = (run.model_copy(update={"control": control}) for control in self.controls for run in grid)
+        for run in itertools.chain(grid, lent):
+            if run.name == name:
+                return run
+        raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
+
+    def plan(self, source: str) -> tuple[list[Run], list[str]]:
+        """The runs to do, and a line for each combination that makes no sense and was dropped.
+
+        Args:
+            source: the study's file, which opens every line of the error.
+
+        Raises:
+            InputError: a setting that the reader, a method or a backbone cannot use; every problem has a line.
+        """
+        from eil.evaluation import protocols  # numba: half a second
+
+        shapes, errors = self._shapes()
+        errors += data.problems(self.dataset.name, self.dataset.settings)
+        known = {"controls": registry.available(registry.CONTROLS), "protocols": list(protocols.read())}
+        for key, given in (("controls", self.controls), ("protocols", self.protocols)):
+            errors += [
+                f"{key}[{k}] = {name}: must be one of {', '.join(known[key])}"
+                for k, name in enumerate(given)
+                if name not in known[key]
+            ]
+        runs, dropped = [], []
+        for backbone in shapes:
+            own = []
+            for run in (run for method in self.methods for run in self._grid(backbone, method)):
+                if not run.repetition:  # the others have the same settings
+                    refused = self._try(run, shapes[backbone])
+                if refused is None:
+                    own.append(run)
+                elif isinstance(refused, Unsuitable):
+                    dropped.append(f"{run.name}: {refused}")
+                else:
+                    errors += str(refused).splitlines()
+            runs += own + self._controlled(own)
+        if errors:
+            raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
+        return runs, dropped
+
+    def _shapes(self) -> tuple[dict[str, Any], list[str]]:
+        """Each backbone without memory, to try methods on; and a line for each that cannot be built."""
+        from eil import backbones  # torch: seconds, so not at import
+
+        shapes, errors = {}, []
+        for name, choice in self.backbones.items():
+            try:
+                shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride)
+            except SettingError as error:
+                key = "" if error.value == name else f".{error.setting} = {error.value}"
+                errors.append(f"backbones.{name}{key}: {error.expected}")
+            others = choice.methods.keys() - self.methods.keys()
+            errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
+        return shapes, errors
+
+    def _try(self, run: Run, shapes: Any) -> InputError | Unsuitable | None:
+        """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
+        import torch
+
+        try:
+            cls = registry.load(registry.METHODS, run.method)
+        except SettingError as error:
+            return InputError(f"methods.{run.method}: {error.expected}")
+        if found := check(cls, run.settings, f"methods.{run.method}"):
+            return InputError("\n".join(found))
+        try:
+            with torch.device("meta"):
+                cls(shapes, 2, **run.settings)
+        except SettingError as error:
+            return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
+        except Unsuitable as reason:
+            return reason
+        return None
+
+    def _grid(self, backbone: str, method: str) -> Iterator[Run]:
+        choice = self.backbones[backbone]
+        given = self.methods[method] | choice.methods.get(method, {})
+        preset = self._preset(backbone, method, given)
+        axes = {key: [value] for key, value in preset.settings.items()}
+        axes |= {
+            key: value if isinstance(value, list) else [value] for key, value in given.items() if key not in RESERVED
+        }
+        recipe = self._recipe(backbone, method, preset)
+        for values in itertools.product(*axes.values()):
+            for repetition in range(self.seeds):
+                yield Run(
+                    study=self.name,
+                    dataset=self.dataset,
+                    backbone=backbone,
+                    pretrained=choice.pretrained,
+                    output_stride=choice.output_stride or preset.output_stride,
+                    method=method,
+                    settings=dict(zip(axes, values, strict=True)),
+                    repetition=repetition,
+                    recipe=recipe,
+                )
+
+    def _controlled(self, own: list[Run]) -> list[Run]:
+        """Runs of the controls, which take a backbone's first method's network, of its first settings."""
+        first = [run for run in own if (run.method, run.settings) == (own[0].method, own[0].settings)]
+        return [run.model_copy(update={"control": control}) for control in self.controls for run in first]
+
+    def _preset(self, backbone: str, method: str, given: Mapping[str, Any]) -> presets.Preset:
+        try:
+            return presets.find(given.get("preset", self.preset), self.dataset.subject, backbone, method)
+        except SettingError as error:
+            place = f"methods.{method}.preset" if "preset" in given else "preset"
+            raise InputError(f"{place} = {error.value}: {error.expected}") from None
+
+    def _recipe(self, backbone: str, method: str, preset: presets.Preset) -> Recipe:
+        choice = self.backbones[backbone]
+        parts = {
+            "preset": preset.recipe,
+            "recipe": self.recipe.model_dump(exclude_unset=True),
+            f"backbones.{backbone}.recipe": choice.recipe,
+            f"methods.{method}.recipe": self.methods[method].get("recipe", {}),
+            f"backbones.{backbone}.methods.{method}.recipe": choice.methods.get(method, {}).get("recipe", {}),
+        }
+        merged: dict[str, Any] = {}
+        for place, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise InputError(f"{place} = {part!r}: must be a mapping of a recipe's keys")
+            merged |= part
+            recipe = _validated(Recipe, merged, place)  # each in turn, so that the error names the place
+        return recipe
+
+    def _locate(self, method: str, backbone: str, error: SettingError) -> str:
+        """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""
+        own = self.backbones[backbone].methods.get(method, {})
+        prefix = f"backbones.{backbone}.methods.{method}" if error.setting in own else f"methods.{method}"
+        given = (self.methods[method] | own).get(error.setting)
+        at = f"[{given.index(error.value)}]" if isinstance(given, list) and error.value in given else ""
+        return f"{prefix}.{error.setting}{at} = {error.value}"
+
+
+def load(path: Path) -> Study:
+    """Read a study file.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or has keys or values that no study has.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(4 * safe_yaml.MOST_CHARACTERS + 1).decode("utf-8")
+        content = safe_yaml.read(text)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not YAML: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return parse(content, str(path), path.parent)
+
+
+def parse(content: Any, source: str, folder: Path | None = None) -> Study:
+    """Check a study's content and make its paths absolute (:mod:`eil.study.study_paths`).
+
+    Args:
+        content: of the study's file.
+        source: opens every line of the error.
+        folder: that relative paths are relative to (default: the working directory).
+
+    Raises:
+        InputError: keys, values or paths that no study has.
+    """
+    try:
+        safe_yaml.require(content)
+        study = _validated(Study, study_paths.located(content, folder or Path()), "")
+        study.require_bounded()
+        _require_usable([run.name for run in study.runs()])  # recipes of backbones are checked as the grid is spread
+    except InputError as error:
+        raise InputError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from None
+    return study
+
+
+def _require_usable(names: list[str]) -> None:
+    """Names of runs are names of folders."""
+    for name in names:
+        if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only what "
+                f"can be printed, and {LONGEST_NAME} bytes at most"
+            )
+    twice, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"two runs are named {twice}: a list of settings holds a value twice")
+
+
+def _validated(model: type[T], content: Any, prefix: str) -> T:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(problems(error, model, prefix))) from None

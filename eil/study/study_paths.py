@@ -1,0 +1,126 @@
+"""Paths in a study: relative to the study's file, with ``~`` and environment variables, and absolute in the results.
+
+``$NAME`` and ``${NAME}`` stand for environment variables, ``$$`` for a dollar sign. Which keys are paths:
+``dataset.root``, those settings of a reader that are annotated as paths, and FILE in ``pretrained: FILE@sha256:HASH``.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from eil import data
+from eil.core.files import InputError, at_home
+from eil.core.run import LOCAL_WEIGHTS
+
+Change = Callable[[str, str], str]  # (path, key) -> path
+
+
+def absolute(path: str, folder: Path, key: str) -> str:
+    """A study's path as an absolute one.
+
+    Args:
+        path: as it stands in the study.
+        folder: what it is relative to.
+        key: where it stands, for the message.
+
+    Raises:
+        InputError: it is empty, or names a variable that the environment lacks or has empty.
+    """
+    try:
+        found = Template(path).substitute({name: value for name, value in os.environ.items() if value})
+    except KeyError as error:
+        raise InputError(f"{key} = {path}: the environment variable {error.args[0]} is not set, or empty") from None
+    except ValueError:
+        raise InputError(f"{key} = {path}: expected $NAME or ${{NAME}}, or $$ for a dollar sign") from None
+    if not found:
+        raise InputError(f"{key}: empty, expected a path")
+    whole = (folder / at_home(Path(found), key)).absolute()
+    tidy = Path(os.path.normpath(whole))  # without "..", which after a link is not the folder before it
+    return str(tidy if tidy.resolve() == whole.resolve() else whole)
+
+
+def located(content: Any, folder: Path, reader: object = None) -> Any:
+    """A study's content with absolute paths. What is no study's content is left for the check of its keys to find.
+
+    Args:
+        content: of a study's file, or a part of it.
+        folder: what relative paths are relative to.
+        reader: ``dataset.name``, if ``content`` lacks it.
+
+    Raises:
+        InputError: see :func:`absolute`; the message opens with the key.
+    """
+    return _changed(content, lambda path, key: absolute(path, folder, key), reader)
+
+
+def merged(parts: Sequence[tuple[str, Path, Mapping[str, Any]]]) -> dict[str, Any]:
+    """A study out of several files, each over those before it, with absolute paths.
+
+    Args:
+        parts: of each what opens an error's message, what its relative paths are relative to, and its content.
+
+    Raises:
+        InputError: see :func:`absolute`; the message opens with the part and the key.
+    """
+    whole: dict[str, Any] = {}
+    for _, _, content in parts:
+        whole = _over(whole, content)
+    reader = whole["dataset"].get("name") if isinstance(whole.get("dataset"), Mapping) else None
+    found: dict[str, Any] = {}
+    for source, folder, content in parts:
+        try:
+            found = _over(found, located(content, folder, reader))
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+    return found
+
+
+def _over(below: Any, above: Any) -> Any:
+    """``above``, and of mappings what it lacks of ``below``."""
+    if not isinstance(above, Mapping):
+        return above
+    below = below if isinstance(below, Mapping) else {}
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
+
+
+def escaped(content: Any) -> Any:
+    """A study's content whose dollar signs are signs: :func:`located` gives the paths of ``content`` back."""
+    return _changed(content, lambda path, _: path.replace("$", "$$"))
+
+
+def _changed(content: Any, change: Change, reader: object = None) -> Any:
+    if not isinstance(content, Mapping):
+        return content
+    changed = dict(content)
+    if isinstance(chosen := content.get("dataset"), Mapping):
+        changed["dataset"] = _dataset(chosen, change, reader)
+    if isinstance(backbones := content.get("backbones"), Mapping):
+        changed["backbones"] = {name: _backbone(name, choice, change) for name, choice in backbones.items()}
+    return changed
+
+
+def _dataset(chosen: Mapping[str, Any], change: Change, reader: object) -> dict[str, Any]:
+    name = chosen.get("name", reader)
+    places = {"root", *(data.locations(name) if isinstance(name, str) else ())}
+    return {key: _value(value, change, f"dataset.{key}") if key in places else value for key, value in chosen.items()}
+
+
+def _backbone(name: str, choice: Any, change: Change) -> Any:
+    weights = choice.get("pretrained") if isinstance(choice, Mapping) else None
+    if not isinstance(weights, str) or not LOCAL_WEIGHTS.fullmatch(weights):
+        return choice
+    path, _, digest = weights.rpartition("@sha256:")
+    return {**choice, "pretrained": f"{change(path, f'backbones.{name}.pretrained')}@sha256:{digest}"}
+
+
+def _value(value: Any, change: Change, key: str) -> Any:
+    """A path, or each of a list or a mapping of paths."""
+    if isinstance(value, str):
+        return change(value, key)
+    if isinstance(value, list | tuple):
+        return [_value(each, change, f"{key}[{k}]") for k, each in enumerate(value)]
+    if isinstance(value, Mapping):
+        return {name: _value(each, change, f"{key}.{name}") for name, each in value.items()}
+    return value

@@ -1,0 +1,165 @@
+"""Weights to score maps: maps.npz holds, for val and test, the low-resolution maps and the logits.
+
+The map of an image is that of its true class: GT-known Loc needs no other, and where Top-1 Loc counts, the
+predicted class is the true one. Nothing is upsampled or normalised here; that is a protocol's choice. A
+control's run takes the logits of the network that it borrows, and puts its own maps beside them. While a GPU computes
+the next maps, the last ones are fetched and scored by threads of the CPU.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eil.core import registry
+from eil.core.files import InputError, write_arrays
+from eil.core.run import Run
+from eil.data import Boxes, cache
+from eil.data.augment import Batch, Batches
+from eil.evaluation import iou_curves, protocols
+from eil.evaluation.iou_curves import Tally
+from eil.methods.base import Method
+from eil.training import train, train_step
+
+Arrays = dict[str, npt.NDArray[Any]]
+# Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
+Control = Callable[[Method, Batch, Sequence[Boxes]], torch.Tensor]
+EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """Maps (B, h, w) and logits (B, C), float32 on the CPU once ``ready`` is reached."""
+
+    maps: torch.Tensor
+    logits: torch.Tensor
+    ready: torch.cuda.Event | None
+
+    def wait(self) -> "_Fetched":
+        if self.ready is not None:
+            self.ready.synchronize()
+        return self
+
+
+def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, meanwhile: bool | None = None) -> None:
+    """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
+
+    Args:
+        run: a trained run, or a control's.
+        data: folder of the decoded images.
+        folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is borrowed.
+        protocol: by which maps are scored meanwhile; iou_curves.npz keeps that for :mod:`eil.evaluation.evaluate`.
+        meanwhile: whether to do so (default: on a GPU; on a CPU the two would compete).
+
+    Raises:
+        InputError: no weights of this run, or a map that is not finite; its image is named.
+    """
+    made_from = cache.fingerprints(data)
+    fabric = train_step.fabric_of(run.recipe)
+    model = train_step.build(run, data)
+    control: Control | None = registry.load(registry.CONTROLS, run.control) if run.control else None
+    trained = folder.with_name(run.trained.name) if control else folder
+    train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
+    if run.recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped: Any = fabric.setup_module(model)  # stands for the method, in the run's precision
+    wrapped.mark_forward_method("maps")
+    wrapped.mark_forward_method("views")
+    wrapped.eval()
+    arrays: Arrays = {}
+    tallies: dict[str, Tally] = {}
+    side = int(cache.describe(data)["crop"])
+    if meanwhile is None:
+        meanwhile = fabric.device.type == "cuda"
+    wanted = protocols.find(protocol) if protocol and meanwhile else None
+    with torch.inference_mode(), fabric.autocast():
+        for split in ("val", "test"):
+            batches = train_step.batches(run, data, split, model, fabric.device)
+            if wanted and all(map(len, batches.split.boxes)):
+                tallies[split] = Tally(batches.split, side, wanted)
+            maps, logits = map_split(wrapped, batches, control, tallies.get(split))
+            if run.recipe.crops > 1:
+                logits = over_crops(wrapped, batches)
+            for what, values in (("map", maps), ("logits", logits)):
+                _check_finite(what, values, batches.split.ids)
+            arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
+        arrays |= _views(wrapped, batches, further=control is None)
+    if wanted and len(tallies) == 2:
+        splits = {name: each.split for name, each in tallies.items()}
+        iou_curves.keep(folder, tallies, iou_curves.stamp(arrays, splits, side, wanted))
+    arrays |= {f"made_from_{what}": np.array(value) for what, value in made_from._asdict().items()}
+    write_arrays(folder / "maps.npz", arrays)
+
+
+def map_split(
+    model: Method, batches: Batches, control: Control | None = None, tally: Tally | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps of the true classes (N, h, w), or a control's, and logits (N, C) of a split, float32 on the CPU.
+
+    Args:
+        model: in evaluation mode.
+        batches: of the split.
+        control: whose maps to take instead of the model's.
+        tally: is given the maps as they come, by a thread of its own.
+    """
+    fetched: list[_Fetched] = []
+    with ThreadPoolExecutor(1) as scorer:  # one: a tally wants them in their order
+        scored = []
+        for batch in batches.in_order():
+            logits, maps = model.maps(batch.images, batch.labels)
+            if control is not None:
+                maps = control(model, batch, [batches.split.boxes[i] for i in batch.index.tolist()])
+            fetched.append(_fetch(maps, logits))
+            if tally is not None:
+                scored.append(scorer.submit(_score, tally, fetched[-1]))
+        for each in scored:
+            each.result()
+    parts = [each.wait() for each in fetched]
+    return torch.cat([part.maps for part in parts]), torch.cat([part.logits for part in parts])
+
+
+def _fetch(maps: torch.Tensor, logits: torch.Tensor) -> _Fetched:
+    """Start copying to the CPU; from a GPU without waiting for it."""
+    if maps.device.type != "cuda":
+        return _Fetched(maps.float(), logits.float(), None)
+    on_host = [torch.empty(each.shape, dtype=torch.float32, pin_memory=True) for each in (maps, logits)]
+    for host, each in zip(on_host, (maps, logits), strict=True):
+        host.copy_(each, non_blocking=True)
+    ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    ready.record()
+    return _Fetched(on_host[0], on_host[1], ready)
+
+
+def _score(tally: Tally, fetched: _Fetched) -> None:
+    tally.take(fetched.wait().maps.numpy())
+
+
+def over_crops(model: Method, batches: Batches) -> torch.Tensor:
+    """Logarithms of the ten crops' mean softmax (N, C), float32 on the CPU."""
+    found = []
+    for batch, crops in zip(batches.in_order(), batches.crops_in_order(), strict=True):
+        shares = [model.maps(crop, batch.labels)[0].float().softmax(dim=1) for crop in crops]
+        found.append(torch.stack(shares).mean(dim=0).clamp(min=1e-38).log().cpu())
+    return torch.cat(found)
+
+
+def _views(model: Method, batches: Batches, further: bool) -> Arrays:
+    """``examples`` (E,), the chosen test images, and ``view_{name}`` (E, h, w) if there shall be ``further`` ones."""
+    count = len(batches.split.ids)
+    examples = np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))
+    found = {"examples": examples}
+    batch = batches.at(torch.from_numpy(examples))
+    for name, view in (model.views(batch.images, batch.labels) if further else {}).items():
+        found[f"view_{name}"] = view.float().cpu().numpy()
+    return found
+
+
+def _check_finite(what: str, values: torch.Tensor, ids: tuple[str, ...]) -> None:
+    finite = values.isfinite().flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        raise InputError(f"image {ids[int((~finite).nonzero()[0])]}: its {what} is not finite (NaN or infinite)")

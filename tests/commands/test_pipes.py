@@ -1,0 +1,87 @@
+"""Output that nobody reads, and output that finds no room."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMOKE = "workflow/config/smoke.yaml"
+
+
+def unread(*arguments: str, unbuffered: str = "") -> tuple[int, str]:
+    """Exit code and errors of a command whose output goes to a pipe that is closed before it begins."""
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    code = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); from eil.commands.cli import main; raise SystemExit(main())"
+    process = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=ROOT,
+        check=False,
+        timeout=120,
+    )
+    return process.returncode, process.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["data", "check", "--help"],
+        ["check", SMOKE],
+        ["plan", SMOKE],
+        ["status", SMOKE],
+        ["clean", SMOKE, "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_a_closed_pipe_ends_every_command_in_silence(arguments: list[str]) -> None:
+    assert unread(*arguments) == (141, "")
+
+
+def test_likewise_if_every_line_is_written_at_once() -> None:
+    assert unread("--help", unbuffered="1") == (0, "")  # argparse lets it pass
+    assert unread("check", SMOKE, unbuffered="1") == (141, "")
+
+
+def test_the_first_line_of_much_output_is_read_alone(tmp_path: Path) -> None:
+    text = (ROOT / SMOKE).read_text().replace("[0.6, 0.8]", str([k / 2000 for k in range(1, 2000)]))
+    (tmp_path / "many.yaml").write_text(text)  # more than a pipe holds
+    command = f"'{sys.executable}' -m eil check '{tmp_path / 'many.yaml'}' | head -n 1; echo ${{PIPESTATUS[0]}}"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert process.stdout == "vgg_small-cam-seed0\n141\n"
+    assert process.stderr == ""
+
+
+def test_an_error_is_told_whether_or_not_the_output_is_read() -> None:
+    assert unread("check", "none.yaml") == (1, "eil: none.yaml: No such file or directory\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "eil", "check", SMOKE]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert (process.returncode, process.stderr) == (1, "eil: [Errno 28] No space left on device\n")
+
+
+def test_output_that_was_closed_from_the_start() -> None:
+    command = f"'{sys.executable}' -m eil check {SMOKE} >&-"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    from eil.commands import cli, study_commands
+
+    def broken(_: object) -> None:
+        raise BrokenPipeError("a worker is gone")
+
+    monkeypatch.setattr(study_commands, "_study", broken)
+    assert cli.main(["check", SMOKE]) == 1
+    assert capfd.readouterr().err == "eil: a worker is gone\n"

@@ -1,0 +1,183 @@
+"""The commands that look at what there is: status, show, compare, boxes; and losses for TensorBoard."""
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from eil.study.study import load, parse
+from PIL import Image as PILImage
+
+from eil.commands import cli
+from eil.core import records
+from eil.core.files import InputError, read_arrays, read_json, write_json
+from eil.core.run import Run
+from eil.execution import run_lock
+from eil.report import compare, status, tables
+from eil.training.tensorboard import Logger
+
+NAME = "vgg_small-eil-gamma0.6-sigma1-seed0"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of which one run is done, one has failed, and the rest has not begun."""
+    from conftest import SMOKE
+
+    folder = tmp_path_factory.mktemp("tools")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(SMOKE))
+    assert eil(folder, "prepare") == 0
+    assert [eil(folder, command, NAME) for command in ("train", "localize", "evaluate")] == [0, 0, 0]
+    other = load(folder / "tiny.yaml").run("vgg_small-cam-seed1")
+    with pytest.raises(ZeroDivisionError), run_lock.at_work(other, folder / "results/runs" / other.name, "train"):
+        raise ZeroDivisionError("by zero")
+    return folder
+
+
+def eil(folder: Path, command: str, *arguments: str) -> int:
+    where = ["--results", str(folder / "results"), "--data", str(folder / "data")]
+    return cli.main([command, str(folder / "tiny.yaml"), *arguments, *where])
+
+
+def test_status_counts_and_says_what_to_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eil(place, "status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1 of 6 runs done, 0 running, 1 failed, 4 to do"
+    assert lines[1] == "failed in train: vgg_small-cam-seed1: ZeroDivisionError: by zero"
+    assert lines[2].startswith("1 of 6 trainings done, 0 at work, about 0 minutes left for the others")
+    assert lines[3] == "the command that began the study tries the failed ones again"
+
+
+def test_status_tells_what_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = load(place / "tiny.yaml").run("vgg_small-cam-seed0")
+    with run_lock.at_work(run, place / "results/runs" / run.name, "train"):
+        (place / "results/runs" / run.name / "train.log").write_text("epoch 1/2: so far\n")
+        assert eil(place, "status") == 0
+    out = capsys.readouterr().out
+    assert "1 of 6 runs done, 1 running, 1 failed, 3 to do" in out
+    assert "running: vgg_small-cam-seed0: train since 20" in out
+    assert ", epoch 1/2: so far" in out
+
+
+def test_progress_shares_what_is_left_among_those_at_work(place: Path, tmp_path: Path) -> None:
+    runs = load(place / "tiny.yaml").runs()
+    assert status.progress(runs, tmp_path) == "0 of 6 trainings done, 0 at work"
+    for run, seconds in zip(runs[:2], (3600, 7200), strict=True):
+        write_json(tmp_path / run.name / "train.json", {"seconds": seconds})
+    (tmp_path / runs[2].name).mkdir()
+    (tmp_path / runs[2].name / "train.json").write_text("{")  # broken, so it will be made anew
+    (tmp_path / runs[4].name).mkdir()
+    write_json(tmp_path / runs[4].name / "train.json", {"seconds": 1, "key": "of other settings"})
+    found = "2 of 6 trainings done, 0 at work, about 6.0 hours left for the others"
+    assert status.progress(runs, tmp_path) == status.progress(runs, tmp_path, own=1) == found
+    with run_lock.at_work(runs[3], tmp_path / runs[3].name, "train"):
+        assert ", 1 at work, about 3.0 hours left" in status.progress(runs, tmp_path, own=1)
+    for run in runs:
+        write_json(tmp_path / run.name / "train.json", {"seconds": 60})
+    assert status.progress(runs, tmp_path) == "6 of 6 trainings done, 0 at work"
+
+
+def test_show_prints_a_record_and_draws_an_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert eil(place, "show", NAME, "--image", "test/01/0002", "--out", str(place / "one.png")) == 0
+    out = capsys.readouterr().out
+    record = records.read(place / "results/runs" / NAME / "record.json")
+    assert f"{NAME}: done" in out
+    assert f"GT-known Loc           {record.metrics['test.own.gt_known_loc']:6.1f} %" in out
+    assert PILImage.open(place / "one.png").size[0] > 200
+    assert eil(place, "show", "vgg_small-cam-seed1") == 0
+    assert "failed in train: ZeroDivisionError: by zero" in capsys.readouterr().out
+    assert eil(place, "show", NAME, "--image", "none") == 1
+    assert "--image none: not among the 8 test images" in capsys.readouterr().err
+    assert eil(place, "show", "vgg_small-eil-gamma0.8-sigma1-seed1") == 1
+    assert "has no record yet; `eil status" in capsys.readouterr().err
+
+
+def test_boxes_are_cocos(place: Path) -> None:
+    assert eil(place, "boxes", NAME, "--frame", "network", "--out", str(place / "boxes.json")) == 0
+    found = json.loads((place / "boxes.json").read_text())
+    examples = read_arrays(place / "results/runs" / NAME / "examples.npz")
+    logits = read_arrays(place / "results/runs" / NAME / "maps.npz")["test_logits"]
+    assert len(found) == len(logits) == 8
+    shown = dict(zip(examples["ids"].tolist(), examples["predicted"].tolist(), strict=True))
+    for row, scores in zip(found, logits, strict=True):
+        x, y, width, height = row["bbox"]
+        assert [x, y, x + width - 1, y + height - 1] == shown[row["image_id"]]
+        assert row["score"] == pytest.approx(np.exp(scores)[row["category_id"]] / np.exp(scores).sum(), abs=1e-5)
+        assert (row["image_width"], row["image_height"]) == (32, 32)
+
+
+def test_compare_pairs_what_two_studies_share(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = read_json(place / "results/runs" / NAME / "record.json")
+    content["metrics"]["test.own.top1_cls"] += 5
+    content["provenance"]["commit"] = "abc"
+    other = tmp_path / "other" / "runs" / NAME
+    other.mkdir(parents=True)
+    write_json(other / "record.json", content)
+    assert cli.main(["compare", str(place / "results"), str(tmp_path / "other"), "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    row = next(line for line in out.splitlines() if "| Top-1 Cls" in line)
+    assert row.split("|")[6].strip() == "5.0 ± 0.0"
+    assert f"{tmp_path / 'other'}: commit abc" in out
+    assert (tmp_path / "compare.tex").exists()
+    # Other images: no pairs, so no interval.
+    content["provenance"]["data_sha256"] = "other"
+    write_json(other / "record.json", content)
+    ours, theirs = compare.read(place / "results"), compare.read(tmp_path / "other")
+    assert {row[5] for row in compare.compare(ours, theirs, ("a", "b")).rows} == {"–"}
+    assert cli.main(["compare", str(place / "results"), str(tmp_path)]) == 1
+    assert "no records (runs/*/record.json)" in capsys.readouterr().err
+    content["run"]["backbone"] = "resnet_small"
+    write_json(other / "record.json", content)
+    with pytest.raises(InputError, match="nothing|no backbone and method"):
+        compare.compare(ours, compare.read(tmp_path / "other"), ("a", "b"))
+
+
+def test_losses_go_to_tensorboard_if_asked(
+    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Logger(None, tmp_path).write({"epoch": 1, "total": 0.5})
+    assert not list(tmp_path.iterdir())
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, *given: Any) -> None:
+            written.append(given)
+
+        def flush(self) -> None:
+            pass
+
+    imported = builtins.__import__
+
+    def fake(name: str, *rest: Any) -> Any:
+        if name == "torch.utils.tensorboard":
+            return type("module", (), {"SummaryWriter": Writer})
+        return imported(name, *rest)
+
+    def missing(name: str, *rest: Any) -> Any:
+        if name == "torch.utils.tensorboard":
+            raise ImportError
+        return imported(name, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", fake)
+        Logger("tensorboard", tmp_path).write({"epoch": 3, "total": 0.5, "lr": 0.1})
+        patch.setattr(builtins, "__import__", missing)
+        with pytest.raises(InputError, match="logger = tensorboard: is not installed"):
+            Logger("tensorboard", tmp_path)
+    assert written == [("total", 0.5, 3), ("lr", 0.1, 3)]
+
+
+def test_the_main_tables_columns_are_the_studys(content: dict[str, Any]) -> None:
+    study = parse(content | {"columns": ["Top-5 Loc", "Top-1 Cls"]}, "s")
+    assert tables.columns_of(study) == {"Top-5 Loc ↑": "test.own.top5_loc", "Top-1 Cls ↑": "test.own.top1_cls"}
+    assert tables.columns_of(parse(content, "s")) == tables.MAIN
+    with pytest.raises(InputError, match=r"s: columns\[1\] = .Top-2 Loc.: Input should be .Top-1 Loc"):
+        parse(content | {"columns": ["Top-5 Loc", "Top-2 Loc"]}, "s")
+    every = [name for name in tables.MAIN | tables.FURTHER]
+    assert len(tables.columns_of(parse(content | {"columns": [n.removesuffix(" ↑") for n in every]}, "s"))) == 11

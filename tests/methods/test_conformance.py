@@ -1,0 +1,159 @@
+"""What every method must do on every backbone. A method joins by being installed: nothing here names one."""
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from eil import backbones
+from eil.core import registry
+from eil.core.run import Recipe
+from eil.core.settings import Unsuitable, schema
+from eil.methods import base
+from eil.methods.base import Method, Targets
+from eil.training.train_step import parameter_groups
+
+SIDES = {"vgg_small": 32, "resnet_small": 32, "inception_v3": 64}
+CASES = [(name, backbone) for name in registry.available(registry.METHODS) for backbone in backbones.BUILDERS]
+CLASSES = 3
+
+
+def build(name: str, backbone: str, seed: int = 0) -> Method:
+    try:
+        return base.build(name, {}, backbone, CLASSES, seed=seed)
+    except Unsuitable as reason:
+        pytest.skip(str(reason))
+
+
+def batch(backbone: str, size: int = 4) -> tuple[torch.Tensor, Targets]:
+    side = SIDES.get(backbone, 64)
+    images = torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return images, Targets(torch.arange(size) % CLASSES)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None:
+    model = build(name, backbone).train()
+    images, targets = model.augment(*batch(backbone))
+    torch.manual_seed(0)  # a method may draw in its loss
+    parts = model.loss(images, targets)
+    assert all(part.shape == () for part in parts.values())
+    parts["total"].backward()
+    # A step along the gradient small enough for its linear prediction to hold.
+    norm = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.02 * float(parts["total"].detach()) / norm * parameter.grad)
+    torch.manual_seed(0)
+    assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_logits_and_maps_have_their_shapes(name: str, backbone: str, size: int) -> None:
+    model = build(name, backbone).eval()
+    images, targets = batch(backbone, size)
+    with torch.inference_mode():
+        logits, maps = model.maps(images, targets.labels)
+        views = model.views(images, targets.labels)
+    assert logits.shape == (size, CLASSES)
+    assert maps.ndim == 3
+    assert len(maps) == size
+    assert maps.isfinite().all()
+    assert all(view.ndim == 3 and len(view) == size for view in views.values())
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_of_any_size_trains(name: str, backbone: str, size: int) -> None:
+    model = build(name, backbone).train()
+    torch.manual_seed(0)
+    parts = model.loss(*model.augment(*batch(backbone, size)))
+    parts["total"].backward()
+    assert all(part.isfinite() for part in parts.values())
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_the_seed_decides_and_alone(name: str, backbone: str) -> None:
+    images, targets = batch(backbone)
+    losses, gradients, maps = [], [], []
+    for seed in (0, 0, 1):
+        model = build(name, backbone, seed).train()
+        torch.manual_seed(seed)
+        total = model.loss(*model.augment(images, targets))["total"]
+        total.backward()
+        losses.append(float(total.detach()))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        with torch.inference_mode():
+            maps.append(model.eval().maps(images, targets.labels)[1])
+    assert losses[0] == losses[1] != losses[2]
+    for first, again, other in (gradients, maps):
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_every_parameter_learns(name: str, backbone: str) -> None:
+    model = build(name, backbone).train()
+    torch.manual_seed(0)
+    model.loss(*model.augment(*batch(backbone)))["total"].backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_state_survives_saving(name: str, backbone: str) -> None:
+    model, other = build(name, backbone, 0).eval(), build(name, backbone, 1).eval()
+    other.load_state_dict(load(save(model.state_dict())))
+    images, targets = batch(backbone)
+    with torch.inference_mode():
+        for ours, theirs in zip(model.maps(images, targets.labels), other.maps(images, targets.labels), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_the_mode_is_honoured_and_left_alone(name: str, backbone: str) -> None:
+    model = build(name, backbone).eval()
+    images, targets = batch(backbone)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.inference_mode():
+        first = model.maps(images, targets.labels)[1]
+        one_by_one = torch.cat([model.maps(images[i : i + 1], targets.labels[i : i + 1])[1] for i in range(2)])
+        model.views(images, targets.labels)
+    assert not model.training
+    torch.testing.assert_close(one_by_one, first[:2], rtol=1e-3, atol=1e-4)  # no image sees its batch
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_new_layers_and_they_alone_learn_faster(name: str, backbone: str) -> None:
+    model = build(name, backbone)
+    base, new = parameter_groups(model, Recipe(learning_rate=0.01, head_multiplier=10))
+    assert {id(p) for p in base["params"]} == {id(p) for p in model.backbone.parameters()}
+    assert {id(p) for p in base["params"] + new["params"]} == {id(p) for p in model.parameters()}
+    assert len(base["params"]) + len(new["params"]) == len(list(model.parameters()))
+    assert (base["lr"], new["lr"]) == pytest.approx((0.01, 0.1))
+
+
+@pytest.mark.parametrize("name", list(registry.available(registry.METHODS)))
+def test_settings_are_typed_and_have_defaults(name: str) -> None:
+    assert all(not field.is_required() for field in schema(registry.load(registry.METHODS, name)).model_fields.values())
+
+
+@pytest.mark.parametrize(("name", "backbone"), CASES)
+def test_bf16_stays_close_to_fp32(name: str, backbone: str) -> None:
+    model = build(name, backbone).train()
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        images, targets = model.augment(*batch(backbone))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            total = model.loss(images, targets)["total"]
+        assert total.dtype == torch.float32
+        total.backward()
+        losses.append(float(total.detach()))
+    # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side.
+    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

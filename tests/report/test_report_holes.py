@@ -1,0 +1,167 @@
+"""What a report must not do when records are missing, tied, or of other settings."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from eil.study.study import parse
+from matplotlib import pyplot as plt
+
+from eil.core import records
+from eil.core.files import InputError
+from eil.core.records import Record
+from eil.evaluation import statistics
+from eil.execution import run_lock
+from eil.report import ablation, analysis, bars, compare, configurations, draw, examples, figures, status
+
+
+def scored(
+    settings: dict[str, Any], repetition: int, hits: float = 50.0, images: int = 200, method: str = "eil", **more: Any
+) -> Record:
+    """A record whose own GT-known Loc is ``hits`` percent, with replicates on the grid that so many images allow."""
+    content = {
+        "name": "s",
+        "dataset": {"name": "birds"},
+        "methods": {method: settings},
+        "backbones": ["vgg_small"],
+        "seeds": 9,
+    }
+    run = parse(content, "s").runs()[repetition]
+    drawn = np.random.default_rng([0, images]).binomial(images, hits / 100, 300)  # the same images for each
+    metrics = {"test.own.gt_known_loc": hits, configurations.SELECTION: hits}
+    fields = {"provenance": {"images": images}, "replicates": {"gt_known_loc": (100 * drawn / images).tolist()}}
+    return Record(run=run, key=run.key, status="done", metrics=metrics, **fields | more)
+
+
+def test_ties_count_half_however_a_score_lies_to_its_resamples() -> None:
+    one = scored({"gamma": 0.5}, 0)
+    drawn = np.array(one.replicates["gt_known_loc"])
+    better = np.random.default_rng(1).integers(0, 3, 300)  # how often the one image that differs was drawn
+    other = scored({"gamma": 0.7}, 0, 50.5, replicates={"gt_known_loc": (drawn + better / 2).tolist()})
+    (a,), (b,) = configurations.group([other]), configurations.group([one])
+    runs = configurations.difference(a, b, figures.METRIC)
+    assert runs is not None
+    assert (runs == 0).mean() < 0.01 < (better == 0).mean()  # no longer on the grid
+    assert statistics.beats(runs, configurations.step(a)) == pytest.approx(
+        (better > 0).mean() + (better == 0).mean() / 2
+    )
+    figure = bars.improvement(configurations.group([other, one]))
+    shown = [float(text.get_text()) for text in figure.axes[0].texts]
+    plt.close(figure)
+    assert shown[0] == pytest.approx(statistics.beats(runs, configurations.step(a)), abs=0.005)
+
+
+def test_marginal_effects_are_of_the_seeds_that_all_values_have() -> None:
+    levels = {0: 10.0, 1: 20.0, 2: 90.0}  # by seed alone: gamma does nothing
+    found = [scored({"gamma": 0.5}, seed, levels[seed]) for seed in (0, 1)]
+    found += [scored({"gamma": 0.7}, seed, levels[seed]) for seed in (1, 2)]
+    low, high = ablation.effects(configurations.group(found))["vgg_small_eil"]["gamma"]
+    assert low.score[0] == high.score[0] == 20.0
+    assert high.change == (0.0, 0.0)
+    assert (low.seeds, low.cells, low.of) == (1, 1, 1)
+
+
+def test_marginal_effects_are_of_cells_that_have_counterparts() -> None:
+    scores = {0.5: 10.0, 1.0: 60.0}  # sigma does all, gamma nothing
+    grid = [(0.5, 0.5), (0.5, 1.0), (0.7, 0.5)]
+    found = [scored({"gamma": g, "sigma": s}, seed, scores[s]) for g, s in grid for seed in range(2)]
+    effects = ablation.effects(configurations.group(found))["vgg_small_eil"]
+    assert [each.change and each.change[0] for each in effects["gamma"]] == [None, 0.0]
+    assert [(each.cells, each.of) for each in effects["gamma"]] == [(1, 2), (1, 1)]
+    study = parse(
+        {"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"], "seeds": 3}, "s"
+    )
+    counts = [row[-1] for row in ablation.marginal(study, "x", {"gamma": effects["gamma"]}, []).rows]
+    assert counts == ["1 of 2, 2 of 3 seeds", "1, 2 of 3 seeds"]
+
+
+def test_settings_are_chosen_among_those_that_have_all_seeds() -> None:
+    found = [scored({"gamma": 0.5}, seed, hits) for seed, hits in enumerate((60.0, 61.0, 65.0))]
+    found += [scored({"gamma": 0.7}, 2, 64.0)]
+    (best,) = configurations.chosen(configurations.group(found))
+    assert best.settings == {"gamma": 0.5}
+
+
+def test_one_seed_without_resamples_tells_nothing_apart() -> None:
+    found = [scored({}, 0, 60.0, method=name, replicates={}) for name in ("cam", "eil")]
+    assert len(configurations.as_good_as_the_best(configurations.group(found), figures.METRIC)) == 2
+
+
+def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:
+    ours, theirs = scored({"gamma": 0.5, "sigma": 1.0}, 0), scored({"sigma": 1.0, "gamma": 0.5}, 0)
+    assert len(compare.compare([ours], [theirs], ("a", "b")).rows) == 1
+    with pytest.raises(InputError, match="a and b are scored by honest and wsoleval-v2"):
+        compare.compare([ours], [theirs.model_copy(update={"protocol": "wsoleval-v2"})], ("a", "b"))
+    recipe = theirs.run.recipe.model_copy(update={"epochs": 99})
+    longer = theirs.model_copy(update={"run": theirs.run.model_copy(update={"recipe": recipe})})
+    notes = compare.compare([ours], [longer], ("a", "b")).notes
+    assert f"trained otherwise: epochs {ours.run.recipe.epochs} and 99" in notes
+
+
+def test_captions_tell_the_seed_and_the_threshold_that_are_shown() -> None:
+    (cell,) = configurations.group([scored({"gamma": 0.5}, 2, protocol="wsoleval-v2")])
+    shown = {"ids": np.array(["a"]), "images": np.zeros((1, 8, 8, 3), np.uint8), "maps": np.zeros((1, 8, 8), np.uint8)}
+    shown |= dict.fromkeys(("true", "predicted"), np.array([[0, 0, 4, 4]]))
+    figure = examples.qualitative({cell: shown})
+    text = figure.get_supxlabel().replace("\n", " ")
+    plt.close(figure)
+    assert "vgg_small, seed 2:" in text
+    assert "(threshold chosen on test)" in text
+
+
+def test_curves_of_the_longest_training_are_shown_whole() -> None:
+    lengths = {"cam": 2, "eil": 20}
+    found = [scored({}, 0, method=name, curves={"history.total": [1.0] * epochs}) for name, epochs in lengths.items()]
+    figure = figures.training_curves(configurations.group(found))
+    assert figure.axes[0].get_xlim()[1] >= 20
+    plt.close(figure)
+
+
+def test_a_protocol_that_half_the_records_lack_is_no_panel() -> None:
+    curves = {"gt_known_loc": [1.0] * 255, "history.total": [1.0]}
+    first = scored({}, 0, method="cam", others={"ts-cam": {"gt_known_loc": 5.0}}, curves=curves)
+    found = [first, scored({"gamma": 0.5}, 0, curves=curves)]
+    assert "protocols" not in dict(draw._of_scores(configurations.group(found)))
+    assert "protocols" in dict(draw._of_scores(configurations.group(found[:1])))
+
+
+def test_failures_are_a_table_even_if_nothing_else_is() -> None:
+    done = scored({}, 0)
+    failed = Record(run=done.run, key=done.key, status="failed", step="train", error="NotFinite: at\n step 3")
+    study = parse({"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"]}, "s")
+    texts = analysis.write(study, [failed], 3, [])
+    assert {name.split(".")[0] for name in texts} == {"failures"}
+    assert "| vgg_small-eil-seed0 | train | NotFinite: at step 3 |" in texts["failures.md"]
+
+
+def test_columns_of_several_kinds_are_kept_as_text(tmp_path: Path) -> None:
+    content = {"name": "s", "dataset": {"name": "birds"}, "methods": {"cam": {}}, "seeds": 1}
+    content["backbones"] = {"vgg_small": {}, "resnet50": {"pretrained": True}, "vgg16": {"pretrained": "v1"}}
+    runs = [run for run in parse(content, "s").runs() if not run.control]
+    found = [Record(run=run, key=run.key, status="failed") for run in runs]
+    mixed = [
+        run.model_copy(update={"settings": {"rate": value}}) for run, value in zip(runs, (True, 1.5), strict=False)
+    ]
+    found += [Record(run=run, key=run.key, status="failed") for run in mixed]
+    frame = records.table(found)
+    frame.to_parquet(tmp_path / "records.parquet")
+    assert frame["pretrained"].tolist()[:3] == ["False", "True", "v1"]
+    assert frame["setting.rate"].dropna().tolist() == ["True", "1.5"]
+
+
+def test_what_makes_no_sense_is_neither_to_do_nor_whose_network_controls_take(tmp_path: Path) -> None:
+    methods = {"eil": {"at": ["block1", "head"], "attention": ["mean"]}, "cam": {}}
+    content = {
+        "name": "s",
+        "dataset": {"name": "birds"},
+        "backbones": ["efficientnet_lite0"],
+        "methods": methods,
+        "controls": ["full_image"],
+    }
+    study = parse(content | {"seeds": 1}, "s")
+    runs, dropped = study.plan("s")
+    assert dropped
+    assert [study.run(run.name) for run in runs] == runs
+    assert status.status(runs, tmp_path)[0].endswith(f"{len(runs)} to do")
+    assert run_lock.collect(runs, tmp_path) == []

@@ -1,0 +1,118 @@
+"""A third party's package: installed, found, conformant by itself, and run in a study."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from eil.core import records
+from eil.evaluation import protocols
+from eil.evaluation.score import MaxBoxAcc
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = Path(__file__).parents[1] / "example_method"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables under which the example is installed."""
+    folder = tmp_path_factory.mktemp("third_party")
+    shutil.copytree(EXAMPLE, folder / "source")  # building writes beside the sources
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", folder / "site", folder / "source"], check=True)
+    return os.environ | {"PYTHONPATH": str(folder / "site"), "XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def test_it_passes_the_conformance_suite_by_itself(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/test_conformance.py"]
+    result = subprocess.run(
+        [*command, "-k", "random_erasing"], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stdout
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert passed
+    assert int(passed[1]) >= 40
+
+
+def test_it_runs_in_a_study(environment: dict[str, str], content: dict[str, Any], tmp_path: Path) -> None:
+    content |= {"methods": {"cam": {}, "random_erasing": {"rate": [0.2]}}, "seeds": 1}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-c2"]
+    result = subprocess.run(
+        [*command, "--configfile", str(tmp_path / "tiny.yaml")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "results" / "tiny" / "runs" / "vgg_small-random_erasing-rate0.2-seed0"
+    assert records.read(run / "record.json").status == "done"
+    assert "random_erasing (rate=0.2)" in (tmp_path / "results" / "tiny" / "tables" / "main.md").read_text()
+
+
+def test_without_it_the_study_says_what_there_is(content: dict[str, Any], tmp_path: Path) -> None:
+    content["methods"] = {"random_erasing": {}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    command = [sys.executable, "-m", "eil", "check", str(tmp_path / "tiny.yaml")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 1
+    assert "tiny.yaml: methods.random_erasing: must be one of acol, adl, cam" in result.stderr
+
+
+def test_the_readme_shows_it_as_it_is() -> None:
+    code = (EXAMPLE / "random_erasing.py").read_text().split('"""\n\n', 1)[1]
+    assert f"```python\n{code}```" in (ROOT / "README.md").read_text()
+    lines = [line for line in code.splitlines() if line]
+    assert len(lines) <= 15
+
+
+def test_a_backbone_and_a_data_set_run_in_a_study(environment: dict[str, str], tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    study = re.search(r"```yaml\n(name: mine.*?)```", text, re.DOTALL)
+    assert study
+    (tmp_path / "mine.yaml").write_text(study[1] + "seeds: 1\ncontrols: []\n")
+    where = ["--results", str(tmp_path / "results"), "--data", str(tmp_path / "data")]
+
+    def eil(*arguments: str) -> str:
+        command = [sys.executable, "-m", "eil", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    path = str(tmp_path / "mine.yaml")
+    assert "tiny_net-random_erasing-rate0.3-seed0" in eil("check", path)
+    eil("prepare", path, *where)
+    for step in ("train", "localize", "evaluate"):
+        eil(step, path, "tiny_net-random_erasing-rate0.1-seed0", *where)
+    assert "tiny_net: 3 trainings" in eil("plan", path, "--rates")
+    assert "squares" in eil("data", "check", "squares", "--out", str(tmp_path))
+    record = records.read(tmp_path / "results/runs/tiny_net-random_erasing-rate0.1-seed0/record.json")
+    assert record.provenance["images"] == 10
+    assert record.training["sources"]
+
+
+@pytest.mark.parametrize("name", ["tiny_net", "squares"])
+def test_the_documentation_shows_them_as_they_are(name: str) -> None:
+    code = (EXAMPLE / f"{name}.py").read_text().split('"""\n\n', 1)[1]
+    assert f"```python\n{code}```" in (ROOT / "docs" / "extending.md").read_text()
+
+
+def test_the_documented_protocol_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    block = re.search(r"```yaml\n(top-half:.*?)```", text, re.DOTALL)
+    assert block
+    ((name, content),) = yaml.safe_load(block[1]).items()
+    known = protocols.read()
+    monkeypatch.setattr(protocols, "read", lambda: known | {name: protocols.Protocol.model_validate(content)})
+    metric = MaxBoxAcc(name, side=8)
+    metric.update(np.pad(np.ones((1, 4, 4)), ((0, 0), (2, 2), (2, 2))), [np.array([[2.0, 2, 6, 6]])])
+    assert metric.compute(metric)["gt_known_loc"] == 100

@@ -1,0 +1,230 @@
+"""The workflow run for real, by Snakemake in processes of its own."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from eil.commands import cli
+from eil.core import records
+
+ROOT = Path(__file__).parents[2]
+# Without the environment's own programs: the workflow must find them beside its Snakemake.
+PROGRAMS = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != Path(sys.executable).parent)
+
+
+def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--directory", str(folder)]
+    return subprocess.Popen(
+        [*command, "--cores", "2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PATH": PROGRAMS, "XDG_CACHE_HOME": str(folder / "cache")},
+        cwd=root,
+        **options,
+    )
+
+
+def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280) -> str:
+    with snakemake(folder, *arguments, root=root) as process:
+        output = process.communicate(timeout=timeout)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def study(folder: Path, content: dict[str, Any]) -> list[str]:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ["--configfile", str(path)]
+
+
+def runs(folder: Path) -> Path:
+    return folder / "results" / "tiny" / "runs"
+
+
+def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["controls"] = ["oracle_box"]
+    finished(tmp_path, *study(tmp_path, content))
+    results = tmp_path / "results" / "tiny"
+    frame = pd.read_parquet(results / "records.parquet")
+    assert frame["status"].tolist() == ["done"] * 8
+    assert frame["control"].fillna("").tolist() == [""] * 6 + ["oracle_box"] * 2
+    assert not list((results / "runs").glob("*oracle_box*/weights.safetensors"))
+    assert "| vgg_small | control: oracle box |" in (results / "tables" / "main.md").read_text()
+    assert {"main.csv", "main.md", "main.tex", "gamma_sigma_vgg_small_eil.md"} <= {
+        p.name for p in (results / "tables").iterdir()
+    }
+    assert {"thresholds.png", "training.svg", "part_coverage.png"} <= {p.name for p in (results / "figures").iterdir()}
+    assert "Nothing to be done" in finished(tmp_path, *study(tmp_path, content))
+    # A table's loss trains nothing.
+    (results / "tables" / "main.md").unlink()
+    (results / "tables").rename(results / "old")
+    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
+    # Another study of the same images does not decode them again.
+    assert not re.search(r"^prepare +1$", finished(tmp_path, "-n", *study(tmp_path, content | {"name": "other"})), re.M)
+    # What it costs.
+    finished(tmp_path, "timing", "profile", *study(tmp_path, content))
+    assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1
+    assert (results / "profile" / "vgg_small-cam-seed0" / "profile.md").exists()
+    # Other settings of one method train that method alone.
+    content["methods"]["eil"]["gamma"] = [0.6]
+    content["methods"]["eil"]["sigma"] = 0.5
+    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    assert re.search(r"^train +2$", plan, re.MULTILINE)
+
+
+def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[str, Any]) -> None:
+    content |= {"methods": {"eil": {}}, "seeds": 1}
+    content["recipe"] |= {"epochs": 40, "milestones": [30]}
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    arguments = study(tmp_path, content)
+    finished(tmp_path / "whole", *arguments)
+    process = snakemake(tmp_path / "killed", *arguments, start_new_session=True)
+    checkpoint = runs(tmp_path / "killed") / "vgg_small-eil-seed0" / "last.ckpt"
+    for _ in range(600):
+        if checkpoint.exists():
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert checkpoint.exists()
+    assert not checkpoint.with_name("weights.safetensors").exists()
+    finished(tmp_path / "killed", "--unlock", *arguments)
+    finished(tmp_path / "killed", *arguments)
+    log = (checkpoint.parent / "train.log").read_text()
+    assert "resumed after epoch" in log
+    whole, resumed = (
+        records.read(runs(tmp_path / name) / "vgg_small-eil-seed0" / "record.json") for name in ("whole", "killed")
+    )
+    assert whole.metrics == resumed.metrics
+    assert whole.curves["history.total"] == resumed.curves["history.total"]
+
+
+def test_one_failing_run_leaves_a_hole_and_the_rest_goes_on(tmp_path: Path, content: dict[str, Any]) -> None:
+    content |= {"seeds": 1, "backbones": {"vgg_small": {}, "resnet_small": {"recipe": {"learning_rate": 1e30}}}}
+    content["methods"] = {"cam": {}}
+    arguments = study(tmp_path, content)
+    output = finished(tmp_path, *arguments, code=1)
+    assert "eil: the loss is not finite at epoch 1" in output
+    assert "1 of 2 runs done, 1 failed\n  resnet_small-cam-seed0: NotFinite" in output
+    assert (runs(tmp_path) / "vgg_small-cam-seed0" / "record.json").exists()
+    assert records.read(runs(tmp_path) / "resnet_small-cam-seed0" / "failure.json").status == "failed"
+    assert "1 of 2 runs done, 1 failed" in finished(tmp_path, "partial", *arguments)
+    table = (tmp_path / "results" / "tiny" / "tables" / "main.md").read_text()
+    assert "failed: resnet_small-cam-seed0: NotFinite" in table
+    assert "| vgg_small | cam |" in table
+
+
+def to_do(plan: str) -> dict[str, int]:
+    """Jobs by rule, as a dry run lists them."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE)}
+
+
+def test_an_edited_source_makes_stale_what_depends_on_it_and_nothing_else(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    root = tmp_path / "project"
+    for name in ("eil", "baselines", "workflow", "profiles"):
+        shutil.copytree(ROOT / name, root / name)
+    shutil.copy(ROOT / "Snakefile", root)
+    (root / "environment.yml").symlink_to(ROOT / "environment.yml")
+    content |= {"seeds": 1, "methods": {"cam": {}, "adl": {"at": [["conv3"]]}}}
+    arguments = study(tmp_path, content)
+    finished(tmp_path, *arguments, root=root)
+
+    def after(path: str, *edit: str) -> dict[str, int]:
+        """What there is to do after an edit of a file, which is undone."""
+        file = root / path
+        text = file.read_text()
+        assert edit[0] in text
+        file.write_text(text.replace(*edit, 1))
+        plan = finished(tmp_path, "-n", *arguments, root=root)
+        file.write_text(text)
+        return to_do(plan)
+
+    rest = {"localize": 1, "evaluate": 1, "tables": 1, "figures": 1, "all": 1}
+    assert after("baselines/adl.py", "torch.rand(", "torch.rand_like(") == {"train": 1, "total": 6} | rest
+    assert after("baselines/adl.py", '"""ADL:', '# A comment.\n"""The ADL:') == {}
+    assert after("eil/report/table.py", "{sign}", "{sign} ") == {"tables": 1, "figures": 1, "all": 1, "total": 3}
+    assert set(after("eil/evaluation/metrics.py", "100", "101")) == {"evaluate", "tables", "figures", "all", "total"}
+    assert after("eil/evaluation/protocols.yaml", "threshold: val", "threshold: oracle")["evaluate"] == 2
+    assert "prepare" not in after("eil/training/train.py", "_LOOK_EVERY = 20", "_LOOK_EVERY = 10")
+    assert after("eil/data/readers/birds.py", "EMBEDDED = True", "EMBEDDED = bool(1)")["train"] == 2
+    assert "Nothing to be done" in finished(tmp_path, "-n", *arguments, root=root)
+
+
+def test_a_bad_study_is_one_clear_error(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["methods"]["eil"]["gamma"] = [0.6, 1.4]
+    output = finished(tmp_path, "-n", *study(tmp_path, content), code=1)
+    assert "tiny.yaml: methods.eil.gamma[1] = 1.4: must be in (0, 1]" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_of_a_thousand_runs(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["methods"]["eil"] = {"gamma": [k / 100 for k in range(50, 100)], "sigma": [k / 10 for k in range(1, 11)]}
+    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    assert re.search(r"^train +1002$", plan, re.MULTILINE)
+
+
+def test_a_study_given_by_configfile_does_not_inherit_the_demo(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["methods"]["eil"]
+    finished(tmp_path, "-n", *study(tmp_path, content))
+    kept = yaml.safe_load((tmp_path / "results" / "tiny" / "study.yaml").read_text())
+    assert kept == content
+
+
+def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, Any], photos: Path) -> None:
+    content |= {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}, "methods": {"cam": {}}, "seeds": 1}
+    finished(tmp_path, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2")
+    record = records.read(runs(tmp_path) / "vgg_small-cam-seed0" / "record.json")
+    assert record.provenance["images"] == 6
+    assert not [key for key in record.metrics if key.startswith("coverage")]
+
+
+def test_the_program_explains_itself() -> None:
+    command = [sys.executable, "-m", "eil"]
+    text = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert all(step in text for step in ("check", "prepare", "train", "localize", "evaluate", "aggregate", "figures"))
+    wrong = [*command, "train", "workflow/config/smoke.yaml", "vgg_small-eil-seed9"]
+    process = subprocess.run(wrong, capture_output=True, text=True, cwd=ROOT, check=False)
+    expected = "eil: study smoke: has no run vgg_small-eil-seed9; `eil check` lists its runs\n"
+    assert (process.returncode, process.stderr) == (1, expected)
+
+
+def test_a_cluster_is_told_what_every_rule_needs() -> None:
+    rules = {}
+    for path in (ROOT / "workflow" / "rules").iterdir():
+        for text in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            rules[text.split(":")[0]] = text
+    sent = {name for name, text in rules.items() if "shell:" in text and name != "partial"}
+    assert {name for name, text in rules.items() if {"mem_mb=", "runtime="} <= set(re.findall(r"\w+=", text))} == sent
+    profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
+    assert set(profile["set-resources"]) <= sent
+
+
+def test_every_command_has_an_example_that_its_own_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, example in cli._EXAMPLES.items():
+        assert cli._parser().parse_args(example.split()).command is command
+        words = example.split()[: 2 if example.startswith("data") else 1]
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([*words, "--help"])
+        assert f"example: eil {words[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Snakefile", *sorted(p.name for p in (ROOT / "workflow" / "rules").iterdir())])
+def test_no_rule_file_has_a_lambda(name: str) -> None:
+    path = ROOT / name if name == "Snakefile" else ROOT / "workflow" / "rules" / name
+    assert "lambda" not in path.read_text()
