@@ -265,17 +265,7 @@ def load(path: Path) -> Study:
     Raises:
         InputError: the file is missing, is not YAML, or has keys or values that no study has.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(4 * plain.MOST_CHARACTERS + 1).decode("utf-8")
-        content = plain.read(text)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not YAML: {error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return parse(content, str(path), path.parent)
+    return parse(plain.load(path), str(path), path.parent)
 
 
 def parse(content: Any, source: str, folder: Path | None = None) -> Study:
