@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from eil.study.study import parse
 from PIL import Image as PILImage
 
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
 from eil.data.readers import birds
+from eil.study.study import parse
 
 SMOKE: dict[str, Any] = {
     "name": "tiny",

@@ -7,6 +7,7 @@ build objects are refused, and what aliases stand for is counted before any of i
 import math
 import unicodedata
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -40,6 +41,23 @@ def read(text: str) -> Any:
         raise InputError(f"not YAML: nested deeper than {MOST_LEVELS} levels") from None
     except Exception as error:  # a date of month 13, or a tag on the wrong text: half a dozen unrelated kinds
         raise InputError(f"not YAML: {error or type(error).__name__}") from None
+
+
+def load(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        InputError: the file is missing, or see :func:`read`; the message opens with the file.
+    """
+    try:
+        with path.open("rb") as file:
+            return read(file.read(4 * MOST_CHARACTERS + 1).decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not YAML: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def require(content: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the steps depend on: the sources of each, the method's and the backbone's among them (:mod:`eil.core.source_hash`)."""
+"""What the steps depend on: the sources of each, the method's and the backbone's among them."""
 
 import functools
 from typing import Final

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from eil.core import registry
-from eil.core.files import InputError
 from eil.core import settings as settings_
+from eil.core.files import InputError
 from eil.core.settings import schema
 from eil.data import names, part
 
@@ -149,7 +149,9 @@ def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
         *(
             line
             for factory, fields in shared.items()
-            for line in settings_.check(factory, {key: value for key, value in common.items() if key in fields}, "dataset")
+            for line in settings_.check(
+                factory, {key: value for key, value in common.items() if key in fields}, "dataset"
+            )
         ),
         *(f"dataset.{key}: unknown key (known: {', '.join(sorted(known))})" for key in unknown),
     ]

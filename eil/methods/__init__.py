@@ -1,0 +1,1 @@
+"""The contract of a method, EIL and MEIL."""

@@ -1,0 +1,1 @@
+"""What a study costs: time of an iteration, profiles, operations."""

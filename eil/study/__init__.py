@@ -1,0 +1,1 @@
+"""What to compare: a YAML file, checked, and spread into runs."""

@@ -267,17 +267,7 @@ def load(path: Path) -> Study:
     Raises:
         InputError: the file is missing, is not YAML, or has keys or values that no study has.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(4 * safe_yaml.MOST_CHARACTERS + 1).decode("utf-8")
-        content = safe_yaml.read(text)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not YAML: {error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return parse(content, str(path), path.parent)
+    return parse(safe_yaml.load(path), str(path), path.parent)
 
 
 def parse(content: Any, source: str, folder: Path | None = None) -> Study:
@@ -306,8 +296,8 @@ def _require_usable(names: list[str]) -> None:
     for name in names:
         if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
             raise InputError(
-                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only what "
-                f"can be printed, and {LONGEST_NAME} bytes at most"
+                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only "
+                f"what can be printed, and {LONGEST_NAME} bytes at most"
             )
     twice, count = Counter(names).most_common(1)[0]
     if count > 1:

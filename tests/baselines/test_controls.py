@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from eil.study.study import parse
 
 from baselines import controls
 from eil.core import records, registry
@@ -16,6 +15,7 @@ from eil.data import cache
 from eil.data.augment import Batch
 from eil.evaluation import boxes, evaluate, maps, protocols
 from eil.methods import base
+from eil.study.study import parse
 from eil.training import localize, train
 
 SIDE = 20

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from eil.study.study import parse
 from PIL import Image as PILImage
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -21,7 +20,8 @@ from eil.backbones import IMAGENET_MEAN, IMAGENET_STD
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
-from eil.methods.erasing import EIL
+from eil.methods.eil import EIL
+from eil.study.study import parse
 from eil.training import train_step
 
 SIZE = (500, 375)  # CUB's photos are of about this size

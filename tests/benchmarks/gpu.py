@@ -25,7 +25,6 @@ from typing import Any
 import field
 import torch
 import yaml
-from eil.study.study import parse
 from saving import save
 
 from eil import data
@@ -41,6 +40,7 @@ from eil.methods.base import Method, Targets
 from eil.profiling import cost, timing
 from eil.report import timing as report
 from eil.report.table import Table
+from eil.study.study import parse
 from eil.training import localize, train
 
 COMMAND = "python tests/benchmarks/gpu.py"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from eil.study.study import parse
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
@@ -19,6 +18,7 @@ from eil.data import cache
 from eil.data.geometry import Frame
 from eil.data.readers import birds
 from eil.evaluation import evaluate
+from eil.study.study import parse
 from eil.training import localize, train
 
 VARIANTS = {

@@ -16,7 +16,8 @@ from saving import save
 from eil.evaluation import maps, protocols
 from eil.methods import base
 from eil.methods.base import Targets
-from eil.methods.erasing import EIL, erasing_mask
+from eil.methods.eil import EIL
+from eil.methods.erasing import erasing_mask
 
 ROUNDS = 15
 Rows = list[tuple[str, str]]

@@ -7,8 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from eil.study.study import load
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from eil.study.study import load
 
 
 def started(*arguments: str) -> float:

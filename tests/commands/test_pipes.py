@@ -14,7 +14,8 @@ SMOKE = "workflow/config/smoke.yaml"
 def unread(*arguments: str, unbuffered: str = "") -> tuple[int, str]:
     """Exit code and errors of a command whose output goes to a pipe that is closed before it begins."""
     env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    code = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); from eil.commands.cli import main; raise SystemExit(main())"
+    code = "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); "
+    code += "from eil.commands.cli import main; raise SystemExit(main())"
     process = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         stderr=subprocess.PIPE,

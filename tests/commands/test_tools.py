@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from eil.study.study import load, parse
 from PIL import Image as PILImage
 
 from eil.commands import cli
@@ -17,6 +16,7 @@ from eil.core.files import InputError, read_arrays, read_json, write_json
 from eil.core.run import Run
 from eil.execution import run_lock
 from eil.report import compare, status, tables
+from eil.study.study import load, parse
 from eil.training.tensorboard import Logger
 
 NAME = "vgg_small-eil-gamma0.6-sigma1-seed0"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from eil.study.study import Study, load, parse
 from miniatures import LAYOUTS, cub, ilsvrc, photo, wsoleval_cub
 
 from eil import data
@@ -17,6 +16,7 @@ from eil.core.files import InputError
 from eil.core.records import Record
 from eil.data import part
 from eil.report import analysis, configurations, provenance_tables, tables
+from eil.study.study import Study, load, parse
 
 CUB_20, LISTS = os.environ.get("EIL_CUB_20"), os.environ.get("EIL_WSOL_METADATA")
 IDS = {"1": "40", "2": "7", "3": "112"}  # of the miniature's classes

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from eil.study.study import parse
 from miniatures import (
     LAYOUTS,
     cub,
@@ -32,6 +31,7 @@ from eil.core.run import Run
 from eil.data import cache, check, decode
 from eil.data.geometry import Frame
 from eil.data.readers import wsoleval
+from eil.study.study import parse
 
 LISTS = os.environ.get("EIL_WSOL_METADATA")
 Layout = tuple[str, Path, dict[str, Any]]

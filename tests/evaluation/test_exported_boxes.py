@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import yaml
 from conftest import SMOKE
-from eil.study.study import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
@@ -21,6 +20,7 @@ from eil.data.geometry import Frame
 from eil.evaluation import protocols
 from eil.evaluation.evaluate import evaluate
 from eil.report.coco import coco
+from eil.study.study import load
 
 RESIZED, SIDE = 256, 224
 GEOMETRIES: tuple[geometry.Geometry, ...] = ("direct", "center-crop", "shorter-side")

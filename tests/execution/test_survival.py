@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from eil.study.study import load
 from safetensors.torch import load_file
 
 from eil import backbones
@@ -24,6 +23,7 @@ from eil.core import records, step_sources
 from eil.core.files import InputError, locked, replacing, write_json, write_text
 from eil.core.run import Run
 from eil.execution import gpu_lease, run_lock, signals, verify
+from eil.study.study import load
 from eil.training import train, train_step
 
 NAME = "vgg_small-eil-gamma0.6-sigma1-seed0"

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from eil.study.study import parse
 
 from eil.commands import cli
 from eil.core.files import write_json
@@ -18,6 +17,7 @@ from eil.data.readers import birds
 from eil.execution import out_of_memory, run_lock, signals
 from eil.profiling import timing
 from eil.report import status
+from eil.study.study import parse
 from eil.training import train_step
 
 NAME = "vgg_small-cam-seed0"

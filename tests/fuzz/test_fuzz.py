@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import yaml
 from conftest import SMOKE
-from eil.study.study import MOST_RUNS, load, parse
 from fuzzing import JSON, YAML, damaged, fuzz, outcome, relisted, spoilt, thoroughly
 from hypothesis import strategies as st
 from miniatures import LAYOUTS
@@ -20,6 +19,7 @@ from eil.core.files import InputError
 from eil.core.records import Record
 from eil.core.run import Run
 from eil.execution import run_lock
+from eil.study.study import MOST_RUNS, load, parse
 
 pytestmark = pytest.mark.usefixtures("bounded_memory")
 

@@ -13,7 +13,8 @@ from eil.backbones import Backbone, Traits
 from eil.core.settings import SettingError, Unsuitable
 from eil.methods import base
 from eil.methods.base import Targets
-from eil.methods.erasing import EIL, erasing_mask
+from eil.methods.eil import EIL
+from eil.methods.erasing import erasing_mask
 from eil.profiling import cost
 
 MAP = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 8.0, 10.0]])

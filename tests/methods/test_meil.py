@@ -11,7 +11,9 @@ from eil.backbones import Backbone, Traits
 from eil.core.settings import SettingError, Unsuitable, check
 from eil.methods import base
 from eil.methods.base import Targets
-from eil.methods.erasing import EIL, MEIL, erasing_mask
+from eil.methods.eil import EIL
+from eil.methods.erasing import erasing_mask
+from eil.methods.meil import MEIL
 
 
 def plain() -> Backbone:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from eil.study.study import load, parse
 from torch import nn
 
 from eil.commands import cli
 from eil.core.files import InputError
 from eil.profiling import cost
+from eil.study.study import load, parse
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "workflow" / "config").glob("*.yaml"))
@@ -32,20 +32,20 @@ def test_operations_of_a_convolution_in_groups(groups: int) -> None:
 def test_cost_of_cam_is_the_networks(content: dict[str, Any]) -> None:
     content |= {"methods": ["cam"], "seeds": 3, "controls": ["gaussian"]}
     runs = parse(content, "s").runs()
-    (cost,) = cost.cost(runs, IMAGES, 2).values()
-    assert cost.trainings == 3
+    (found,) = cost.cost(runs, IMAGES, 2).values()
+    assert found.trainings == 3
     # vgg_small at 32 pixels: convolutions of 3x3 at 32, 16, three at 8 and the head's at 8, then the classifier.
     places = [(3, 16, 32), (16, 32, 16), (32, 64, 8), (64, 64, 8), (64, 64, 8), (64, 64, 8)]
     model = cost._shapes(runs[0], 2)
-    found = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    layers = [(m.in_channels, m.out_channels) for m in found]
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    layers = [(m.in_channels, m.out_channels) for m in convolutions]
     assert layers == [(i, o) for i, o, _ in places]
     forward = [2 * 9 * i * o * side**2 for i, o, side in places] + [2 * 64 * 2]
     step = 3 * sum(forward) - forward[0]  # the images need no gradient
-    assert cost.training == pytest.approx(3 * step * 16 * 2, rel=0.01)
-    assert cost.inference == pytest.approx(3 * sum(forward) * 14, rel=0.05)
-    assert cost.weights == 3 * 4 * sum(p.numel() for p in model.parameters())
-    assert cost.maps == 3 * 4 * 14 * (8 * 8 + 2)
+    assert found.training == pytest.approx(3 * step * 16 * 2, rel=0.01)
+    assert found.inference == pytest.approx(3 * sum(forward) * 14, rel=0.05)
+    assert found.weights == 3 * 4 * sum(p.numel() for p in model.parameters())
+    assert found.maps == 3 * 4 * 14 * (8 * 8 + 2)
     assert cost.cached_bytes(runs, IMAGES) == 3 * (16 * 36**2 + 14 * 32**2)
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from eil.study.study import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from eil.data.readers import birds
 from eil.profiling import profile, timing
 from eil.profiling.profile import Operation, Profile
 from eil.profiling.stopwatch import Stopwatch
+from eil.study.study import parse
 
 EIL, CAM = "vgg_small-eil-gamma0.6-sigma1-seed0", "vgg_small-cam-seed0"
 

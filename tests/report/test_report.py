@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from eil.study.study import Study, parse
 from matplotlib import pyplot as plt
 from scipy import stats
 
@@ -34,6 +33,7 @@ from eil.report import (
     table,
     tables,
 )
+from eil.study.study import Study, parse
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from eil.study.study import parse
 from matplotlib import pyplot as plt
 
 from eil.core import records
@@ -14,6 +13,7 @@ from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.execution import run_lock
 from eil.report import ablation, analysis, bars, compare, configurations, draw, examples, figures, status
+from eil.study.study import parse
 
 
 def scored(

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from eil.study.study import parse
 
 from eil import backbones
 from eil.core import registry
@@ -12,6 +11,7 @@ from eil.core.files import InputError
 from eil.core.run import Recipe
 from eil.core.settings import check
 from eil.study import presets
+from eil.study.study import parse
 
 ENTRIES = [(name, entry) for name, entries in presets.read().items() for entry in entries]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from eil.study.study import load, parse
 
 from eil.core.files import InputError
+from eil.study.study import load, parse
 
 CONFIGS = sorted(Path("workflow/config").glob("*.yaml"))
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from eil.study.study import load, parse
 
 from eil.commands import cli
 from eil.core.files import InputError
 from eil.core.run import DatasetChoice
 from eil.study import study_paths
+from eil.study.study import load, parse
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = f"mine.pth@sha256:{'AB' * 32}"

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from eil.study.study import load
-from torch import distributed, multiprocessing, nn
+from torch import distributed as torch_distributed
+from torch import multiprocessing, nn
 
 from eil.core import ranks, records
 from eil.methods.base import Targets
+from eil.study.study import load
 from eil.training import distributed
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def test_two_devices_told_to_end_save_and_go_on(place: Path, content: dict[str, 
 
 def normed(rank: int, of: int, port: int, results: Any) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    distributed.init_process_group("gloo", rank=rank, world_size=of)
+    torch_distributed.init_process_group("gloo", rank=rank, world_size=of)
     torch.manual_seed(0)
     x = torch.randn(8, 3, 5, 5, dtype=torch.float64)
     model = nn.Sequential(nn.BatchNorm2d(3)).double()
@@ -103,7 +104,7 @@ def normed(rank: int, of: int, port: int, results: Any) -> None:
     (out.pow(3).sum(dim=(1, 2, 3)) * targets.labels).mean().div(of).backward()
     assert x.grad is not None
     results[rank] = [out.detach(), x.grad.clone(), model[0].running_mean.clone(), model[0].running_var.clone()]
-    distributed.destroy_process_group()
+    torch_distributed.destroy_process_group()
 
 
 def test_batch_norm_over_all_shares_is_batch_norm_of_the_whole() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from eil.study.study import parse
 from safetensors.torch import load_file, save_file
 
 from eil import backbones
@@ -20,6 +19,7 @@ from eil.data.geometry import Frame
 from eil.data.readers import birds
 from eil.evaluation import boxes, evaluate, maps, protocols
 from eil.execution import run_lock
+from eil.study.study import parse
 from eil.training import checkpoint, localize, train, train_step
 
 HONEST = protocols.find("honest")

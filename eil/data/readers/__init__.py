@@ -1,0 +1,1 @@
+"""One file for each layout of a data set, each with a function `read`."""
