@@ -86,18 +86,25 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     folders = sorted((path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_order)
-    found = {names.nfc(folder.name): sorted(filter(is_photo, folder.iterdir()), key=_order) for folder in folders}
+    found = {names.nfc(folder.name): _in_folder(folder) for folder in folders}
     names.require_distinct([folder.name for folder in folders], str(root))
     if not found:
         raise InputError(f"{root}: expected a folder for each class, with its photos")
     for name, paths in found.items():
         if not paths:
             raise InputError(f"{root / name}: no photos ({', '.join(sorted(SUFFIXES))})")
-        names.require_distinct([path.name for path in paths], str(root / name))
-        for path in paths:
-            if not path.is_file():
-                raise InputError(f"{path}: leads to no file")
     return found
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Photos of one folder. Names are handled as text: a million path objects would take most of the time."""
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_file()) for entry in entries if _is_photo_name(entry.name)]
+    names.require_distinct([name for name, _ in found], str(folder))
+    for name, is_file in found:
+        if not is_file:
+            raise InputError(f"{folder / name}: leads to no file")
+    return [folder / name for name in sorted((name for name, _ in found), key=names.nfc)]
 
 
 def _order(path: Path) -> str:
@@ -107,7 +114,12 @@ def _order(path: Path) -> str:
 
 def is_photo(path: Path) -> bool:
     """Whether a name is a photo's, by its suffix; hidden files are not."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return _is_photo_name(path.name)
+
+
+def _is_photo_name(name: str) -> bool:
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and f"{dot}{suffix}".lower() in SUFFIXES and not name.startswith(".")
 
 
 def inside(root: Path, name: str, where: str) -> Path:

@@ -211,7 +211,7 @@ def test_coco_boxes_beyond_their_photo_are_clipped_and_told(tmp_path: Path) -> N
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     dataset = data.read("folder", tmp_path, {})
     assert boxes_of(dataset.splits["test"])[1] == [[0, 0, 19, 19]]
-    assert any("1 of" in line and "beyond the photo and were clipped" in line for line in dataset.remarks)
+    assert any("1 of" in line and "beyond the photo and was clipped" in line for line in dataset.remarks)
 
 
 @pytest.mark.parametrize("seed", range(30))

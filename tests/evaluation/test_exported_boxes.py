@@ -104,6 +104,8 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         made[f"{name}_maps"] = np.stack([noisy(own[0], rng) for own in split.boxes]).astype(np.float32)
         made[f"{name}_logits"] = rng.normal(size=(len(split.ids), 2)).astype(np.float32)
     made["test_maps"][3] = 0.1  # without contrast
+    prints = cache.fingerprints(folder / "data" / run.cache)
+    made |= {f"made_from_{what}": np.array(value) for what, value in prints._asdict().items()}
     write_arrays(folder / "results/runs" / run.name / "maps.npz", made)
     return folder, dataset
 
