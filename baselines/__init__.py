@@ -1,1 +1,5 @@
-"""Rival methods: the first plug-in to the contract of eil.methods.base. One method, one file."""
+"""Rival methods: one file each, registered as entry points like any other package's. ``from baselines import CAM``."""
+
+from eil.core import registry
+
+__getattr__ = registry.class_finder(__name__)

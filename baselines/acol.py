@@ -1,7 +1,7 @@
-"""ACoL: Adversarial Complementary Learning, a second classifier sees what the first does not look at.
+"""ACoL: Adversarial Complementary Learning, a second classifier learns from the region that the first ignores.
 
 Adversarial Complementary Learning for Weakly Supervised Object Localization, Zhang et al., CVPR 2018,
-https://arxiv.org/abs/1804.06962. Two classifiers A and B, alike, stand on the last feature map S. Where A's
+https://arxiv.org/abs/1804.06962. Two equal classifiers A and B read the last feature map S. Where A's
 map of the class, scaled to [0, 1], reaches the threshold delta, S is erased for B; both learn the label
 (section 3.2), and the two maps are fused by their maximum:
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
-from eil.methods.base import Method, Parts, Targets, top1
+from eil.methods.base import Losses, Method, Targets, top1
 from eil.methods.head import CamHead, min_max
 
 TestClass = Literal["predicted", "given"]
@@ -46,12 +46,12 @@ class ACoL(Method):
     Args:
         backbone: any.
         num_classes: C.
-        threshold: from which share of A's map cells are erased for B.
+        threshold: cells where A's scaled map reaches this value are erased for B.
         width: channels of the classifiers' convolutions (default: the backbone's, 1024 on big ones).
         average_pool: smooth the features by a 3x3 average first, as the authors' code does (on VGG16).
         test_class: whose map erases in testing: the class that A predicts, or the class whose map is "given"
-            to be made. The harness asks for maps of the true class, so that with "given" B is told what is in
-            the image, which only GT-known Loc may know; Top-1 Loc is the same, as it counts where they agree.
+            to be made. The harness makes maps of the true class, so that "given" tells B the true class, which only
+            GT-known Loc may use. Top-1 Loc is the same, as it counts only images where the two classes agree.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class ACoL(Method):
         average_pool: bool = False,
         test_class: TestClass = "predicted",
     ) -> None:
-        widths = (width or backbone.traits.branch_width,) * 2
+        widths = (width or backbone.info.branch_width,) * 2
         super().__init__(backbone, num_classes, widths)
         self.second = CamHead(backbone.out_channels, num_classes, widths)
         self.threshold, self.average_pool, self.test_class = threshold, average_pool, test_class
 
-    def loss(self, images: Tensor, targets: Targets) -> Parts:
+    def loss(self, images: Tensor, targets: Targets) -> Losses:
         """CE of A and of B, (B, 3, H, W) -> scalars; "top1" is A's."""
         shared = self.features(images)
         first = self.head.features(shared)
@@ -84,12 +84,12 @@ class ACoL(Method):
         logits, first, second = self._both(images, classes)
         return logits, torch.maximum(first, second)
 
-    def views(self, images: Tensor, classes: Tensor) -> Parts:
-        """B's map by itself, (B, h, w)."""
+    def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """B's map alone, (B, h, w)."""
         return {"second map": self._both(images, classes)[2]}
 
     def features(self, images: Tensor) -> Tensor:
-        """The feature map on which both classifiers stand, (B, 3, H, W) -> (B, K, h, w)."""
+        """The feature map that both classifiers read, (B, 3, H, W) -> (B, K, h, w)."""
         features: Tensor = self.backbone(images)
         return F.avg_pool2d(features, 3, stride=1, padding=1) if self.average_pool else features
 

@@ -2,7 +2,7 @@
 
 Attention-based Dropout Layer for Weakly Supervised Object Localization, Choe & Shim, CVPR 2019,
 https://arxiv.org/abs/1908.10028. From the channel mean A of a feature map F come a drop mask, 0 where A is
-above gamma times its maximum, and an importance map, sigmoid(A). In training one of the two, by chance,
+above gamma times its maximum, and an importance map, sigmoid(A). In training one of the two, drawn at random,
 multiplies F (section 3); in testing the layer does nothing. The drop mask hides the most discriminative part,
 the importance map keeps the classification up. Paper: drop rate 0.75, gamma 0.8 on VGG and 0.9 on ResNet50-SE.
 """
@@ -15,20 +15,8 @@ from torch import Tensor
 
 from baselines.cam import CAM
 from eil.backbones import Backbone
-from eil.core.settings import SettingError
 
 Coin = Literal["batch", "image"]
-
-# Stages after which the layer stands. vgg16 and resnet50 as the authors have it, inception_v3 as the
-# wsolevaluation benchmark (less its third, which lies in the head); the others by analogy.
-STAGES = {
-    "vgg16": ("pool3", "pool4", "conv5"),
-    "resnet50": ("layer3_0", "layer4_0", "layer4_2"),
-    "inception_v3": ("Mixed_5d", "Mixed_6e"),
-    "vgg_small": ("pool2", "conv3", "conv4"),
-    "resnet_small": ("layer2", "layer3"),
-    "efficientnet_lite0": ("head",),
-}
 
 
 def attention_dropout(features: Tensor, gamma: float, dropped: Tensor) -> Tensor:
@@ -47,7 +35,7 @@ def attention_dropout(features: Tensor, gamma: float, dropped: Tensor) -> Tensor
 
 
 class _Product(torch.autograd.Function):
-    """The layer, with a gradient written out: it reads the features half as often as autograd would."""
+    """The layer with its own backward pass, which reads the features half as often as autograd's."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, gamma: float, dropped: Tensor) -> Tensor:
@@ -55,7 +43,7 @@ class _Product(torch.autograd.Function):
         drop_mask = attention < gamma * attention.amax(dim=(2, 3), keepdim=True)
         importance = attention.sigmoid()
         factor = torch.where(dropped, drop_mask.to(attention.dtype), importance).to(features.dtype)
-        # What the factor gains if one channel does: the drop mask nothing, the sigmoid its slope over the mean.
+        # Derivative of the factor by one channel: 0 for the drop mask, that of the sigmoid of the mean otherwise.
         slope = torch.where(dropped, 0, importance * (1 - importance) / features.shape[1])
         ctx.save_for_backward(features, factor, slope)
         return features * factor
@@ -72,16 +60,17 @@ class ADL(CAM):
     """CAM with attention-based dropout in training.
 
     Args:
-        backbone: any that has an entry in :data:`STAGES`, or with ``at``.
+        backbone: any with default ADL stages, or with ``at`` given.
         num_classes: C.
-        at: stages after which the layer stands, in any order.
+        at: stages after which the layer is inserted, in any order (default: the backbone's).
         gamma: threshold of the drop mask, a share of the maximum.
         drop_rate: probability of the drop mask rather than the importance map.
         coin: one draw for all images of a "batch", as in the authors' code, or one for each "image".
 
     Raises:
-        SettingError: no such stage.
-        Unsuitable: features that can be negative, whose mean is no attention map.
+        SettingError: no such stage, or no default stages.
+        IncompatibleSetting: a stage whose features are not a grid, or can be negative, so that their mean is no
+            attention map.
     """
 
     def __init__(
@@ -95,24 +84,21 @@ class ADL(CAM):
         coin: Coin = "batch",
     ) -> None:
         super().__init__(backbone, num_classes)
-        stages = at or STAGES.get(backbone.name)
-        if stages is None:
-            raise SettingError(
-                "at", at, f"has no default for {backbone.name}: give some of {', '.join(backbone.names)}"
-            )
+        stages = backbone.stages_or_default(at, backbone.info.adl_stages)
         for stage in stages:
+            backbone.require_grid(stage)
             backbone.require_attention(stage)
         self.at = tuple(sorted(stages, key=backbone.index))
         self.gamma, self.drop_rate, self.coin = gamma, drop_rate, coin
 
     def features(self, images: Tensor) -> Tensor:
-        """The backbone with the layers in it, (B, 3, H, W) -> (B, K, h, w); without them unless in training."""
+        """The backbone with the layer inserted, (B, 3, H, W) -> (B, K, h, w); in testing without it."""
         if not self.training:
             return self.backbone(images)
         x, start = images, None
         for stage in self.at:
-            x = self.backbone.run(x, start, stage)
+            x = self.backbone.forward_stages(x, start, stage)
             coins = torch.rand(len(x) if self.coin == "image" else 1, 1, 1, 1, device=x.device)
             x = attention_dropout(x, self.gamma, coins < self.drop_rate)
             start = stage
-        return self.backbone.run(x, start)
+        return self.backbone.forward_stages(x, start)

@@ -1,4 +1,4 @@
-"""CAM: class activation mapping, the base of all that follow.
+"""CAM: class activation mapping, the baseline of all WSOL methods.
 
 Learning Deep Features for Discriminative Localization, Zhou et al., CVPR 2016,
 https://arxiv.org/abs/1512.04150. Train a classifier whose last convolution is pooled globally; its map of a
@@ -8,18 +8,18 @@ class is the features weighted by the classifier's weights of that class (equati
 from torch import Tensor
 from torch.nn import functional as F
 
-from eil.methods.base import Method, Parts, Targets, top1
+from eil.methods.base import Losses, Method, Targets, top1
 
 
 class CAM(Method):
     """Plain classification, maps by :func:`eil.methods.head.class_activation_maps`."""
 
     def features(self, images: Tensor) -> Tensor:
-        """What the head stands on, (B, 3, H, W) -> (B, K, h, w)."""
+        """The feature map that the head reads, (B, 3, H, W) -> (B, K, h, w)."""
         features: Tensor = self.backbone(images)
         return features
 
-    def loss(self, images: Tensor, targets: Targets) -> Parts:
+    def loss(self, images: Tensor, targets: Targets) -> Losses:
         """Cross-entropy, (B, 3, H, W) -> {"total": (), "top1": ()}."""
         logits = self.head(self.features(images)).float()  # (B, C)
         return {"total": F.cross_entropy(logits, targets.labels), "top1": top1(logits, targets.labels)}

@@ -1,8 +1,8 @@
-"""Controls: maps that learn nothing, in the place of a trained network's own.
+"""Controls: maps that are not learnt, as a reference for the methods' maps.
 
-What a method is worth shows only beside them. Each takes the network of a study's first method (CAM, as a
-rule), whose classification it keeps, so that its Top-1 Loc is what its maps would give with that classifier. A
-control is a function of that network, a batch and the true boxes, named in the group ``eil.controls``.
+Each control uses the trained network of a study's first method (usually CAM) for the classification, so that its
+Top-1 Loc is that of its maps with this classifier. A control is a function of that network, a batch and the true
+boxes, registered in the entry point group ``eil.controls``.
 
 The centre baseline is that of Evaluating Weakly Supervised Object Localization Methods Right, Choe et al.,
 CVPR 2020, https://arxiv.org/abs/2001.07437.
@@ -20,7 +20,7 @@ from eil.methods.base import Method
 
 
 def centred_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
-    """Squares around the centre, one inside the other: the threshold, chosen on val, chooses the size.
+    """Nested squares around the centre: the threshold, chosen on val, selects the size.
 
     Args:
         model: not used.
@@ -28,16 +28,16 @@ def centred_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
         boxes: not used.
 
     Returns:
-        (B, S, S) in [0, 1]: falls from the centre to the border by rings, one pixel wide.
+        (B, S, S) in [0, 1]: decreases from the centre to the border in steps of one pixel.
     """
     rows, columns = _from_centre(batch.images)
     return (1 - torch.maximum(rows.abs(), columns.abs())).expand(len(batch.images), -1, -1)
 
 
 def gaussian(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
-    """An isotropic Gaussian around the centre, its deviation a quarter of the side: (B, S, S) in [0, 1].
+    """An isotropic Gaussian around the centre; its standard deviation is a quarter of the side: (B, S, S) in [0, 1].
 
-    On boxes any deviation comes to the same, and nearly to :func:`centred_box`; masks tell the two apart.
+    With boxes any deviation scores the same, and nearly as :func:`centred_box`; with masks the two differ.
     """
     rows, columns = _from_centre(batch.images)
     return (-(rows**2 + columns**2) / (2 * 0.5**2)).exp().expand(len(batch.images), -1, -1)
@@ -46,11 +46,11 @@ def gaussian(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
 def full_image(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
     """The whole image, at every threshold: (B, S, S) in [0, 1]."""
     side = batch.images.shape[2]
-    return _with_a_background(torch.ones(len(batch.images), side, side))
+    return _with_background(torch.ones(len(batch.images), side, side))
 
 
 def oracle_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
-    """The first true box, at every threshold: what the protocol's pixels let a perfect map score.
+    """The first true box, at every threshold: the score of a perfect map under the protocol.
 
     Args:
         model: not used.
@@ -63,16 +63,16 @@ def oracle_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
     side = batch.images.shape[2]
     maps = torch.zeros(len(boxes), side, side)
     if not all(map(len, boxes)):
-        raise InputError("an image without a box: the oracle has nothing to show")
-    for score_map, (x0, y0, x1, y1) in zip(maps, (own[0].round().astype(int) for own in boxes), strict=True):
+        raise InputError("oracle_box: an image has no box; expected at least one per image")
+    for score_map, (x0, y0, x1, y1) in zip(maps, (each[0].round().astype(int) for each in boxes), strict=True):
         score_map[y0 : y1 + 1, x0 : x1 + 1] = 1
-    return _with_a_background(maps)
+    return _with_background(maps)
 
 
 def random_class(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
-    """The network's map of another class than the true one, drawn for each image: (B, h, w).
+    """The network's map of a wrong class, drawn at random for each image: (B, h, w).
 
-    Whatever it scores, the network's maps owe to objects in general, not to the class.
+    Its score comes from objects in general, not from the class.
     """
     logits, _ = model.maps(batch.images, batch.labels)
     count = logits.shape[1]
@@ -86,7 +86,7 @@ def _from_centre(images: Tensor) -> tuple[Tensor, Tensor]:
     return side[:, None], side[None, :]
 
 
-def _with_a_background(maps: Tensor) -> Tensor:
-    """A map that is 1 everywhere has no contrast: leave its last pixel out, and its box is the whole image still."""
+def _with_background(maps: Tensor) -> Tensor:
+    """Set the last pixel of constant maps to 0: they need contrast, and their box is still the whole image."""
     maps[:, -1, -1] = torch.where(maps.flatten(1).all(dim=1), 0.0, maps[:, -1, -1])
     return maps

@@ -1,4 +1,4 @@
-"""CutMix: a rectangle of each training image is replaced by that of another, and the labels are mixed by area.
+"""CutMix: a rectangle of each training image is replaced by another image's, and the labels are mixed by area.
 
 CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features, Yun et al., ICCV 2019,
 https://arxiv.org/abs/1905.04899. With lambda ~ Beta(beta, beta) and a rectangle of area share 1 - lambda
@@ -6,7 +6,7 @@ around a uniformly drawn centre (equations 1 and 2),
 
     x = M * x_A + (1 - M) * x_B,    L = lambda CE(x, y_A) + (1 - lambda) CE(x, y_B)
 
-where lambda is counted again after the rectangle has been cut off at the border. One rectangle and one
+where lambda is computed again after the rectangle has been clipped at the border. One rectangle and one
 permutation a batch, as in the authors' code. Their settings: beta 1, probability 1 on ImageNet, 0.5 on CIFAR.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
-from eil.methods.base import Method, Parts, Targets, top1
+from eil.methods.base import Losses, Method, Targets, top1
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Mixed(Targets):
 
 
 def rectangle(height: int, width: int, share: Tensor, centre: Tensor) -> Tensor:
-    """The pixels of a rectangle with the image's proportions, cut off at the border.
+    """The pixels of a rectangle with the image's proportions, clipped at the border.
 
     Args:
         height: of the image.
@@ -40,7 +40,7 @@ def rectangle(height: int, width: int, share: Tensor, centre: Tensor) -> Tensor:
         centre: as shares of height and width, (2,).
 
     Returns:
-        (H, W) bool. Everything stays on the device: no number is waited for.
+        (H, W) bool. All on the device, without synchronisation.
     """
     rows = torch.arange(height, device=share.device)
     columns = torch.arange(width, device=share.device)
@@ -77,16 +77,16 @@ class CutMix(Method):
         """Paste one rectangle from a permutation of the batch, (B, 3, H, W) -> (B, 3, H, W)."""
         height, width = images.shape[2:]
         beta = torch.full((), self.beta, device=images.device)
-        kept = torch.distributions.Beta(beta, beta, validate_args=False).sample()  # validating waits for the device
+        kept = torch.distributions.Beta(beta, beta, validate_args=False).sample()  # validation would synchronise
         pasted = rectangle(height, width, 1 - kept, torch.rand(2, device=images.device))
         pasted = pasted & (torch.rand((), device=images.device) < self.probability)
         partner = torch.randperm(len(images), device=images.device)
-        # One value a number, in the images' own layout: broadcast over channels it takes twice as long.
+        # One mask value per pixel and channel, in the images' memory layout: broadcasting takes twice as long.
         everywhere = torch.empty_like(images[:1], dtype=torch.bool).copy_(pasted)
         mixed = torch.where(everywhere, images[partner], images)
         return mixed, Mixed(targets.labels, None, targets.labels[partner], 1 - pasted.float().mean())
 
-    def loss(self, images: Tensor, targets: Targets) -> Parts:
+    def loss(self, images: Tensor, targets: Targets) -> Losses:
         """Cross-entropy with both labels by area, (B, 3, H, W) -> scalars; "top1" counts likewise."""
         logits = self.head(self.backbone(images)).float()  # (B, C)
         total, correct = F.cross_entropy(logits, targets.labels), top1(logits, targets.labels)

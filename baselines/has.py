@@ -2,7 +2,7 @@
 
 Hide-and-Seek: Forcing a Network to be Meticulous for Weakly-supervised Object and Action Localization,
 Singh & Lee, ICCV 2017, https://arxiv.org/abs/1704.04232. Each image is cut into S x S patches and each patch
-is hidden with probability p (section 3.1), so that the network must look for other parts than the most
+is hidden with probability p (section 3.1), so that the network must use other parts than the most
 discriminative one. Hidden pixels take the mean colour of the data set: 0 after normalisation. Test images are
 left whole. The authors' "mixed" setting draws S for each image from {0, 16, 32, 44, 56} pixels of 224, where 0
 hides nothing, with p = 0.5.
@@ -18,7 +18,7 @@ from baselines.cam import CAM
 from eil.backbones import Backbone
 from eil.methods.base import Targets
 
-PUBLISHED_SIDE = 224  # the input that the published sizes are meant for
+PUBLISHED_SIDE = 224  # input size of the published patch sizes
 
 
 def hide_patches(images: Tensor, sizes: Tensor, draws: Tensor, drop_rate: float) -> Tensor:
@@ -28,7 +28,7 @@ def hide_patches(images: Tensor, sizes: Tensor, draws: Tensor, drop_rate: float)
         images: (B, 3, H, W), normalised.
         sizes: side of each image's patches in pixels, 0 to leave it whole, (B,) int64. The last patch of a row
             or a column is cut off at the border.
-        draws: a number in [0, 1) for each patch, (B, rows, columns), of which an image uses as many as it has.
+        draws: a number in [0, 1) for each patch, (B, rows, columns); images with fewer patches use the first ones.
         drop_rate: patches with a lower number are hidden.
 
     Returns:
@@ -37,12 +37,12 @@ def hide_patches(images: Tensor, sizes: Tensor, draws: Tensor, drop_rate: float)
     side = sizes.clamp(min=1)[:, None]  # (B, 1)
     rows = torch.arange(images.shape[2], device=images.device) // side  # (B, H): the patch of each row of pixels
     columns = torch.arange(images.shape[3], device=images.device) // side  # (B, W)
-    # An image that is left whole has no patches to look up.
+    # An image that is left whole has no patches.
     rows, columns = rows.where(sizes[:, None] > 0, 0), columns.where(sizes[:, None] > 0, 0)
     image = torch.arange(len(images), device=images.device)[:, None, None]
     hidden = draws[image, rows[:, :, None], columns[:, None, :]] < drop_rate  # (B, H, W)
     hidden = hidden & (sizes > 0)[:, None, None]
-    return images * ~hidden[:, None]  # a product keeps the images' layout in memory
+    return images * ~hidden[:, None]  # a product keeps the images' memory layout
 
 
 class HaS(CAM):
@@ -54,7 +54,7 @@ class HaS(CAM):
         sizes: sides of patches in pixels, of which one is drawn for each image; 0 hides nothing. Default: the
             authors' {0, 16, 32, 44, 56}. For other inputs than 224 pixels see ``relative``.
         drop_rate: probability that a patch is hidden.
-        relative: take ``sizes`` as pixels of a 224-pixel image, scaled to the longer side of what comes in.
+        relative: take ``sizes`` as pixels of a 224-pixel image, scaled to the longer side of the input.
     """
 
     def __init__(

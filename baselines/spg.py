@@ -1,10 +1,10 @@
-"""SPG: Self-Produced Guidance, attention teaches pixel-wise heads what is object and what is not.
+"""SPG: Self-Produced Guidance, attention supervises pixel-wise heads that separate object and background.
 
 Self-produced Guidance for Weakly-supervised Object Localization, Zhang et al., ECCV 2018,
-https://arxiv.org/abs/1807.08902. Beside the classifier (SPG-A) stand two heads on earlier features (SPG-B1,
-SPG-B2, which share their last layers) and one on the last features (SPG-C); each says pixel by pixel how
-likely there is an object. Where a map is surely high it gives a foreground seed, where surely low a background
-seed, and between the two nothing is learnt (section 3.2):
+https://arxiv.org/abs/1807.08902. Besides the classifier (SPG-A) there are two heads on earlier features (SPG-B1,
+SPG-B2, which share their last layers) and one on the last features (SPG-C). Each predicts for each pixel the
+probability of an object. Pixels where a map is high are foreground seeds, pixels where it is low are background
+seeds, and pixels between the two thresholds are ignored (section 3.2):
 
     attention -> seeds for B2;  sigmoid(B2) -> seeds for B1;  (sigmoid(B1) + sigmoid(B2)) / 2 -> seeds for C
     L = CE(A, y) + w_b1 BCE(B1) + w_b2 BCE(B2) + w_c BCE(C)
@@ -21,24 +21,15 @@ from torch.nn import functional as F
 
 from eil.backbones import Backbone
 from eil.core.settings import SettingError
-from eil.methods.base import Method, Parts, Targets, top1
+from eil.methods.base import Losses, Method, Targets, top1
 from eil.methods.head import convolution, min_max
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
-# Stages that B1 and B2 stand on. inception_v3 as the authors have it; on the others, which the paper lacks,
-# the same depths: about two thirds of the way to the last feature map, and shortly before or at it.
-TAPS = {
-    "inception_v3": ("Mixed_5d", "Mixed_6e"),
-    "vgg16": ("conv4", "conv5"),
-    "resnet50": ("layer2", "layer3"),
-    "vgg_small": ("conv3", "conv4"),
-    "resnet_small": ("layer2", "layer3"),
-    "efficientnet_lite0": ("block10", "block15"),
-}
-FEWEST = 30 / 224**2  # share of foreground below which the authors' code lowers the threshold ...
-FALLBACK = 0.7  # ... to this share of the map's maximum
+# Where a smaller share of the image is foreground, the authors' code lowers the threshold ...
+MIN_FOREGROUND = 30 / 224**2
+FALLBACK_THRESHOLD = 0.7  # ... to this share of the map's maximum
 
 
 def seeds(probability: Tensor, high: float, low: float) -> tuple[Tensor, Tensor]:
@@ -46,34 +37,34 @@ def seeds(probability: Tensor, high: float, low: float) -> tuple[Tensor, Tensor]
 
     Args:
         probability: (B, H, W) in [0, 1]; no gradient passes.
-        high: above it is foreground. In an image with next to none (:data:`FEWEST`), what is above
-            :data:`FALLBACK` of its maximum; the threshold of the others stays.
-        low: below it is background, unless it is foreground.
+        high: pixels above are foreground. An image with less foreground than :data:`MIN_FOREGROUND` uses
+            :data:`FALLBACK_THRESHOLD` of its maximum instead; other images keep ``high``.
+        low: pixels below are background, unless they are foreground.
 
     Returns:
         Foreground (B, H, W) bool, background (B, H, W) bool.
     """
     probability = probability.detach()
-    few = (probability > high).float().mean(dim=(1, 2), keepdim=True) < FEWEST  # (B, 1, 1)
-    threshold = torch.where(few, FALLBACK * probability.amax(dim=(1, 2), keepdim=True), high)
+    few = (probability > high).float().mean(dim=(1, 2), keepdim=True) < MIN_FOREGROUND  # (B, 1, 1)
+    threshold = torch.where(few, FALLBACK_THRESHOLD * probability.amax(dim=(1, 2), keepdim=True), high)
     foreground = probability > threshold
     return foreground, (probability < low) & ~foreground
 
 
 def guided_loss(logits: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the seeds, 0 without any: (B, H, W) each -> ()."""
-    learnt = foreground | background
+    """Mean binary cross-entropy over the seeds, 0 if there are none: (B, H, W) each -> ()."""
+    used = foreground | background
     loss = F.binary_cross_entropy_with_logits(logits, foreground.float(), reduction="none")
-    return (loss * learnt).sum() / learnt.sum().clamp(min=1)
+    return (loss * used).sum() / used.sum().clamp(min=1)
 
 
 class SPG(Method):
     """Self-Produced Guidance.
 
     Args:
-        backbone: any that has an entry in :data:`TAPS`, or with ``taps``.
+        backbone: any with default SPG stages, or with ``taps`` given.
         num_classes: C.
-        taps: stages that B1 and B2 stand on.
+        taps: stages that B1 and B2 read (default: the backbone's).
         seeds_b2: thresholds (high, low) of the attention map, which teaches B2.
         seeds_b1: of B2's probability, which teaches B1.
         seeds_c: of B1's and B2's mean probability, which teaches C.
@@ -82,7 +73,8 @@ class SPG(Method):
             backbone's, 1024 on big ones).
 
     Raises:
-        SettingError: no such stage, or a low threshold that is not below its high one.
+        SettingError: no such stage, no default stages, or a low threshold that is not below its high one.
+        IncompatibleSetting: a stage whose features are not a grid.
     """
 
     def __init__(
@@ -99,12 +91,10 @@ class SPG(Method):
         weight_c: Weight = 1.0,
         width: Annotated[int, Field(ge=2)] | None = None,
     ) -> None:
-        width = width or backbone.traits.branch_width
+        width = width or backbone.info.branch_width
         super().__init__(backbone, num_classes, (width, width))
-        stages = taps or TAPS.get(backbone.name)
-        if stages is None:
-            raise SettingError("taps", taps, f"has no default for {backbone.name}: give two of its stages")
-        self.taps = tuple(sorted(stages, key=backbone.index))
+        stages = backbone.stages_or_default(taps, backbone.info.spg_stages, "taps")
+        self.taps = tuple(sorted(stages, key=lambda stage: backbone.index(stage, "taps")))
         for name, pair in (("seeds_b2", seeds_b2), ("seeds_b1", seeds_b1), ("seeds_c", seeds_c)):
             if pair[1] >= pair[0]:
                 raise SettingError(name, list(pair), "must be (high, low) with low below high")
@@ -115,12 +105,12 @@ class SPG(Method):
         self.shared = nn.Sequential(convolution(half, half), nn.Conv2d(half, 1, 1))
         self.c = nn.Sequential(convolution(backbone.out_channels, half), nn.Conv2d(half, 1, 1))
 
-    def loss(self, images: Tensor, targets: Targets) -> Parts:
-        """The four losses, (B, 3, H, W) -> scalars; heads are compared with seeds at the images' size."""
+    def loss(self, images: Tensor, targets: Targets) -> Losses:
+        """The four losses, (B, 3, H, W) -> scalars; heads and seeds are compared at the images' size."""
         first, second = self.taps
-        x1 = self.backbone.run(images, stop=first)
-        x2 = self.backbone.run(x1, first, second)
-        last = self.backbone.run(x2, second)
+        x1 = self.backbone.forward_stages(images, stop=first)
+        x2 = self.backbone.forward_stages(x1, first, second)
+        last = self.backbone.forward_stages(x2, second)
         features = self.head.features(last)
         logits = self.head.classify(features).float()
 
@@ -129,19 +119,19 @@ class SPG(Method):
         b1, b2 = (_enlarged(self.shared(x), size) for x in (self.b1(x1), self.b2(x2)))  # (B, H, W) each
         c = _enlarged(self.c(last), size)
         fused = (b1.sigmoid() + b2.sigmoid()) / 2
-        parts = {
+        guided = {
             "b1": guided_loss(b1, *seeds(b2.sigmoid(), *self.seeds_b1)),
             "b2": guided_loss(b2, *seeds(attention, *self.seeds_b2)),
             "c": guided_loss(c, *seeds(fused, *self.seeds_c)),
         }
         classification = F.cross_entropy(logits, targets.labels)
-        total = classification + sum(self.weights[name] * part for name, part in parts.items())
-        return {"total": total, "classification": classification, **parts, "top1": top1(logits, targets.labels)}
+        total = classification + sum(self.weights[name] * loss for name, loss in guided.items())
+        return {"total": total, "classification": classification, **guided, "top1": top1(logits, targets.labels)}
 
-    def views(self, images: Tensor, classes: Tensor) -> Parts:
-        """Where B1 and B2, taken together, see an object, (B, h, w)."""
-        x1 = self.backbone.run(images, stop=self.taps[0])
-        x2 = self.backbone.run(x1, *self.taps)
+    def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Mean object probability of B1 and B2, (B, h, w)."""
+        x1 = self.backbone.forward_stages(images, stop=self.taps[0])
+        x2 = self.backbone.forward_stages(x1, *self.taps)
         b1, b2 = (self.shared(x).float().sigmoid() for x in (self.b1(x1), self.b2(x2)))
         return {"guidance": (b1[:, 0] + F.interpolate(b2, b1.shape[2:], mode="bilinear")[:, 0]) / 2}
 

@@ -1,4 +1,4 @@
-"""State dicts as people keep them: wrapped in a checkpoint, prefixed by DataParallel, with any classifier or none."""
+"""State dicts from files: inside a checkpoint, prefixed by DataParallel, with any classifier or none."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,22 @@ from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIX = "module."  # of DataParallel and DistributedDataParallel
-_OPTIONAL = ".num_batches_tracked"  # a counter that older files lack and that nothing here reads
+_OPTIONAL = ".num_batches_tracked"  # a counter that older files lack and that is not used here
 _SHOWN = 3
 
 
 class NotFitting(ValueError):
-    """The tensors are not those that a network needs; the message says what was expected and what was found."""
+    """The tensors do not fit the network; the message says what was expected and what was found."""
 
 
 def unwrapped(content: object) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: under ``state_dict`` or ``model`` if it is wrapped, without ``module.``.
+    """The state dict in a checkpoint, from its ``state_dict`` or ``model``, without the prefix ``module.``.
 
     Args:
-        content: what a file holds.
+        content: of a file.
 
     Raises:
-        NotFitting: there is none, or there are two.
+        NotFitting: no state dict, or two.
     """
     while isinstance(content, Mapping):
         inner = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
@@ -43,15 +43,15 @@ def unwrapped(content: object) -> dict[str, Tensor]:
 
 
 def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: tuple[str, ...]) -> dict[str, Tensor]:
-    """What of a state dict a network needs.
+    """The tensors of a state dict that a network needs.
 
     Args:
         found: the state dict.
-        wanted: that of the network, for names, shapes and kinds.
-        without: prefixes of what is left out of both, the classifier's.
+        wanted: the network's state dict, for names, shapes and types.
+        without: prefixes of the tensors that are ignored in both: the classifier's.
 
     Raises:
-        NotFitting: names, shapes or kinds differ; the first of each are named.
+        NotFitting: names, shapes or types differ; the message names the first few.
     """
     needed = {name: value for name, value in wanted.items() if not name.startswith(without)}
     given = {name: value for name, value in found.items() if not name.startswith(without)}
@@ -68,7 +68,7 @@ def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: 
 
 
 def _kind(value: Tensor) -> str:
-    """Shape, and what is no real number: halves are taken, quantised weights are not."""
+    """Shape, and the type if it is not a float or int64: half precision fits, quantised weights do not."""
     kind = "" if value.is_floating_point() or value.dtype == torch.int64 else f" {value.dtype}"
     return f"({', '.join(map(str, value.shape))}){kind}"
 

@@ -1,4 +1,4 @@
-"""Run: one training with all that determines it, its name, its seed and its key; and its parts.
+"""A run: one training with everything that determines it, its name, its random seed and its key.
 
 Nothing here needs torch.
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from eil.core import registry
 from eil.core.files import at_home
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
@@ -20,35 +21,37 @@ Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
 
-class Strict(BaseModel):
-    """Read once, then frozen; unknown keys are errors, and so are numbers that are not finite."""
+class StrictModel(BaseModel):
+    """A frozen model that refuses unknown keys and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Recipe(Strict):
+class Recipe(StrictModel):
     """How a network is trained. Defaults: the EIL authors' settings for CUB, on one device.
 
     Attributes:
-        epochs: passes over the training images; the most there can be if ``stop`` is "plateau".
-        batch_size: images a step.
-        learning_rate: of the backbone; new layers learn ``head_multiplier`` times as fast.
-        schedule: "step" multiplies the rate by ``decay`` at each of ``milestones``, "cosine" takes it to 0.
+        epochs: passes over the training images; the maximum if ``stop`` is "plateau".
+        batch_size: images per step, over all devices.
+        learning_rate: of the backbone; new layers use ``head_multiplier`` times it.
+        schedule: "step" multiplies the learning rate by ``decay`` at each of ``milestones``; "cosine" lowers it to 0.
         milestones: epochs, counted from 0, at which a step schedule decays.
-        warmup: epochs over which the rate first rises from 0.
-        devices: on how many devices one training runs, which share its batches evenly.
+        warmup: epochs over which the learning rate first rises from 0.
+        devices: number of devices per training; each batch is divided evenly among them.
         precision: "fp32"; "tf32", with TF32 products on a GPU; or "bf16" for mixed precision.
-        deterministic: bit for bit the same from run to run on one machine (default: on a CPU); on a GPU it is slower,
-            and the operations that have no such form are named in train.json.
-        compile: whether the loss goes through torch.compile.
-        clip_norm: largest norm of the gradient, or none.
+        deterministic: results repeat bit for bit on one machine (default: on a CPU only). On a GPU this is slower;
+            operations without a deterministic form are listed in train.json.
+        compile: whether the loss is compiled by torch.compile.
+        channels_last: whether images and features use this memory layout.
+        clip_norm: maximum norm of the gradient; None for no clipping.
         stop: "epochs" runs all of them; "plateau" (the paper's "while training is not convergent") ends when
             the epoch's mean loss has not fallen by ``min_delta`` (a share of it) for ``patience`` epochs.
-        resize: side of the cached training images; ``crop`` is the side of what the network sees.
+        resize: side of the cached training images, in pixels.
+        crop: side of the network's input, in pixels.
         flip: mirror half of the training images.
-        geometry: how photos are fitted into the square that the network sees (:mod:`eil.data.geometry`).
+        geometry: how photos become the network's square input (:mod:`eil.data.geometry`).
         crops: 10 to classify by the mean softmax of four corners and the middle of the ``resize`` square, each
-            mirrored too (Krizhevsky et al., 2012); maps are always of the one image.
+            also mirrored (Krizhevsky et al., 2012); maps always use the one whole image.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 80
@@ -86,7 +89,7 @@ class Recipe(Strict):
 
 
 class DatasetChoice(BaseModel):
-    """A data set by name, where it lies, and its reader's own settings beside these two keys."""
+    """A data set's name and folder; all further keys are settings of its reader."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -100,14 +103,14 @@ class DatasetChoice(BaseModel):
 
     @property
     def subject(self) -> str:
-        """What the data are, where a layout has several: cub for {name: wsoleval, benchmark: CUB}."""
+        """Name of the data where a layout has several: cub for {name: wsoleval, benchmark: CUB}."""
         return str(self.settings.get("benchmark", self.name)).lower()
 
     def folder(self) -> Path | None:
         """``root``, else the data set's folder under the environment's EIL_DATA, else None.
 
         Raises:
-            InputError: EIL_DATA is in the home of nobody.
+            InputError: EIL_DATA begins with ``~`` and a user that does not exist.
         """
         if self.root is not None:
             return self.root
@@ -118,10 +121,22 @@ class DatasetChoice(BaseModel):
         return None
 
 
-class Run(Strict):
+class Run(StrictModel):
     """One training: data set x backbone x method with settings x repetition.
 
-    With a ``control``, that training's network with the control's maps instead of the method's own.
+    With a ``control``, the trained network of this run with the control's maps instead of the method's.
+
+    Attributes:
+        study: name of the study.
+        dataset: the data set with its settings.
+        backbone: name of the backbone.
+        pretrained: which weights training starts from; see :func:`eil.backbones.build`.
+        output_stride: input pixels per cell of the last feature map; None for the backbone's default.
+        method: name of the method.
+        settings: of the method, as in the study.
+        repetition: index of the seed, from 0; ``seed0`` in names of runs.
+        recipe: how the network is trained.
+        control: name of the control, if any.
     """
 
     study: Name
@@ -137,28 +152,29 @@ class Run(Strict):
 
     @property
     def name(self) -> str:
-        """Readable, stable folder name: ``vgg_small-eil-gamma0.7-sigma1-seed0``."""
+        """Name of the run's folder: ``vgg_small-eil-gamma0.7-sigma1-seed0``."""
         settings = [f"{key}{readable(value)}" for key, value in sorted(self.settings.items())]
         control = [self.control] if self.control else []
         return "-".join([self.backbone, self.method, *settings, *control, f"seed{self.repetition}"])
 
     @property
     def trained(self) -> "Run":
-        """The run whose training this one uses: itself, unless it is a control's."""
+        """The run that trains the network of this one: itself, or a control's run without the control."""
         return self.model_copy(update={"control": None})
 
     @property
-    def seed(self) -> int:
-        """From data set, backbone and repetition, not the method: methods are compared on paired runs."""
+    def rng_seed(self) -> int:
+        """Seed of all random draws, from data set, backbone and repetition but not the method, so that runs are paired.
+
+        Paired runs of two methods have the same initial weights and the same order of data.
+        """
         return int(_hash([self.dataset.name, self.backbone, self.repetition]), 16) % 2**31
 
     @property
     def key(self) -> str:
-        """Hash of everything that determines the result, and not of where the data lie."""
-        from eil import data
-
+        """Hash of everything that determines the result; folders of data are left out."""
         content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
-        for name in data.locations(self.dataset.name) & content["dataset"].keys():
+        for name in registry.location_settings(self.dataset.name) & content["dataset"].keys():
             content["dataset"][name] = content["dataset"][name] is not None
         if LOCAL_WEIGHTS.fullmatch(str(self.pretrained)):
             content["pretrained"] = str(self.pretrained).rpartition("@")[2].lower()
@@ -166,10 +182,8 @@ class Run(Strict):
 
     @property
     def cache(self) -> str:
-        """Name of the folder of decoded images that this run reads: other photos, or photos elsewhere, have another."""
-        from eil import data
-
-        folder = None if data.is_embedded(self.dataset.name) else self.dataset.folder()
+        """Name of the folder of decoded images that this run reads; it depends on the data's folder and settings."""
+        folder = None if registry.is_embedded(self.dataset.name) else self.dataset.folder()
         content = [
             self.dataset.model_dump(mode="json", exclude={"root"}),
             str(folder.resolve()) if folder else None,
@@ -179,7 +193,7 @@ class Run(Strict):
 
 
 def readable(value: object) -> str:
-    """A setting as it stands in names: ``0.7``, ``pool3+pool4``."""
+    """A setting's value in names of runs: ``0.7``, ``pool3+pool4``."""
     if isinstance(value, list | tuple):
         return "+".join(map(readable, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Settings are the keyword-only arguments of a constructor or a function, with their types as the schema."""
+"""Settings: the keyword-only arguments of a constructor or function; their types are the schema."""
 
 import inspect
 import json
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from eil.core import safe_yaml
 
-# A list in a study is an axis of its grid, so that the value of [a, b] is once a and once b.
+# A list in a study is an axis of its grid: [a, b] means a in one run and b in another.
 LIST_HINT = "; a setting that is itself a list goes in a list of one: [[...]]"
 
 
@@ -18,8 +18,8 @@ class SettingError(ValueError):
 
     Args:
         setting: its name.
-        value: what was given.
-        expected: what would do, in words that follow "gamma = 1.4: ".
+        value: the value.
+        expected: what was expected, as it follows "gamma = 1.4: ".
     """
 
     def __init__(self, setting: str, value: object, expected: str) -> None:
@@ -27,8 +27,8 @@ class SettingError(ValueError):
         self.setting, self.value, self.expected = setting, value, expected
 
 
-class Unsuitable(ValueError):
-    """A combination that is well formed but makes no sense; a grid drops it and says why."""
+class IncompatibleSetting(ValueError):
+    """Valid settings that make no sense together, on this backbone; a study's grid leaves them out and says why."""
 
 
 def schema(factory: Callable[..., object]) -> type[BaseModel]:
@@ -50,9 +50,9 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     """One line per problem: ``recipe.epochs = -3: Input should be greater than 0``.
 
     Args:
-        error: from validating ``model``, whose keys are told where one is not known.
-        model: it.
-        prefix: what stands before every key.
+        error: from validating ``model``.
+        model: its keys are listed where a key is unknown.
+        prefix: put before every key.
     """
     lines = []
     for problem in error.errors():
@@ -70,9 +70,9 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
 
 
 def check(factory: Callable[..., object], settings: Mapping[str, Any], prefix: str) -> list[str]:
-    """Problems of ``settings`` as arguments of ``factory``; unknown keys are answered with the known ones.
+    """Problems of ``settings`` as arguments of ``factory``, one per line; for an unknown key the known ones are listed.
 
-    Nothing is converted on the way to ``factory``: '0.5' is no number. Lists are tuples and text is a path, as in JSON.
+    Types are strict, as in JSON: '0.5' is not a number; a list is a tuple, and text is a path.
     """
     model = schema(factory)
     try:
@@ -83,11 +83,11 @@ def check(factory: Callable[..., object], settings: Mapping[str, Any], prefix: s
 
 
 def _keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """Names of the keys that there are beside the one at ``place``."""
+    """Known keys at the level of the key at ``place``."""
     kind: Any = model
     for step in place[:-1]:
         inside = inspect.isclass(kind) and issubclass(kind, BaseModel)
-        kind = kind.model_fields[step].annotation if inside else get_args(kind)[-1]  # of a mapping the values'
-        if type(None) in get_args(kind):  # a setting that may be left out
+        kind = kind.model_fields[step].annotation if inside else get_args(kind)[-1]  # a mapping: the type of its values
+        if type(None) in get_args(kind):  # an optional setting
             kind = next(each for each in get_args(kind) if each is not type(None))
     return list(kind.model_fields)

@@ -1,7 +1,7 @@
-"""Hashes of sources: when one of them changes, what it made is stale.
+"""Hashes of source code: when a hash changes, the results of the steps that use this code are stale.
 
-A source counts with all that it imports from its own package and this one, in functions too, and by its meaning:
-comments, docstrings and layout change no hash.
+The hash of a module covers all that it imports from its own package and from this project, inside functions too. It
+covers meaning only: comments, docstrings and layout change no hash.
 """
 
 import ast
@@ -10,17 +10,57 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-_OWN = ("eil", "baselines")
+from eil.core import registry
+from eil.core.registry import Group
+from eil.core.run import Run
+
+STEPS: Final = {
+    "train": "eil.training.train",
+    "localize": "eil.training.localize",
+    "evaluate": "eil.evaluation.evaluate",
+}
+_PROJECT = ("eil", "baselines")
+
+
+def of_prepare(dataset: str) -> str:
+    """Hash of the code that decodes a data set's photos."""
+    return digest("eil.data.photo_cache", _module(registry.READERS, dataset))
+
+
+def of_annotate(dataset: str) -> str:
+    """Hash of the code that prepares a data set's boxes and masks."""
+    return digest("eil.data.annotation_cache", _module(registry.READERS, dataset))
+
+
+def of_step(step: str, run: Run) -> str:
+    """Hash of the code that a step of a run depends on, with the method's and the backbone's files.
+
+    Args:
+        step: one of :data:`STEPS`.
+        run: the run.
+    """
+    if step == "evaluate":
+        return digest(STEPS[step])
+    control = [_module(registry.CONTROLS, run.control)] if run.control and step == "localize" else []
+    method, backbone = _module(registry.METHODS, run.method), _module(registry.BACKBONES, run.backbone)
+    # Localizing may also compute curves, which have their own hash (eil.evaluation.iou_curves.stamp).
+    return digest(STEPS[step], method, backbone, *control, without="eil.evaluation")
+
+
+@functools.cache
+def _module(group: Group, name: str) -> str:
+    return registry.module(group, name) or ""
 
 
 @functools.cache
 def digest(*modules: str, without: str = "") -> str:
-    """Hash of these modules and of all that they import of their own packages, as they were when first asked for.
+    """Hash of modules and of all that they import from their own packages; later calls give the first call's hash.
 
     Args:
-        modules: by name.
-        without: a package that is left out, with what it alone imports.
+        modules: their names.
+        without: a package to leave out, with what only it imports.
     """
     found: dict[str, str] = {}
     waiting = list(modules)
@@ -30,16 +70,16 @@ def digest(*modules: str, without: str = "") -> str:
         if path is None:
             continue
         found[name] = _meaning(path)
-        own = {*_OWN, name.split(".")[0]}
-        waiting += [each for each in _imported(path) if each.split(".")[0] in own]
+        followed = {*_PROJECT, name.split(".")[0]}
+        waiting += [each for each in _imported(path) if each.split(".")[0] in followed]
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12]
 
 
 @functools.cache
 def _path(name: str) -> Path | None:
-    """The file of a module; None if it is no module (a name within one, say). Nothing is imported to find it."""
+    """The file of a module, found without an import; None if the name is not a module's (a function's, say)."""
     top, *rest = name.split(".")
-    if not top or (not rest and top in _OWN):  # these hold the version alone
+    if not top or (not rest and top in _PROJECT):  # their __init__.py: no result depends on it
         return None
     spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
@@ -51,7 +91,7 @@ def _path(name: str) -> Path | None:
 
 @functools.cache
 def _imported(path: Path) -> tuple[str, ...]:
-    """Names of modules that a file imports; of ``from a import b`` both a and a.b, whichever are modules."""
+    """Names of modules that a file imports; for ``from a import b`` both a and a.b, as either can be a module."""
 
     def names() -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_bytes())):
@@ -60,6 +100,8 @@ def _imported(path: Path) -> tuple[str, ...]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 yield node.module
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
+                # ``from baselines import CAM`` imports baselines/cam.py (registry.class_finder).
+                yield from (f"{node.module}.{alias.name.lower()}" for alias in node.names)
 
     return tuple(dict.fromkeys(names()))
 

@@ -4,7 +4,6 @@ A reader lists images, labels, boxes and masks and decodes nothing; :mod:`eil.da
 image once. Only val and test carry boxes: training on image labels alone is the point of WSOL.
 """
 
-import functools
 import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -121,19 +120,6 @@ def reader(name: str) -> Callable[..., Dataset]:
         raise InputError(f"dataset.name = {name}: {_known()}")
     found: Callable[..., Dataset] = importlib.import_module(module).read
     return found
-
-
-@functools.cache  # asked for with every run's key
-def locations(name: str) -> frozenset[str]:
-    """Settings of a reader that say where something lies."""
-    fields = schema(reader(name)).model_fields if module_of(name) else {}
-    return frozenset(key for key, field in fields.items() if "Path" in str(field.annotation))
-
-
-def is_embedded(name: str) -> bool:
-    """Whether a data set lies nowhere, because it is drawn."""
-    module = module_of(name)
-    return module is not None and getattr(importlib.import_module(module), "EMBEDDED", False)
 
 
 def problems(name: str, settings: Mapping[str, Any]) -> list[str]:

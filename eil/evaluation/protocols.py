@@ -9,7 +9,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
-from eil.core.run import Strict
+from eil.core.run import StrictModel
 from eil.core.settings import SettingError
 from eil.evaluation.union_find import LEVELS, Rules
 
@@ -19,7 +19,7 @@ Policy = Literal["oracle", "val", "fixed", "otsu"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Protocol(Strict):
+class Protocol(StrictModel):
     """One way to score. Boxes by default are the wsolevaluation benchmark's; true ones are in whole pixels always.
 
     Attributes:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from eil import data
+from eil.core import registry
 from eil.core.files import InputError
 from eil.core.records import Record
 from eil.core.run import Run
@@ -50,7 +51,7 @@ def fingerprints(runs: Iterable[Run], folder: Path) -> dict[str, Fingerprints]:
     dataset: data.Dataset | None = None
     for name, run in caches.items():
         changed = ""
-        if not data.is_embedded(run.dataset.name) and not os.environ.get(LOOKED):
+        if not registry.is_embedded(run.dataset.name) and not os.environ.get(LOOKED):
             dataset = dataset or _at_hand(run)
             changed = cache.outdated(dataset, folder / name, frame_of(run)) if dataset else ""
         found[name] = _with_changes(folder / name, changed)
@@ -70,7 +71,7 @@ def looks(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str]]:
     Raises:
         InputError: the data set is at hand and cannot be read.
     """
-    caches = {run.cache: run for run in runs if not data.is_embedded(run.dataset.name)}
+    caches = {run.cache: run for run in runs if not registry.is_embedded(run.dataset.name)}
     found: dict[str, dict[str, str]] = {}
     dataset: data.Dataset | None = None
     for name, run in caches.items():

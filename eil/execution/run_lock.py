@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from eil.core import provenance, ranks, records, step_sources
+from eil.core import provenance, ranks, records, source_hash
 from eil.core.files import InputError, locked, read_json, write_json
 from eil.core.records import Record
 from eil.core.run import Run
@@ -84,7 +84,7 @@ def outdated(runs: Iterable[Run], found: Sequence[Record], folder: Path) -> list
     names = [run.name for run in runs if run.name not in collected and (folder / run.name / "record.json").exists()]
     lines = [f"runs left out, as their records are of other settings: {len(names)}, {names[0]} first"] if names else []
     done = [record for record in found if record.training.get("sources") is not None]
-    stale = [each.run.name for each in done if each.training["sources"] != step_sources.of_step("train", each.run)]
+    stale = [each.run.name for each in done if each.training["sources"] != source_hash.of_step("train", each.run)]
     if stale:
         lines.append(f"stale, as of other sources than the present ones: {len(stale)}, {stale[0]} first")
     return lines

@@ -1,8 +1,8 @@
 """The contract of a method.
 
 A method is how a network is trained and how it makes a map. It takes any backbone; its settings are the
-keyword-only arguments of its constructor, typed, with the paper's values as defaults. A third party's
-package joins by an entry point in the group ``eil.methods``; ``baselines/`` is merely the first to do so.
+keyword-only arguments of its constructor, typed, with the paper's values as defaults. Another package registers
+its methods in the entry point group ``eil.methods``, as ``baselines/`` does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +18,17 @@ from eil.core import registry
 from eil.core.run import Pretrained
 from eil.methods.head import CamHead
 
-Parts = dict[str, Tensor]
+Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What a batch of images is trained towards.
+    """Labels of a training batch.
 
     Attributes:
         labels: (B,) int64.
-        masks: where the object is, (B, 1, H, W) bool, if the data set knows. For logging only: a method that
-            learns from it is not weakly supervised.
+        masks: true on the object, (B, 1, H, W) bool, if the data set has masks. For logging only: a method that
+            learns from them is not weakly supervised.
     """
 
     labels: Tensor
@@ -43,29 +43,34 @@ class Method(nn.Module):
     Args:
         backbone: where features come from.
         num_classes: C.
-        widths: channels of the head's convolutions (default: the backbone's, see its traits).
+        widths: channels of the head's convolutions (default: ``head_widths`` of the backbone's info).
+
+    Raises:
+        IncompatibleSetting: the backbone's last feature map is not a (B, C, h, w) grid.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, widths: Sequence[int] | None = None) -> None:
         super().__init__()
+        backbone.require_grid()
         self.backbone = backbone
-        self.head = CamHead(
-            backbone.out_channels, num_classes, backbone.traits.head_widths if widths is None else widths
-        )
+        self.head = CamHead(backbone.out_channels, num_classes, backbone.info.head_widths if widths is None else widths)
 
     def augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-        """Change a training batch on the device, after cropping and normalisation; default: leave it.
+        """Change a training batch on the device, after cropping and normalisation; default: no change.
 
         Args:
             images: (B, 3, H, W), normalised, so that 0 is the mean colour.
-            targets: of the batch.
+            targets: labels of the batch.
+
+        Returns:
+            Images (B, 3, H, W) and their targets.
         """
         return images, targets
 
-    def loss(self, images: Tensor, targets: Targets) -> Parts:
-        """The training loss, (B, 3, H, W) -> {"total": (), …}; every part is a scalar and is logged.
+    def loss(self, images: Tensor, targets: Targets) -> Losses:
+        """The training loss and its terms, (B, 3, H, W) -> {"total": (), …}; each is a scalar and is logged.
 
-        "total" is minimised, the others explain it. "top1", by convention, is the share classified right.
+        "total" is minimised, the others explain it. "top1", by convention, is the training accuracy.
         """
         raise NotImplementedError
 
@@ -74,7 +79,7 @@ class Method(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised.
-            classes: whose map is wanted, (B,) int64.
+            classes: class of each wanted map, (B,) int64.
 
         Returns:
             Logits (B, C) and maps (B, h, w), not normalised.
@@ -82,8 +87,8 @@ class Method(nn.Module):
         features = self.head.features(self.backbone(images))
         return self.head.classify(features), self.head.maps(features, classes)
 
-    def views(self, images: Tensor, classes: Tensor) -> Parts:
-        """Further maps worth a look in a figure, name -> (B, h, w); default: none."""
+    def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        """Further maps for figures, name -> (B, h, w); arguments as of :meth:`maps`; default: none."""
         return {}
 
 
@@ -97,10 +102,11 @@ def build(
     output_stride: int | None = None,
     seed: int = 0,
 ) -> Method:
-    """A method on a backbone with initial weights that depend on the seed, not on the method.
+    """A method on a backbone. The backbone's initial weights depend on the seed, not on the method.
 
     Raises:
         SettingError: a setting that the method or the backbone cannot use.
+        IncompatibleSetting: settings that make no sense on this backbone.
     """
     cls: type[Method] = registry.load(registry.METHODS, method)
     torch.manual_seed(seed)
@@ -108,5 +114,5 @@ def build(
 
 
 def top1(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of a batch whose largest logit is the label's, (B, C), (B,) -> ()."""
+    """Training accuracy: share of images whose largest logit is the label's, (B, C), (B,) -> ()."""
     return (logits.detach().argmax(dim=1) == labels).float().mean()

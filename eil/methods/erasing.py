@@ -1,4 +1,4 @@
-"""What EIL and MEIL share: the attention map, the erasing mask, and how much a mask erases (pure functions)."""
+"""Pure functions of EIL and MEIL: the attention map, the erasing mask, and which fraction a mask erases."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eil.core.settings import SettingError
-from eil.methods.base import Parts
+from eil.methods.base import Losses
 
 GammaMode = Literal["relative", "absolute"]
 Attention = Literal["mean", "mean_abs"]
@@ -17,12 +17,12 @@ def attention_map(features: Tensor, attention: Attention = "mean") -> Tensor:
 
     Args:
         features: (B, K, H, W).
-        attention: "mean" wants features that are not negative; else positive and negative ones cancel.
+        attention: "mean" needs features that are not negative; otherwise values of both signs cancel.
 
     Returns:
         (B, 1, H, W) float32, no gradient.
     """
-    values = features.detach().float()  # in bf16 too: the mask flips at gamma times the maximum
+    values = features.detach().float()  # not in bf16: rounding would move cells over the threshold
     if attention == "mean_abs":
         values = values.abs()
     return values.mean(dim=1, keepdim=True)  # (B, 1, H, W)
@@ -35,7 +35,7 @@ def erasing_mask(features: Tensor, gamma: float, mode: GammaMode = "relative", a
         features: unerased feature map, (B, K, H, W).
         gamma: threshold; a share of each image's spatial maximum if ``mode`` is "relative", an activation
             value if "absolute" (the paper's text).
-        mode: what ``gamma`` is measured in.
+        mode: how ``gamma`` is measured.
         attention: see :func:`attention_map`.
 
     Returns:
@@ -57,10 +57,19 @@ def check_gamma(gamma: float, mode: GammaMode) -> None:
         raise SettingError("gamma", gamma, f"must be {interval} (gamma_mode: {mode})")
 
 
-def how_much(keep: Tensor, masks: Tensor | None) -> Parts:
-    """Share of the cells, and of the object's area if it is known, that is erased: (B, 1, h, w) -> scalars."""
-    parts = {"erased_fraction": 1 - keep.float().mean()}
-    if masks is not None:
-        area = F.adaptive_avg_pool2d(masks.float(), (keep.shape[2], keep.shape[3]))  # (B, 1, h, w)
-        parts["object_erased"] = ((1 - keep.float()) * area).sum() / area.sum().clamp(min=1e-6)
-    return parts
+def erased_fractions(mask: Tensor, object_masks: Tensor | None) -> Losses:
+    """Which fraction of the feature map, and of the object, is erased.
+
+    Args:
+        mask: 1 where features are kept, 0 where they are erased, (B, 1, h, w).
+        object_masks: true on the object, (B, 1, H, W) bool, if known.
+
+    Returns:
+        ``erased_fraction`` of the cells, () in [0, 1]; with ``object_masks`` also ``object_erased``, of the object's
+        area, () in [0, 1].
+    """
+    fractions = {"erased_fraction": 1 - mask.float().mean()}
+    if object_masks is not None:
+        area = F.adaptive_avg_pool2d(object_masks.float(), (mask.shape[2], mask.shape[3]))  # (B, 1, h, w)
+        fractions["object_erased"] = ((1 - mask.float()) * area).sum() / area.sum().clamp(min=1e-6)
+    return fractions

@@ -2,7 +2,7 @@
 
 Learning Deep Features for Discriminative Localization, Zhou et al., CVPR 2016,
 https://arxiv.org/abs/1512.04150: with global average pooling before the classifier, the classifier's weights
-of a class, applied at every place of the last feature map, show where the class is seen.
+of a class, applied at every position of the last feature map, show where the network sees the class.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     Args:
         features: last feature map, (B, K, H, W).
         weight: of the classifier, (C, K).
-        classes: the class whose map is wanted, (B,) int64.
+        classes: class of each wanted map, (B,) int64.
 
     Returns:
-        (B, H, W) float32, not normalised; negative where the class is contradicted.
+        (B, H, W) float32, not normalised; negative where the features speak against the class.
     """
     return torch.einsum("bkhw,bk->bhw", features.float(), weight[classes].float())
 
@@ -37,19 +37,19 @@ def convolution(in_channels: int, width: int) -> nn.Sequential:
     """A new 3x3 convolution with ReLU, He-initialised: (B, in, H, W) -> (B, width, H, W)."""
     layer = nn.Conv2d(in_channels, width, 3, padding=1)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is one
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # the layer has a bias
     return nn.Sequential(layer, nn.ReLU())
 
 
 class CamHead(nn.Module):
     """Global average pooling and a linear classifier, after 3x3 convolutions.
 
-    Pooling before the classifier or a 1x1 convolution to classes before the pooling come to the same.
+    Pooling before the classifier equals a 1x1 convolution to classes before the pooling.
 
     Args:
         in_channels: K of the backbone's last feature map.
         num_classes: C.
-        widths: channels of each convolution (EIL's conv6 on VGG16: (1024,)), none by default.
+        widths: channels of each convolution (EIL's conv6 on VGG16: (1024,)), default: none.
     """
 
     def __init__(self, in_channels: int, num_classes: int, widths: Sequence[int] = ()) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from eil.core import records
 from eil.core.run import Run
-from eil.core.settings import Unsuitable
+from eil.core.settings import IncompatibleSetting
 from eil.data.augment import Batch
 from eil.profiling import cost
 from eil.profiling.stopwatch import Stopwatch, stopwatch
@@ -109,7 +109,7 @@ class Contender:
 
     def _epochs(self) -> Iterator[Batch]:
         for epoch in itertools.count():
-            yield from self.batches.training(self.run.seed, epoch, self.run.recipe.flip)
+            yield from self.batches.training(self.run.rng_seed, epoch, self.run.recipe.flip)
 
 
 def measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> Timing:
@@ -224,7 +224,7 @@ def timings(
                 theirs = base.model_copy(update={"recipe": ours.recipe})
                 try:
                     timing = measure(ours, theirs, data / run.cache, iterations, warmup)
-                except Unsuitable as reason:
+                except IncompatibleSetting as reason:
                     _log.info("left out: %s: %s", run.name, reason)
                     continue
                 _log.info(

@@ -8,13 +8,13 @@ from typing import Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from eil.core.files import InputError
-from eil.core.run import Strict
+from eil.core.run import StrictModel
 from eil.core.settings import problems
 
 FILE = Path(__file__).parents[2] / "results" / "published.csv"
 
 
-class Published(Strict):
+class Published(StrictModel):
     """One published score.
 
     Attributes:

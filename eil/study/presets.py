@@ -7,13 +7,13 @@ from typing import Any
 import yaml
 from pydantic import Field, TypeAdapter
 
-from eil.core.run import Strict
+from eil.core.run import StrictModel
 from eil.core.settings import SettingError
 
 FILE = Path(__file__).with_name("presets.yaml")
 
 
-class Scope(Strict):
+class Scope(StrictModel):
     """What an entry is for; a field that is left out stands for everything."""
 
     dataset: str | None = None
@@ -21,7 +21,7 @@ class Scope(Strict):
     method: str | None = None
 
 
-class Preset(Strict):
+class Preset(StrictModel):
     """One entry of a preset, or several merged.
 
     Attributes:

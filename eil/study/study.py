@@ -19,8 +19,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from eil import data
 from eil.core import registry, safe_yaml
 from eil.core.files import InputError
-from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, Strict
-from eil.core.settings import SettingError, Unsuitable, check, problems
+from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
+from eil.core.settings import IncompatibleSetting, SettingError, check, problems
 from eil.study import presets, study_paths
 
 T = TypeVar("T", bound=BaseModel)
@@ -33,7 +33,7 @@ MOST_RUNS = 10_000  # of a study; at a minute each they take a week
 LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
 
-class BackboneChoice(Strict):
+class BackboneChoice(StrictModel):
     """A backbone in a study, with what differs on it from the rest of the study."""
 
     pretrained: Pretrained = False
@@ -42,7 +42,7 @@ class BackboneChoice(Strict):
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-class Study(Strict):
+class Study(StrictModel):
     """What to compare. See workflow/config/ for examples.
 
     Attributes:
@@ -157,7 +157,7 @@ class Study(Strict):
                     refused = self._try(run, shapes[backbone])
                 if refused is None:
                     own.append(run)
-                elif isinstance(refused, Unsuitable):
+                elif isinstance(refused, IncompatibleSetting):
                     dropped.append(f"{run.name}: {refused}")
                 else:
                     errors += str(refused).splitlines()
@@ -181,7 +181,7 @@ class Study(Strict):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, shapes: Any) -> InputError | Unsuitable | None:
+    def _try(self, run: Run, shapes: Any) -> InputError | IncompatibleSetting | None:
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
         import torch
 
@@ -196,7 +196,7 @@ class Study(Strict):
                 cls(shapes, 2, **run.settings)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
-        except Unsuitable as reason:
+        except IncompatibleSetting as reason:
             return reason
         return None
 

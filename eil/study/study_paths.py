@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from eil import data
+from eil.core import registry
 from eil.core.files import InputError, at_home
 from eil.core.run import LOCAL_WEIGHTS
 
@@ -103,7 +103,7 @@ def _changed(content: Any, change: Change, reader: object = None) -> Any:
 
 def _dataset(chosen: Mapping[str, Any], change: Change, reader: object) -> dict[str, Any]:
     name = chosen.get("name", reader)
-    places = {"root", *(data.locations(name) if isinstance(name, str) else ())}
+    places = {"root", *(registry.location_settings(name) if isinstance(name, str) else ())}
     return {key: _value(value, change, f"dataset.{key}") if key in places else value for key, value in chosen.items()}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from eil.core import step_sources
+from eil.core import source_hash
 from eil.core.files import InputError, replacing
 from eil.core.run import Run
 from eil.core.safe_yaml import in_a_line
@@ -116,7 +116,7 @@ def _own(model: Method) -> list[torch.device]:
 
 
 def _key(run: Run, photos: str) -> str:
-    return f"{run.key}-{step_sources.of_step('train', run)}-{photos}"
+    return f"{run.key}-{source_hash.of_step('train', run)}-{photos}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

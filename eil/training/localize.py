@@ -69,7 +69,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     wrapped: Any = fabric.setup_module(model)  # stands for the method, in the run's precision
     wrapped.mark_forward_method("maps")
-    wrapped.mark_forward_method("views")
+    wrapped.mark_forward_method("extra_maps")
     wrapped.eval()
     arrays: Arrays = {}
     tallies: dict[str, Tally] = {}
@@ -154,7 +154,7 @@ def _views(model: Method, batches: Batches, further: bool) -> Arrays:
     examples = np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))
     found = {"examples": examples}
     batch = batches.at(torch.from_numpy(examples))
-    for name, view in (model.views(batch.images, batch.labels) if further else {}).items():
+    for name, view in (model.extra_maps(batch.images, batch.labels) if further else {}).items():
         found[f"view_{name}"] = view.float().cpu().numpy()
     return found
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eil import backbones
-from eil.core import provenance, ranks, step_sources
+from eil.core import provenance, ranks, source_hash
 from eil.core.files import InputError, replacing, write_json
 from eil.core.run import Recipe, Run
 from eil.core.safe_yaml import in_a_line
@@ -152,7 +152,7 @@ class _Training:
         self.model.train()
         logged = list(torch.tensor(state.parts, device=self.fabric.device))
         saved, checked = time.monotonic(), len(logged)
-        epoch = self.batches.training(self.run.seed, state.epoch, recipe.flip, state.step)
+        epoch = self.batches.training(self.run.rng_seed, state.epoch, recipe.flip, state.step)
         for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}"), state.step):
             logged.append(self._step(state.epoch + (number + 0.5) / len(self.batches), batch))
             look = (number + 1) % _LOOK_EVERY == 0
@@ -247,8 +247,8 @@ def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:
     steady = [row["images_per_s"] for row in state.history[1:]] or [state.history[0]["images_per_s"]]
     return {
         "key": run.key,
-        "seed": run.seed,
-        "sources": step_sources.of_step("train", run),
+        "seed": run.rng_seed,
+        "sources": source_hash.of_step("train", run),
         "epochs": state.epoch,
         "seconds": sum(row["seconds"] for row in state.history),
         "wall_seconds_of_last_start": seconds,

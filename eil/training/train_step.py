@@ -145,15 +145,15 @@ def build(run: Run, data: Path) -> Method:
         len(cache.describe(data)["classes"]),
         pretrained=run.pretrained,
         output_stride=run.output_stride,
-        seed=run.seed,
+        seed=run.rng_seed,
     )
 
 
 def batches(run: Run, data: Path, split: str, model: Method, device: torch.device) -> Batches:
     """Batches of a cached split as the run's backbone wants them."""
-    traits = model.backbone.traits
+    info = model.backbone.info
     images = cache.open_split(data, split)
-    return Batches(images, run.recipe.batch_size, run.recipe.crop, traits.mean, traits.std, device)
+    return Batches(images, run.recipe.batch_size, run.recipe.crop, info.mean, info.std, device)
 
 
 def _compiled(loss: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,6 +1,7 @@
 """Stages against the networks they are cut from."""
 
 import hashlib
+import importlib
 import io
 import pickle
 import urllib.error
@@ -12,9 +13,13 @@ import torchvision
 from safetensors.torch import save_file
 
 from eil import backbones
-from eil.backbones import efficientnet_lite
+from eil.backbones.networks import efficientnet_lite0
+from eil.core import registry
 from eil.core.files import InputError
 from eil.core.settings import SettingError
+
+NETWORKS = registry.available(registry.BACKBONES)  # found as files: a new network is tested without a word here
+MAPS = {"vgg_small": (64, 16), "resnet_small": (64, 16), "efficientnet_lite0": (160, 10)}  # input and map side
 
 
 @pytest.mark.parametrize(("name", "side"), [("vgg16", 64), ("resnet50", 64), ("inception_v3", 96)])
@@ -41,23 +46,58 @@ def test_maps_at_224_have_the_benchmarks_size(name: str, stride: int, side: int)
     assert backbone(torch.empty(1, 3, 224, 224, device="meta")).shape == (1, backbone.out_channels, side, side)
 
 
-@pytest.mark.parametrize(("name", "size", "side"), [("efficientnet_lite0", 160, 10), ("vgg_small", 64, 16)])
-def test_maps_of_the_others(name: str, size: int, side: int) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_maps_have_the_output_stride_and_the_channels(name: str) -> None:
+    info = importlib.import_module(backbones.module_of(name)).INFO
+    for stride in info.output_strides:
+        backbone = backbones.build_shapes(name, output_stride=stride)
+        size, side = MAPS.get(name, (224, 224 // stride)) if stride == info.output_strides[0] else (224, 224 // stride)
+        shape = backbone(torch.empty(2, 3, size, size, device="meta")).shape
+        exact = (name, stride) != ("inception_v3", 32)  # torchvision's own has convolutions without padding
+        assert shape == (2, backbone.out_channels, side, side) or not exact
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_default_stages_are_stages_that_the_methods_can_use(name: str) -> None:
     backbone = backbones.build_shapes(name)
-    assert backbone(torch.empty(1, 3, size, size, device="meta")).shape == (1, backbone.out_channels, side, side)
+    info = backbone.info
+    attention = [info.eil_stage, *(info.meil_stages or ()), *(info.adl_stages or ())]
+    for stage in filter(None, [*attention, *(info.spg_stages or ())]):
+        backbone.require_grid(stage)
+    for stage in filter(None, attention):
+        backbone.require_attention(stage)
+    for group in (info.meil_stages, info.adl_stages, info.spg_stages):
+        positions = [backbone.index(stage) for stage in group or ()]
+        assert positions == sorted(set(positions))
+    assert all(any(s == p or s.startswith(f"{p}_") for s in backbone.names) for p in info.non_negative if p != "pool5")
 
 
-@pytest.mark.parametrize("name", list(backbones.BUILDERS))
+@pytest.mark.parametrize("name", ["vgg_small", "resnet50"])
+def test_channels_are_found_without_drawing_or_changing_anything(name: str) -> None:
+    backbone = backbones.build(name).train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    state = torch.get_rng_state()
+    stage = backbone.info.eil_stage
+    assert stage is not None
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert backbone.channels(stage) == backbone.eval().forward_stages(images, stop=stage).shape[1]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_running_in_pieces_equals_running_through(name: str) -> None:
     backbone = backbones.build(name).eval()
     images = torch.randn(1, 3, 64, 64)
-    at = backbone.traits.erase_at[-1]
+    at = backbone.info.eil_stage
     with torch.inference_mode():
-        assert torch.equal(backbone.run(backbone.run(images, stop=at), start=at), backbone(images))
+        assert torch.equal(
+            backbone.forward_stages(backbone.forward_stages(images, stop=at), start=at), backbone(images)
+        )
 
 
-@pytest.mark.parametrize("name", list(backbones.BUILDERS))
-def test_stages_said_to_be_non_negative_are(name: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_exactly_the_stages_declared_non_negative_are_non_negative(name: str) -> None:
     backbone = backbones.build(name).eval()
     x = torch.randn(2, 3, 64, 64)
     signed = set()
@@ -77,7 +117,9 @@ def test_a_prefix_means_the_last_of_its_stages() -> None:
 
 
 def test_unknown_names_and_strides_are_answered_with_the_known() -> None:
-    with pytest.raises(SettingError, match="must be one of vgg_small, resnet_small, vgg16"):
+    with pytest.raises(
+        SettingError, match="must be one of efficientnet_lite0, inception_v3, resnet50, resnet_small, vgg16, vgg_small"
+    ):
         backbones.build("vgg17")
     with pytest.raises(SettingError, match="vgg16 offers 16, 8, 32"):
         backbones.build("vgg16", output_stride=4)
@@ -150,7 +192,7 @@ def test_small_backbones_have_no_pretrained_weights() -> None:
 
 
 def test_efficientnet_loads_the_packages_weights_by_name() -> None:
-    weights = efficientnet_lite.read_weights()
+    weights = efficientnet_lite0.read_weights()
     backbone = backbones.build("efficientnet_lite0", pretrained=True)
     stages = backbone.stages
     assert torch.equal(stages["stem"][0].weight, weights["_conv_stem.weight"])
@@ -163,13 +205,13 @@ def test_efficientnet_loads_the_packages_weights_by_name() -> None:
 def test_a_changed_weights_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda _: io.BytesIO(b"other").getvalue())
     with pytest.raises(InputError, match="sha256 .* expected 5793"):
-        efficientnet_lite.read_weights()
+        efficientnet_lite0.read_weights()
 
 
 @pytest.mark.parametrize("size", [7, 8])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
 def test_same_padding_puts_the_odd_pixel_at_the_end(size: int, kernel: int, stride: int) -> None:
-    layer = efficientnet_lite.SameConv(1, 1, kernel, stride, bias=False)
+    layer = efficientnet_lite0.SameConv(1, 1, kernel, stride, bias=False)
     torch.nn.init.ones_(layer.weight)
     image = torch.rand(1, 1, size, size)
     out = -(-size // stride)

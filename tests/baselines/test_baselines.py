@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from baselines import acol, adl, cutmix, has, spg
-from eil.backbones import Backbone, Traits
-from eil.core.settings import SettingError, Unsuitable
+from eil.backbones import Backbone, BackboneInfo
+from eil.core.settings import IncompatibleSetting, SettingError
 from eil.methods import base
 from eil.methods.base import Targets
 from eil.methods.head import CamHead, class_activation_maps, min_max
@@ -25,7 +25,9 @@ def plain(width: int = 4) -> Backbone:
         name: nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()) for name, channels in sizes.items()
     }
     stages["signed"] = nn.Conv2d(width, width, 1)
-    return Backbone("plain", stages, width, Traits(("first",), ("first", "second", "third"), (1,), (), 6))
+    return Backbone(
+        "plain", stages, width, BackboneInfo(("first", "second", "third"), (1,), eil_stage="first", branch_width=6)
+    )
 
 
 def batch(size: int = 4, side: int = 8) -> tuple[Tensor, Targets]:
@@ -222,8 +224,8 @@ def test_spg_loss_is_made_of_its_heads() -> None:
     images, targets = batch()
     model = spg.SPG(plain(), 3, taps=("first", "second"), weight_b1=0.5, weight_b2=2.0, weight_c=3.0)
     parts = model.loss(images, targets)
-    x1 = model.backbone.run(images, stop="first")
-    x2 = model.backbone.run(images, stop="second")
+    x1 = model.backbone.forward_stages(images, stop="first")
+    x2 = model.backbone.forward_stages(images, stop="second")
     last = model.backbone(images)
     b1, b2, c = (x[:, 0] for x in (model.shared(model.b1(x1)), model.shared(model.b2(x2)), model.c(last)))
     attention = torch.stack([scaled(m) for m in model.head.maps(model.head.features(last), targets.labels)])
@@ -300,14 +302,15 @@ def test_adl_tosses_its_coin(coin: Any) -> None:
     torch.manual_seed(0)
     images, _ = batch(8)
     model = adl.ADL(plain(), 3, at=("first",), drop_rate=0.25, coin=coin, gamma=0.9).train()
-    features = model.backbone.run(images, stop="first")
+    features = model.backbone.forward_stages(images, stop="first")
     masked = adl.attention_dropout(features, 0.9, torch.tensor(True))
     important = adl.attention_dropout(features, 0.9, torch.tensor(False))
     dropped = []
     for _ in range(200):
         found = model.features(images)
         to_masked, to_important = (
-            (found - model.backbone.run(x, start="first")).flatten(1).abs().sum(dim=1) for x in (masked, important)
+            (found - model.backbone.forward_stages(x, start="first")).flatten(1).abs().sum(dim=1)
+            for x in (masked, important)
         )
         assert bool(((to_masked < 1e-5) ^ (to_important < 1e-5)).all())
         dropped.append(to_masked < 1e-5)
@@ -331,8 +334,8 @@ def test_adl_stands_where_it_is_told_in_the_networks_order() -> None:
     images, _ = batch()
     x = images
     for start, stop in ((None, "first"), ("first", "third")):
-        x = adl.attention_dropout(model.backbone.run(x, start, stop), 0.8, torch.tensor(True))
-    torch.testing.assert_close(model.features(images), model.backbone.run(x, start="third"))
+        x = adl.attention_dropout(model.backbone.forward_stages(x, start, stop), 0.8, torch.tensor(True))
+    torch.testing.assert_close(model.features(images), model.backbone.forward_stages(x, start="third"))
 
 
 # CutMix
@@ -415,9 +418,9 @@ def test_cutmix_loss_equals_the_loop() -> None:
     ("cls", "settings_", "message"),
     [
         (adl.ADL, {"at": ("first", "pool9")}, "at = pool9: must be a stage of plain: first, second"),
-        (adl.ADL, {}, "at = None: has no default for plain: give some of first, second"),
+        (adl.ADL, {}, "at = None: has no default for plain: choose from first, second"),
         (spg.SPG, {}, "taps = None: has no default for plain"),
-        (spg.SPG, {"taps": ("first", "no")}, "at = no: must be a stage of plain"),
+        (spg.SPG, {"taps": ("first", "no")}, "taps = no: must be a stage of plain"),
         (
             spg.SPG,
             {"taps": ("first", "third"), "seeds_b1": (0.1, 0.5)},
@@ -431,5 +434,5 @@ def test_bad_settings_are_named(cls: Any, settings_: dict[str, Any], message: st
 
 
 def test_adl_refuses_features_whose_mean_is_no_attention() -> None:
-    with pytest.raises(Unsuitable, match="plain's signed can be negative.*use one of first, second, third"):
+    with pytest.raises(IncompatibleSetting, match="plain's signed can be negative.*use one of first, second, third"):
         adl.ADL(plain(), 3, at=("signed",))

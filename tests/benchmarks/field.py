@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from eil import data
-from eil.backbones import IMAGENET_MEAN, IMAGENET_STD
+from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
@@ -111,11 +111,11 @@ def loop(run: Run, root: Path, folder: Path, steps: int, workers: int = 2) -> Ca
     def act() -> None:
         for _ in range(steps):
             images, labels = (each.to(device) for each in next(batches))
-            features = model.backbone.run(images, stop=model.at)
+            features = model.backbone.forward_stages(images, stop=model.at)
             mean = features.mean(dim=1, keepdim=True).detach()
             mask = (mean < GAMMA * mean.amax(dim=(2, 3), keepdim=True)).float()
-            unerased = model.head(model.backbone.run(features, start=model.at))
-            erased = model.head(model.backbone.run(features * mask, start=model.at))
+            unerased = model.head(model.backbone.forward_stages(features, start=model.at))
+            erased = model.head(model.backbone.forward_stages(features * mask, start=model.at))
             loss = F.cross_entropy(unerased, labels) + F.cross_entropy(erased, labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

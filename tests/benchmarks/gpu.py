@@ -233,8 +233,8 @@ def memory(bench: Bench) -> None:
         models = {name: contender.model.module.train() for name, contender in found.items()}
         kept = {name: cost.kept_bytes(partial(total, model, batch)) for name, model in models.items()}
         eil = models["eil"]
-        features = eil.backbone.run(batch.images, stop=eil.at).detach().requires_grad_()
-        tail = cost.kept_bytes(lambda eil=eil, features=features: eil.tail(torch.cat([features, features])).sum())
+        features = eil.backbone.forward_stages(batch.images, stop=eil.at).detach().requires_grad_()
+        tail = cost.kept_bytes(lambda eil=eil, features=features: eil.f2(torch.cat([features, features])).sum())
         rows.append((backbone, *(f"{value / 2**20:.0f}" for value in (*kept.values(), tail))))
     header = ("Backbone", "CAM, MiB", "EIL, MiB", "doubled tail, MiB")
     bench.save("memory", "What a step keeps for its gradients, fp32", header, rows, f"{size.batch} images")

@@ -49,7 +49,7 @@ def test_erasing_alone(benchmark: BenchmarkFixture, table: Rows, backbone: str, 
     assert isinstance(model, EIL)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        features = model.backbone.run(images, stop=model.at).relu()
+        features = model.backbone.forward_stages(images, stop=model.at).relu()
 
     def erase() -> torch.Tensor:
         return features * erasing_mask(features, 0.7)

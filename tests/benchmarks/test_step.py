@@ -18,7 +18,7 @@ from saving import save
 from eil.core import registry
 from eil.core.files import write_text
 from eil.core.provenance import device_name
-from eil.core.settings import Unsuitable
+from eil.core.settings import IncompatibleSetting
 from eil.methods import base
 from eil.methods.base import Method, Targets
 from eil.profiling import cost
@@ -65,7 +65,7 @@ def table() -> Iterator[list[Row]]:
 def build(name: str, backbone: str, size: int, batch: int) -> tuple[Method, torch.Tensor, Targets]:
     try:
         model = base.build(name, {}, backbone, 20).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    except Unsuitable as reason:
+    except IncompatibleSetting as reason:
         pytest.skip(str(reason))
     images = torch.randn(batch, 3, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
     return model, images, Targets(torch.arange(batch, device=DEVICE) % 20)

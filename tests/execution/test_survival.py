@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from eil import backbones
 from eil.commands import cli
-from eil.core import records, step_sources
+from eil.core import records, source_hash
 from eil.core.files import InputError, locked, replacing, write_json, write_text
 from eil.core.run import Run
 from eil.execution import gpu_lease, run_lock, signals, verify
@@ -334,7 +334,7 @@ def test_a_record_says_by_what_on_what_and_from_what_it_was_made(place: Path) ->
     train.load_weights(own / "weights.safetensors", model, record.run)
     assert record.training["weights_sha256"] == backbones.fingerprint(model)
     assert record.training["not_deterministic"] == []
-    assert record.training["sources"] == step_sources.of_step("train", record.run)
+    assert record.training["sources"] == source_hash.of_step("train", record.run)
     assert record.provenance["data_sha256"]
 
 

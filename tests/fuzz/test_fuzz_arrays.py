@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from eil import backbones
-from eil.backbones import torchvision_nets
+from eil.backbones import pretrained
 from eil.commands import cli
 from eil.core import npz
 from eil.core.files import InputError, read_arrays, write_arrays
@@ -441,4 +441,4 @@ def test_pretrained_weights_of_another_network_are_refused(content: Any, tmp_pat
     with pytest.raises(
         InputError, match=r"other\.pth(@sha256:.*: not squeezenet1_1's|: not a file of weights): expected "
     ):
-        torchvision_nets._load(squeezenet1_1, f"{path}@sha256:{digest}")
+        pretrained.load_torchvision(squeezenet1_1, f"{path}@sha256:{digest}")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil.backbones import Backbone, Traits
-from eil.core.settings import SettingError, Unsuitable
+from eil.backbones import Backbone, BackboneInfo
+from eil.core.settings import IncompatibleSetting, SettingError
 from eil.methods import base
 from eil.methods.base import Targets
 from eil.methods.eil import EIL
@@ -28,7 +28,7 @@ def plain(width: int = 6) -> Backbone:
         "second": nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU()),
         "signed": nn.Conv2d(width, width, 1),
     }
-    return Backbone("plain", stages, width, Traits(("first",), ("first", "second"), (1,)))
+    return Backbone("plain", stages, width, BackboneInfo(("first", "second"), (1,), eil_stage="first"))
 
 
 def batch(size: int = 4) -> tuple[Tensor, Targets]:
@@ -140,10 +140,10 @@ def test_loss_equals_the_loop() -> None:
     model = EIL(plain(), 3, gamma=0.6, sigma=0.5)
     total = 0.0
     for image, label in zip(images, targets.labels, strict=True):
-        f_u = model.backbone.run(image[None], stop="first")
+        f_u = model.backbone.forward_stages(image[None], stop="first")
         f_e = f_u * loop_mask(f_u, 0.6, relative=True)
         for features, weight in ((f_u, 1.0), (f_e, 0.5)):
-            scores = model.head(model.backbone.run(features, start="first"))[0].exp()
+            scores = model.head(model.backbone.forward_stages(features, start="first"))[0].exp()
             total -= weight * float(torch.log(scores[label] / scores.sum()).detach()) / len(images)
     assert float(model.loss(images, targets)["total"].detach()) == pytest.approx(total, rel=1e-5)
 
@@ -152,7 +152,7 @@ def test_logged_parts() -> None:
     images, targets = batch()
     model = EIL(plain(), 3, gamma=0.6, sigma=2.0)
     parts = model.loss(images, targets)
-    keep = model.mask(model.backbone.run(images, stop="first"))
+    keep = model.mask(model.backbone.forward_stages(images, stop="first"))
     assert targets.masks is not None
     torch.testing.assert_close(parts["total"], parts["unerased"] + 2 * parts["erased"])
     torch.testing.assert_close(parts["erased_fraction"], (keep == 0).float().mean())
@@ -206,8 +206,8 @@ def test_a_step_keeps_what_cams_keeps_and_the_doubled_tail() -> None:
     eil, cam = (base.build(name, {}, "vgg_small", 3).train() for name in ("eil", "cam"))
     assert isinstance(eil, EIL)
     kept = [cost.kept_bytes(lambda model=model: model.loss(images, targets)["total"]) for model in (eil, cam)]
-    features = eil.backbone.run(images, stop=eil.at).detach().requires_grad_()
-    tail = cost.kept_bytes(lambda: eil.tail(torch.cat([features, features])).sum())
+    features = eil.backbone.forward_stages(images, stop=eil.at).detach().requires_grad_()
+    tail = cost.kept_bytes(lambda: eil.f2(torch.cat([features, features])).sum())
     assert kept[1] < kept[0] <= kept[1] + tail
     assert cost.kept_bytes(lambda: features.square().sum()) == features.numel() * 4
 
@@ -237,6 +237,6 @@ def test_bad_settings_are_named(settings_: dict[str, Any], message: str) -> None
 
 
 def test_signed_features_want_magnitudes() -> None:
-    with pytest.raises(Unsuitable, match="use one of first, second, or set attention: mean_abs"):
+    with pytest.raises(IncompatibleSetting, match="use one of first, second, or set attention: mean_abs"):
         EIL(plain(), 3, at="signed")
     EIL(plain(), 3, at="signed", attention="mean_abs")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil.backbones import Backbone, Traits
-from eil.core.settings import SettingError, Unsuitable, check
+from eil.backbones import Backbone, BackboneInfo
+from eil.core.settings import IncompatibleSetting, SettingError, check
 from eil.methods import base
 from eil.methods.base import Targets
 from eil.methods.eil import EIL
@@ -24,7 +24,9 @@ def plain() -> Backbone:
         for name, channels in {"first": 3, "second": 6, "third": 6}.items()
     }
     stages["signed"] = nn.Conv2d(6, 6, 1)
-    return Backbone("plain", stages, 6, Traits(("first", "second"), ("first", "second", "third"), (1,)))
+    return Backbone(
+        "plain", stages, 6, BackboneInfo(("first", "second", "third"), (1,), meil_stages=("first", "second"))
+    )
 
 
 def batch() -> tuple[Tensor, Targets]:
@@ -54,7 +56,7 @@ def test_one_level_is_eil_exactly(reading: str, modes: dict[str, str]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(meil.buffers(), eil.buffers(), strict=True))
     classes = targets.labels
     for a, b in zip(
-        meil.eval().views(images, classes).values(), eil.eval().views(images, classes).values(), strict=True
+        meil.eval().extra_maps(images, classes).values(), eil.eval().extra_maps(images, classes).values(), strict=True
     ):
         assert torch.equal(a, b)
 
@@ -65,7 +67,7 @@ def test_loss_equals_the_streams_one_by_one(reading: Any, streams: Any) -> None:
     images, targets = batch()
     model = MEIL(plain(), 3, at=("first", "second", "third"), reading=reading, gamma=0.7, sigma=(0.5, 2.0, 0.25),
                  streams=streams)  # fmt: skip
-    run = model.backbone.run
+    run = model.backbone.forward_stages
     u1 = run(images, stop="first")
     u2 = run(u1, "first", "second")
     u3 = run(u2, "second", "third")
@@ -126,7 +128,7 @@ def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
 
 
 def test_every_level_wants_an_attention_map() -> None:
-    with pytest.raises(Unsuitable, match="plain's signed can be negative"):
+    with pytest.raises(IncompatibleSetting, match="plain's signed can be negative"):
         MEIL(plain(), 3, at=("first", "signed"))
     MEIL(plain(), 3, at=("first", "signed"), attention="mean_abs")
     assert issubclass(MEIL, EIL)

@@ -50,8 +50,8 @@ def test_names_are_readable_stable_and_unique(content: dict[str, Any]) -> None:
 def test_seeds_pair_the_methods(content: dict[str, Any]) -> None:
     content["backbones"] = ["vgg_small", "resnet_small"]
     runs = parse(content, "x").runs()
-    seeds = {(run.backbone, run.repetition): run.seed for run in runs}
-    assert all(run.seed == seeds[run.backbone, run.repetition] for run in runs)
+    seeds = {(run.backbone, run.repetition): run.rng_seed for run in runs}
+    assert all(run.rng_seed == seeds[run.backbone, run.repetition] for run in runs)
     assert len(set(seeds.values())) == 4
 
 
@@ -128,7 +128,7 @@ def test_bad_keys_and_values_are_named(
         (("dataset", "name"), "bird", "dataset.name = bird: must be one of birds, cub, folder, ilsvrc"),
         (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes, exif, images_per_class"),
         (("dataset", "classes"), 99, "dataset.classes = 99: Input should be less than or equal to"),
-        (("backbones",), ["vgg17"], "backbones.vgg17: must be one of vgg_small"),
+        (("backbones",), ["vgg17"], "backbones.vgg17: must be one of efficientnet_lite0, inception_v3, resnet50"),
         (
             ("backbones",),
             {"vgg_small": {"pretrained": True}},

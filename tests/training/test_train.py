@@ -253,12 +253,12 @@ def test_ten_crops_classify_by_their_mean_softmax(content: dict[str, Any], tmp_p
     model.eval()
     split = cache.open_split(tmp_path / "data", "test")
     assert split.large is not None
-    traits = model.backbone.traits
+    info = model.backbone.info
     for k, image in enumerate(np.asarray(split.large)):
         total = torch.zeros(2)
         for top, left in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)):
             crop = torch.from_numpy(image[top : top + 32, left : left + 32].copy()).permute(2, 0, 1) / 255
-            x = (crop - torch.tensor(traits.mean)[:, None, None]) / torch.tensor(traits.std)[:, None, None]
+            x = (crop - torch.tensor(info.mean)[:, None, None]) / torch.tensor(info.std)[:, None, None]
             for each in (x, x.flip(2)):
                 with torch.no_grad():
                     total += model.maps(each[None], torch.zeros(1, dtype=torch.int64))[0][0].softmax(0)

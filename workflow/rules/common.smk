@@ -8,7 +8,7 @@ import yaml
 
 from snakemake.common.configfile import load_configfile
 
-from eil.core import user_cache, step_sources, source_hash
+from eil.core import source_hash, user_cache
 from eil.study import study_paths
 from eil.execution import data_state
 from eil.study import study as studies
@@ -84,7 +84,7 @@ def sources_of(step):
     """Hash of the sources that a run's step depends on: when they change in meaning, it runs again."""
 
     def find(wildcards):
-        return step_sources.of_step(step, RUNS[wildcards.run])
+        return source_hash.of_step(step, RUNS[wildcards.run])
 
     return find
 
@@ -140,7 +140,7 @@ def all_keys(wildcards):
 
 def all_sources(wildcards):
     """Hashes of what the training of any run depends on."""
-    return sorted({step_sources.of_step("train", run) for run in RUNS.values()})
+    return sorted({source_hash.of_step("train", run) for run in RUNS.values()})
 
 
 def progress():

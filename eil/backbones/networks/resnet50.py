@@ -1,0 +1,40 @@
+"""resnet50: torchvision's ResNet-50, with the strides of the wsolevaluation benchmark.
+
+The modules are torchvision's own: at ``output_stride=32`` the stages give its features bit for bit.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from eil.backbones.base import Backbone, BackboneInfo
+from eil.backbones.pretrained import load_torchvision
+
+INFO = BackboneInfo(
+    non_negative=("stem", "layer1", "layer2", "layer3", "layer4"),
+    output_strides=(16, 8, 32),
+    eil_stage="layer3",
+    meil_stages=("layer2", "layer3"),
+    adl_stages=("layer3_0", "layer4_0", "layer4_2"),  # as the authors have it
+    # SPG's paper has no ResNet-50: the depths of inception_v3, about two thirds of the way and near the end.
+    spg_stages=("layer2", "layer3"),
+    weights=("IMAGENET1K_V1", "IMAGENET1K_V2"),
+    local_weights=True,
+)
+
+
+def resnet50(weights: str | None, output_stride: int) -> Backbone:
+    """ResNet-50, one stage per bottleneck: layer4 loses its stride at 16, and layer3 too at 8; no dilation."""
+    net = load_torchvision(torchvision.models.resnet50, weights)
+    stages: OrderedDict[str, Any] = OrderedDict()
+    stages["stem"] = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    for layer in ("layer1", "layer2", "layer3", "layer4"):
+        for i, block in enumerate(getattr(net, layer)):
+            stages[f"{layer}_{i}"] = block
+    for layer, largest in (("layer4_0", 16), ("layer3_0", 8)):
+        if output_stride <= largest:
+            stages[layer].conv2.stride = (1, 1)
+            stages[layer].downsample[0].stride = (1, 1)
+    return Backbone("resnet50", stages, 2048, INFO)

@@ -1,0 +1,42 @@
+"""vgg16: torchvision's VGG16 without batch norm, with the strides of the wsolevaluation benchmark.
+
+The modules are torchvision's own: at ``output_stride=32`` the stages give its features bit for bit.
+"""
+
+from collections import OrderedDict
+
+import torchvision
+from torch import nn
+
+from eil.backbones.base import Backbone, BackboneInfo
+from eil.backbones.pretrained import load_torchvision
+
+INFO = BackboneInfo(
+    non_negative=tuple(f"{kind}{k}" for k in range(1, 6) for kind in ("conv", "pool")),
+    output_strides=(16, 8, 32),
+    eil_stage="pool4",
+    meil_stages=("pool3", "pool4"),
+    adl_stages=("pool3", "pool4", "conv5"),  # as the authors have it
+    # SPG's paper has no VGG16: the depths of inception_v3, about two thirds of the way and near the end.
+    spg_stages=("conv4", "conv5"),
+    head_widths=(1024,),
+    weights=("IMAGENET1K_V1",),
+    local_weights=True,
+)
+_POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
+
+
+def vgg16(weights: str | None, output_stride: int) -> Backbone:
+    """VGG16: pool5 is left out at stride 16, and pool4 too at stride 8 (where the stage does nothing)."""
+    features = load_torchvision(torchvision.models.vgg16, weights).features
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    start = 0
+    for k, pool in enumerate(_POOLS, start=1):
+        stages[f"conv{k}"] = features[start:pool]
+        stages[f"pool{k}"] = features[pool]
+        start = pool + 1
+    if output_stride < 32:
+        del stages["pool5"]
+    if output_stride < 16:
+        stages["pool4"] = nn.Identity()
+    return Backbone("vgg16", stages, 512, INFO)

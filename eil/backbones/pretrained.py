@@ -1,0 +1,98 @@
+"""Pretrained weights: torchvision's, or a local file whose hash is checked."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from eil.backbones import state_dicts
+from eil.core.files import InputError
+from eil.core.run import LOCAL_WEIGHTS
+from eil.core.safe_yaml import in_a_line
+
+# Pretrained classifiers are not used, so they may have any number of classes, or be missing.
+_CLASSIFIERS = ("classifier.", "fc.", "AuxLogits.")
+
+
+def load_torchvision(factory: Any, weights: str | None, **options: Any) -> Any:
+    """A network of torchvision, with weights of its enums or of a local file.
+
+    Args:
+        factory: function of torchvision.models.
+        weights: name in the factory's enum, ``FILE@sha256:HASH``, or None for random weights.
+        options: for the factory.
+
+    Raises:
+        InputError: weights that cannot be fetched, or a file that does not fit the network.
+    """
+    import torchvision
+
+    net = factory(weights=None, **options)
+    if weights is None:
+        return net
+    if LOCAL_WEIGHTS.fullmatch(weights):
+        try:
+            net.load_state_dict(state_dicts.fitting(read_local(weights), net.state_dict(), _CLASSIFIERS), strict=False)
+        except state_dicts.NotFitting as error:
+            raise InputError(f"pretrained weights {weights}: not {factory.__name__}'s: {error}") from None
+        return net
+    entry = torchvision.models.get_model_weights(factory)[weights]
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    try:
+        state = entry.get_state_dict(check_hash=True, weights_only=True)
+    except (URLError, OSError) as error:
+        raise InputError(
+            f"pretrained weights {entry} are missing and cannot be fetched ({error}); "
+            f"download {entry.url} and put it at {place}"
+        ) from None
+    net.load_state_dict(state)
+    return net
+
+
+def read_local(weights: str) -> dict[str, Tensor]:
+    """A state dict from ``FILE@sha256:HASH``, taken out of a checkpoint if necessary; only tensors are unpickled.
+
+    Raises:
+        InputError: no such file, another hash, or no state dict in it.
+    """
+    path, expected = weights.rsplit("@sha256:", 1)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"pretrained weights {path}: {error.strerror}") from None
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected.lower():
+        raise InputError(f"pretrained weights {path}: sha256 {digest}, expected {expected}")
+    try:
+        if data[8:9] == b"{":  # safetensors, whatever the file is called: 8 bytes of length, then JSON
+            return state_dicts.unwrapped(safetensors.torch.load(data))
+        return state_dicts.unwrapped(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except state_dicts.NotFitting as error:
+        raise InputError(f"pretrained weights {path}: not a file of weights: {error}") from None
+    except Exception as error:  # a damaged file raises many unrelated types
+        raise InputError(f"pretrained weights {path}: not a file of weights: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was not read, and what to do about one that holds objects besides tensors."""
+    text = in_a_line(error)
+    if "not an allowed global" not in text:
+        return text
+    return (
+        f"{text} Only tensors are unpickled here, since a pickle can run any code. If you trust the file, save its "
+        "state dict alone in a new file (torch.load(FILE, weights_only=False), then torch.save), and give its hash"
+    )
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 of a module's weights, independent of any file."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
