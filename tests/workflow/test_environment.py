@@ -67,13 +67,6 @@ def test_a_file_is_short_and_opens_with_what_it_is_for(path: Path) -> None:
     assert len(text.splitlines()) <= 310
 
 
-def test_imports_run_one_way() -> None:
-    for path in ROOT.glob("eil/**/*.py"):
-        assert not re.search(r"^\s*(from|import) baselines", path.read_text(), re.MULTILINE), path
-    for path in ROOT.glob("eil/evaluation/*.py"):
-        assert not re.search(r"^\s*(from|import) torch", path.read_text(), re.MULTILINE), path
-
-
 def test_nothing_branches_on_a_methods_name() -> None:
     names = "|".join([*PROJECT["entry-points"]["eil.methods"], *PROJECT["entry-points"]["eil.controls"]])
     for path in [*ROOT.glob("eil/**/*.py"), *ROOT.glob("workflow/**/*.smk")]:

@@ -31,7 +31,16 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_it_passes_the_conformance_suite_by_itself(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/test_conformance.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "tests/methods/test_conformance.py",
+    ]
     result = subprocess.run(
         [*command, "-k", "random_erasing"], capture_output=True, text=True, cwd=ROOT, env=environment, check=False
     )
