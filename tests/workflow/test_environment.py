@@ -71,16 +71,3 @@ def test_nothing_branches_on_a_methods_name() -> None:
     names = "|".join([*PROJECT["entry-points"]["eil.methods"], *PROJECT["entry-points"]["eil.controls"]])
     for path in [*ROOT.glob("eil/**/*.py"), *ROOT.glob("workflow/**/*.smk")]:
         assert not re.search(rf"(==|\bin) *[\(\[]?[\"']({names})[\"']", path.read_text()), path
-
-
-@pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
-def test_pages_point_at_what_exists(page: str) -> None:
-    path = ROOT / page
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (path.parent / link).exists()] == []
-
-
-def test_the_readme_names_every_page() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in text] == []
