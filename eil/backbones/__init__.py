@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from eil.backbones import state_dicts
+from eil.backbones.meta import meta_tensors
 from eil.core import registry
 from eil.core.files import InputError
 from eil.core.run import LOCAL_WEIGHTS, Pretrained
@@ -236,5 +237,5 @@ def fingerprint(module: nn.Module) -> str:
 
 def build_shapes(name: str, pretrained: Pretrained = False, output_stride: int | None = None) -> Backbone:
     """A backbone without memory or weights, to check settings against; raises what :func:`build` does."""
-    with torch.device("meta"):
+    with meta_tensors():
         return build(name, pretrained, output_stride, shapes_only=True)
