@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from setuptools import find_packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,7 +54,8 @@ def test_torch_and_torchvision_are_pinned_as_a_pair() -> None:
 
 
 def test_every_package_is_shipped() -> None:
-    shipped = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    shipped = set(find_packages(str(ROOT), include=find["include"]))
     folders = [path.parent for top in ("eil", "baselines") for path in (ROOT / top).rglob("__init__.py")]
     assert shipped == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
 
