@@ -9,10 +9,10 @@ demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
 
 test: .venv/ready  ## set up, and run the tests
-	pytest -n 2
+	pytest -n 2 --dist worksteal
 
 test-slow: .venv/ready  ## kills at random moments, long fuzzing: minutes
-	pytest -n 2 -m slow
+	pytest -n 2 --dist worksteal -m slow
 
 test-slurm: .venv/slurm  ## as root, 9 minutes: a study on a one-node SLURM, which is brought up and taken down
 	EIL_SLURM=1 pytest tests/cluster

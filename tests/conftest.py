@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from miniatures import SMOKE
 from PIL import Image as PILImage
 
 from eil.core.run import Run
@@ -17,23 +18,6 @@ from eil.data import cache
 from eil.data.geometry import Frame
 from eil.data.readers import birds
 from eil.study.study import parse
-
-SMOKE: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {"name": "birds", "classes": 2, "train_per_class": 8, "val_per_class": 3, "test_per_class": 4},
-    "backbones": ["vgg_small"],
-    "methods": {"cam": {}, "eil": {"gamma": [0.6, 0.8], "sigma": 1.0}},
-    "controls": [],
-    "seeds": 2,
-    "recipe": {
-        "epochs": 2,
-        "batch_size": 4,
-        "learning_rate": 0.01,
-        "milestones": [1],
-        "resize": 36,
-        "crop": 32,
-    },
-}
 
 
 @pytest.fixture(autouse=True)

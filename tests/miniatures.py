@@ -13,6 +13,22 @@ from eil.data.clipping import Overhang
 
 Made = tuple[Path, dict[str, Any]]  # root, and the reader's settings
 CLASSES = 3
+SMOKE: dict[str, Any] = {
+    "name": "tiny",
+    "dataset": {"name": "birds", "classes": 2, "train_per_class": 8, "val_per_class": 3, "test_per_class": 4},
+    "backbones": ["vgg_small"],
+    "methods": {"cam": {}, "eil": {"gamma": [0.6, 0.8], "sigma": 1.0}},
+    "controls": [],
+    "seeds": 2,
+    "recipe": {
+        "epochs": 2,
+        "batch_size": 4,
+        "learning_rate": 0.01,
+        "milestones": [1],
+        "resize": 36,
+        "crop": 32,
+    },
+}
 
 
 @dataclass(frozen=True)

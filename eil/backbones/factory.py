@@ -2,9 +2,8 @@
 
 import importlib
 
-import torch
-
 from eil.backbones.base import Backbone, BackboneInfo
+from eil.backbones.meta import meta_tensors
 from eil.core import registry
 from eil.core.run import LOCAL_WEIGHTS, Pretrained
 from eil.core.settings import SettingError
@@ -45,7 +44,7 @@ def build(
 
 def build_shapes(name: str, pretrained: Pretrained = False, output_stride: int | None = None) -> Backbone:
     """A backbone without memory or weights, to check settings with; raises what :func:`build` does."""
-    with torch.device("meta"):
+    with meta_tensors():
         return build(name, pretrained, output_stride, shapes_only=True)
 
 

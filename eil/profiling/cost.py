@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eil import backbones
+from eil.backbones.meta import meta_tensors
 from eil.core import registry
 from eil.core.files import InputError
 from eil.core.run import Run
@@ -226,7 +227,7 @@ def _without_memory(targets: Targets) -> Targets:
 def _shapes(run: Run, classes: int) -> Method:
     """The run's method without memory or weights."""
     cls: type[Method] = registry.load(registry.METHODS, run.method)
-    with torch.device("meta"):
+    with meta_tensors():
         return cls(
             backbones.build_shapes(run.backbone, run.pretrained, run.output_stride), classes, **run.settings
         ).train()

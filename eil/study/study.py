@@ -183,7 +183,7 @@ class Study(StrictModel):
 
     def _try(self, run: Run, shapes: Any) -> InputError | IncompatibleSetting | None:
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
-        import torch
+        from eil.backbones.meta import meta_tensors
 
         try:
             cls = registry.load(registry.METHODS, run.method)
@@ -192,7 +192,7 @@ class Study(StrictModel):
         if found := check(cls, run.settings, f"methods.{run.method}"):
             return InputError("\n".join(found))
         try:
-            with torch.device("meta"):
+            with meta_tensors():
                 cls(shapes, 2, **run.settings)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")

@@ -3,15 +3,12 @@
 make bench
 """
 
-import sys
 import time
 from pathlib import Path
 
+from large_maps import scored
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from large_maps import scored
 
 
 def test_256_large_maps_in_a_gigabyte(benchmark: BenchmarkFixture, tmp_path: Path) -> None:

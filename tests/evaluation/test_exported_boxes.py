@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SMOKE
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from miniatures import SMOKE
 from PIL import Image as PILImage
 
 from eil import data

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SMOKE
 from fuzzing import JSON, YAML, damaged, fuzz, outcome, relisted, spoilt, thoroughly
 from hypothesis import strategies as st
-from miniatures import LAYOUTS
+from miniatures import LAYOUTS, SMOKE
 
 from eil import data
 from eil.core import records, safe_yaml

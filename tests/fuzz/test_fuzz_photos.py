@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fuzzing import JSON, damaged, fuzz, outcome, spoilt, thoroughly
 from hypothesis import strategies as st
+from own_photos import coco_of, voc_of
 from PIL import Image as PILImage
-from test_own_photos import coco_of, voc_of
 
 from eil import data
 from eil.data import Dataset, masks, photos

@@ -1,5 +1,8 @@
 """What every method must do on every backbone. Installed methods and backbones are tested: nothing here names one."""
 
+import copy
+import functools
+
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -17,11 +20,18 @@ CASES = [
     for backbone in registry.available(registry.BACKBONES)
 ]
 CLASSES = 3
+# All tests of a case in turn, so that its networks are built once.
+each_case = pytest.mark.parametrize(("name", "backbone"), CASES, scope="module")
+
+
+@functools.lru_cache(maxsize=2)
+def _built(name: str, backbone: str, seed: int) -> Method:
+    return base.build(name, {}, backbone, CLASSES, seed=seed)
 
 
 def build(name: str, backbone: str, seed: int = 0) -> Method:
     try:
-        return base.build(name, {}, backbone, CLASSES, seed=seed)
+        return copy.deepcopy(_built(name, backbone, seed))
     except (IncompatibleSetting, SettingError) as reason:  # without settings: the backbone has no default stage
         pytest.skip(str(reason))
 
@@ -32,7 +42,7 @@ def batch(backbone: str, size: int = 4) -> tuple[torch.Tensor, Targets]:
     return images, Targets(torch.arange(size) % CLASSES)
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None:
     model = build(name, backbone).train()
     images, targets = model.augment(*batch(backbone))
@@ -50,7 +60,7 @@ def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None
     assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 @pytest.mark.parametrize("size", [1, 3])
 def test_logits_and_maps_have_their_shapes(name: str, backbone: str, size: int) -> None:
     model = build(name, backbone).eval()
@@ -65,7 +75,7 @@ def test_logits_and_maps_have_their_shapes(name: str, backbone: str, size: int) 
     assert all(each.ndim == 3 and len(each) == size for each in extra_maps.values())
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_batch_of_any_size_trains(name: str, backbone: str, size: int) -> None:
     model = build(name, backbone).train()
@@ -78,7 +88,7 @@ def test_a_batch_of_any_size_trains(name: str, backbone: str, size: int) -> None
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_the_seed_decides_and_alone(name: str, backbone: str) -> None:
     images, targets = batch(backbone)
     losses, gradients, maps = [], [], []
@@ -97,7 +107,7 @@ def test_the_seed_decides_and_alone(name: str, backbone: str) -> None:
         assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_every_parameter_learns(name: str, backbone: str) -> None:
     model = build(name, backbone).train()
     torch.manual_seed(0)
@@ -105,7 +115,7 @@ def test_every_parameter_learns(name: str, backbone: str) -> None:
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_state_survives_saving(name: str, backbone: str) -> None:
     model, other = build(name, backbone, 0).eval(), build(name, backbone, 1).eval()
     other.load_state_dict(load(save(model.state_dict())))
@@ -115,7 +125,7 @@ def test_state_survives_saving(name: str, backbone: str) -> None:
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_the_mode_is_honoured_and_left_alone(name: str, backbone: str) -> None:
     model = build(name, backbone).eval()
     images, targets = batch(backbone)
@@ -129,7 +139,7 @@ def test_the_mode_is_honoured_and_left_alone(name: str, backbone: str) -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_new_layers_and_they_alone_learn_faster(name: str, backbone: str) -> None:
     model = build(name, backbone)
     base, new = parameter_groups(model, Recipe(learning_rate=0.01, head_multiplier=10))
@@ -144,7 +154,7 @@ def test_settings_are_typed_and_have_defaults(name: str) -> None:
     assert all(not field.is_required() for field in schema(registry.load(registry.METHODS, name)).model_fields.values())
 
 
-@pytest.mark.parametrize(("name", "backbone"), CASES)
+@each_case
 def test_bf16_stays_close_to_fp32(name: str, backbone: str) -> None:
     model = build(name, backbone).train()
     losses = []

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workflow import finished, study
+from workflows import finished, study
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 LARGEST = 15 * 2**20  # bytes

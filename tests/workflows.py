@@ -1,0 +1,39 @@
+"""Snakemake on a study, in processes of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+# Without the environment's own programs: the workflow must find them beside its Snakemake.
+PROGRAMS = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != Path(sys.executable).parent)
+
+
+def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--directory", str(folder)]
+    return subprocess.Popen(
+        [*command, "--cores", "2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PATH": PROGRAMS, "XDG_CACHE_HOME": str(folder / "cache")},
+        cwd=root,
+        **options,
+    )
+
+
+def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280) -> str:
+    with snakemake(folder, *arguments, root=root) as process:
+        output = process.communicate(timeout=timeout)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def study(folder: Path, content: dict[str, Any]) -> list[str]:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return ["--configfile", str(path)]
