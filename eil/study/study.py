@@ -70,7 +70,7 @@ class Study(Strict):
     logger: Literal["tensorboard"] | None = None
     columns: tuple[Column, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("honest",)
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))
 
     @model_validator(mode="before")

@@ -14,12 +14,12 @@ from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, stati
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Protocol
 
-HONEST = protocols.find("honest")
+VAL_THRESHOLD = protocols.find("val-threshold")
 
 
 def random_map(seed: int, cells: int, side: int = 24) -> np.ndarray:
     """From smooth (few cells) to rough (many), with its extremes at 0 and 255."""
-    return maps.to_8_bit(np.random.default_rng(seed).normal(size=(cells, cells)), side, HONEST)
+    return maps.to_8_bit(np.random.default_rng(seed).normal(size=(cells, cells)), side, VAL_THRESHOLD)
 
 
 def counted_iou(a: list[float], b: list[float]) -> float:
@@ -156,13 +156,13 @@ def test_resize_comes_before_normalisation() -> None:
     score_map = np.random.default_rng(0).normal(size=(4, 4))
     resized = cv2.resize(score_map, (20, 20), interpolation=cv2.INTER_CUBIC)
     expected = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min()))
-    image = maps.to_8_bit(score_map, 20, HONEST)
+    image = maps.to_8_bit(score_map, 20, VAL_THRESHOLD)
     assert (image.min(), image.max()) == (0, 255)
     np.testing.assert_array_equal(image, expected)
 
 
 def test_a_constant_map_has_no_foreground() -> None:
-    image = maps.to_8_bit(np.full((3, 3), 7.0), 12, HONEST)
+    image = maps.to_8_bit(np.full((3, 3), 7.0), 12, VAL_THRESHOLD)
     assert image.max() == 0
     true = np.array([[0.0, 0, 11, 11]])
     every, largest = (boxes.iou_curve(image, true, contours) for contours in ("all", "largest"))
@@ -172,7 +172,7 @@ def test_a_constant_map_has_no_foreground() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_map_that_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(InputError, match="NaN or infinity"):
-        maps.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8, HONEST)
+        maps.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8, VAL_THRESHOLD)
 
 
 def scores(seed: int, count: int = 9) -> Scores:
@@ -198,7 +198,7 @@ def test_metrics_equal_loops_over_images(seed: int) -> None:
     found = scores(seed)
     assert found.curve_v2 is not None
     located = [curve[best(found.curve, 0.5)[1]] >= 0.5 for curve in found.curve]
-    result = metrics.metrics(found, scores(seed + 1), HONEST, "oracle")
+    result = metrics.metrics(found, scores(seed + 1), VAL_THRESHOLD, "oracle")
     assert result["gt_known_loc"] == pytest.approx(best(found.curve, 0.5)[0])
     assert result["max_box_acc_v2"] == pytest.approx(sum(best(found.curve_v2, iou)[0] for iou in (0.3, 0.5, 0.7)) / 3)
     assert result["max_box_acc_v2_30"] == pytest.approx(best(found.curve_v2, 0.3)[0])
@@ -220,7 +220,7 @@ def test_policies_take_their_thresholds_where_they_say(seed: int) -> None:
     }
     found: dict[str, float] = {}
     for policy, own in levels.items():
-        result = metrics.metrics(test, val, HONEST, policy)  # type: ignore[arg-type]
+        result = metrics.metrics(test, val, VAL_THRESHOLD, policy)  # type: ignore[arg-type]
         expected = share([curve[level] >= 0.5 for curve, level in zip(test.curve, own, strict=True)])
         assert result["gt_known_loc"] == pytest.approx(expected)
         found[policy] = result["gt_known_loc"]
@@ -231,7 +231,7 @@ def test_a_level_that_a_protocol_lacks_is_not_chosen() -> None:
     test = scores(0)
     acol = protocols.find("acol-legacy")
     assert acol.allowed.tolist() == [20, 100, 110]
-    assert metrics.level_of("oracle", test, test, acol) == max(
+    assert metrics.threshold_of("oracle", test, test, acol) == max(
         (20, 100, 110), key=lambda level: (test.curve[:, level] >= 0.5).mean()
     )
 
@@ -240,7 +240,7 @@ def test_a_level_that_a_protocol_lacks_is_not_chosen() -> None:
 @given(st.integers(0, 2**31), st.integers(0, 254))
 def test_losses_add_up(seed: int, level: int) -> None:
     found = scores(seed)
-    lost = metrics.losses(found, level, HONEST)
+    lost = metrics.losses(found, level, VAL_THRESHOLD)
     never = share([curve.max() < 0.5 for curve in found.curve])
     assert lost["map_loss"] == pytest.approx(never)
     located = share([curve[level] >= 0.5 for curve in found.curve])
@@ -250,7 +250,7 @@ def test_losses_add_up(seed: int, level: int) -> None:
 def test_float32_decides_as_float64_would() -> None:
     ratios = np.array([n / d for d in range(1, 400) for n in range(d + 1)])
     for iou in (0.3, 0.5, 0.7):
-        assert np.array_equal(HONEST.hits(ratios.astype(np.float32), iou), ratios >= iou)
+        assert np.array_equal(VAL_THRESHOLD.hits(ratios.astype(np.float32), iou), ratios >= iou)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 6))
@@ -258,12 +258,12 @@ def test_top_k_equals_sorting(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(size=(7, 6)), rng.integers(0, 6, 7)
     expected = [label in sorted(range(6), key=lambda c: -row[c])[:k] for row, label in zip(logits, labels, strict=True)]
-    assert metrics.in_top(logits, labels, k).tolist() == expected
+    assert metrics.topk_correct(logits, labels, k).tolist() == expected
 
 
 def test_constant_logits_and_nan_are_no_right_answer() -> None:
-    assert not metrics.in_top(np.full((2, 4), np.nan), np.array([0, 3]), 1).any()
-    assert not metrics.in_top(np.zeros((2, 4)), np.array([0, 3]), 1).any()
+    assert not metrics.topk_correct(np.full((2, 4), np.nan), np.array([0, 3]), 1).any()
+    assert not metrics.topk_correct(np.zeros((2, 4)), np.array([0, 3]), 1).any()
 
 
 @given(st.integers(0, 2**31), st.integers(0, 254))
@@ -286,7 +286,7 @@ def test_protocols_boxes_equal_looking_at_each_level(image: np.ndarray, name: st
     protocol = protocols.find(name)
     height, width = image.shape
     true = np.array([[0.0, 0.0, width // 2, height // 2]])
-    found = boxes.iou_curve(image, true, protocol.contours, protocol.rules)
+    found = boxes.iou_curve(image, true, protocol.contours, protocol.box_convention)
     for level in range(0, 255, 7):
         rows, columns = np.nonzero(image > level)
         if not len(rows):
@@ -307,24 +307,33 @@ def test_protocols_boxes_equal_looking_at_each_level(image: np.ndarray, name: st
 def test_an_iou_of_points_has_no_extra_pixel() -> None:
     image = np.zeros((10, 10), np.uint8)
     image[2:6, 2:6] = 9
-    points = protocols.find("honest").model_copy(update={"iou": "continuous"})
-    assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest", points.rules)[0] == 1
+    points = protocols.find("val-threshold").model_copy(update={"iou": "continuous"})
+    assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest", points.box_convention)[0] == 1
     assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest")[0] == 1
-    assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest", points.rules)[0] == pytest.approx(8 / 24)
+    assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest", points.box_convention)[0] == pytest.approx(
+        8 / 24
+    )
     assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest")[0] == pytest.approx(15 / 35)
 
 
 def test_strictly_more_than_half_is_another_protocol() -> None:
-    strict = HONEST.model_copy(update={"hit": ">"})
+    strict = VAL_THRESHOLD.model_copy(update={"hit": ">"})
     curve = np.array([[0.5, 0.51]])
-    assert HONEST.hits(curve, 0.5).tolist() == [[True, True]]
+    assert VAL_THRESHOLD.hits(curve, 0.5).tolist() == [[True, True]]
     assert strict.hits(curve, 0.5).tolist() == [[False, True]]
 
 
 def test_every_protocol_is_named_and_has_a_source() -> None:
-    assert list(protocols.read()) == ["honest", "wsoleval-v1", "wsoleval-v2", "eil-code", "acol-legacy", "ts-cam"]
+    assert list(protocols.read()) == [
+        "val-threshold",
+        "wsoleval-v1",
+        "wsoleval-v2",
+        "eil-code",
+        "acol-legacy",
+        "ts-cam",
+    ]
     assert all(protocol.source for protocol in protocols.read().values())
-    with pytest.raises(SettingError, match="protocols = wsol: must be one of honest, wsoleval-v1"):
+    with pytest.raises(SettingError, match="protocols = wsol: must be one of val-threshold, wsoleval-v1"):
         protocols.find("wsol")
 
 
@@ -362,7 +371,7 @@ def test_a_constant_or_negative_map_divides_by_nothing(normaliser: str) -> None:
 def test_the_order_of_resizing_and_normalising_matters() -> None:
     m = np.random.default_rng(3).normal(size=(4, 4))
     first, second = (
-        maps.prepared(m, 16, HONEST.model_copy(update={"order": order, "normaliser": "max"}))
+        maps.prepared(m, 16, VAL_THRESHOLD.model_copy(update={"order": order, "normaliser": "max"}))
         for order in ("resize-normalise", "normalise-resize")
     )
     assert not np.allclose(first, second)
@@ -462,7 +471,7 @@ def test_sizes_are_shares_of_the_image() -> None:
 
 def test_replicates_equal_a_loop_over_resamples() -> None:
     test, val = scores(1, 40), scores(2, 30)
-    found = statistics.replicates(test, val, HONEST, count=25)
+    found = statistics.replicates(test, val, VAL_THRESHOLD, count=25)
     for r in range(25):
         drawn, drawn_val = (
             np.random.default_rng([len(s.top1), stream, r]).integers(0, len(s.top1), len(s.top1))
@@ -482,7 +491,7 @@ def test_replicates_equal_a_loop_over_resamples() -> None:
 @pytest.mark.parametrize("policy", ["oracle", "fixed", "otsu"])
 def test_replicates_under_other_policies(policy: str) -> None:
     test, val = scores(1, 40), scores(2, 30)
-    found = statistics.replicates(test, val, HONEST.model_copy(update={"threshold": policy}), count=10)
+    found = statistics.replicates(test, val, VAL_THRESHOLD.model_copy(update={"threshold": policy}), count=10)
     for r in range(10):
         drawn = np.random.default_rng([40, 0, r]).integers(0, 40, 40)
         level = {"oracle": best(test.curve[drawn], 0.5)[1], "fixed": 51, "otsu": test.otsu[drawn]}[policy]
@@ -493,7 +502,7 @@ def test_the_interval_of_one_seed_is_that_of_the_images() -> None:
     count, found = 400, np.random.default_rng(0).random(400) < 0.7
     curve = np.repeat(found[:, None].astype(float), 255, axis=1)
     one = Scores(curve, None, np.zeros(count, int), found, found)
-    runs = statistics.replicates(one, one, HONEST)["gt_known_loc"][None]
+    runs = statistics.replicates(one, one, VAL_THRESHOLD)["gt_known_loc"][None]
     mean, half = statistics.interval(runs)
     assert mean == pytest.approx(100 * found.mean(), abs=0.5)
     assert half == pytest.approx(196 * np.sqrt(found.mean() * (1 - found.mean()) / count), rel=0.1)
@@ -510,12 +519,12 @@ def test_seeds_widen_the_interval_by_students_t() -> None:
 def test_methods_on_the_same_images_are_paired() -> None:
     test, val = scores(1, 200), scores(2, 100)
     better = Scores(np.minimum(test.curve + 0.2, 1), None, test.otsu, test.top1, test.top5)
-    fixed = HONEST.model_copy(update={"threshold": "fixed"})
+    fixed = VAL_THRESHOLD.model_copy(update={"threshold": "fixed"})
     a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
-    assert statistics.half_width(a - b) < np.hypot(statistics.half_width(a), statistics.half_width(b))
-    assert statistics.beats(a - b, 0) == 1
-    assert statistics.beats(b - a, 0) == 0
-    assert statistics.beats(a - a, 0) == 0.5
+    assert statistics.ci_half_width(a - b) < np.hypot(statistics.ci_half_width(a), statistics.ci_half_width(b))
+    assert statistics.probability_of_improvement(a - b, 0) == 1
+    assert statistics.probability_of_improvement(b - a, 0) == 0
+    assert statistics.probability_of_improvement(a - a, 0) == 0.5
     assert statistics.p_value(a - b) < 1e-3
     assert statistics.p_value(a - a) == 1
 
@@ -532,7 +541,7 @@ def test_ten_comparisons_of_nothing_find_nothing_in_19_of_20_studies() -> None:
 def test_what_is_detectable_is_found_in_four_of_five_studies() -> None:
     rng = np.random.default_rng(0)
     difference = rng.normal(0, 1.5, (1, 1000))
-    effect = statistics.detectable(difference)
+    effect = statistics.minimum_detectable_effect(difference)
     found = [statistics.p_value(difference - difference.mean() + rng.normal(effect, 1.5)) < 0.05 for _ in range(2000)]
     assert 0.77 < np.mean(found) < 0.83
 

@@ -130,7 +130,7 @@ def iou(found: list[float], true: list[float]) -> float:
     return shared / (width * height + (x1 - x0) * (y1 - y0) - shared)
 
 
-@pytest.mark.parametrize("name", ["honest", "wsoleval-v1", "wsoleval-v2", "eil-code", "acol-legacy", "ts-cam"])
+@pytest.mark.parametrize("name", ["val-threshold", "wsoleval-v1", "wsoleval-v2", "eil-code", "acol-legacy", "ts-cam"])
 def test_exported_boxes_score_what_is_recorded_on_the_original_annotations(study: Study, name: str) -> None:
     folder, dataset = study
     run, test = control(folder), dataset.splits["test"]

@@ -116,8 +116,8 @@ def test_scores_equal_the_benchmarks_loop(maps: Path, protocol: str, contours: s
 
 def test_val_chooses_the_threshold_of_an_honest_score(maps: Path) -> None:
     with pytest.raises(InputError, match="chooses its threshold on val: give --val-maps and --val-metadata"):
-        score.score(maps, LISTS, "honest")
-    same = score.score(maps, LISTS, "honest", val=(maps, LISTS))
+        score.score(maps, LISTS, "val-threshold")
+    same = score.score(maps, LISTS, "val-threshold", val=(maps, LISTS))
     assert same["gt_known_loc"] == score.score(maps, LISTS, "wsoleval-v1")["max_box_acc"]
     assert "max_box_acc" not in same  # nothing was maximised on what is scored
 
@@ -125,8 +125,10 @@ def test_val_chooses_the_threshold_of_an_honest_score(maps: Path) -> None:
 def test_a_center_crop_moves_the_boxes_with_it() -> None:
     crop = protocols.find("eil-code")
     true = np.array([[100.0, 0, 199, 99]])
-    assert score.framed(true, (200, 100), 224, crop).tolist() == [[112.0, 0.0, 223.0, 223.0]]
-    assert score.framed(true, (200, 100), 224, protocols.find("ts-cam")).tolist() == [[112.0, 0.0, 222.0, 221.0]]
+    assert score.boxes_in_frame(true, (200, 100), 224, crop).tolist() == [[112.0, 0.0, 223.0, 223.0]]
+    assert score.boxes_in_frame(true, (200, 100), 224, protocols.find("ts-cam")).tolist() == [
+        [112.0, 0.0, 222.0, 221.0]
+    ]
 
 
 def test_update_in_parts_equals_all_at_once() -> None:
@@ -200,7 +202,7 @@ def test_val_maps_come_with_their_lists(maps: Path, capsys: pytest.CaptureFixtur
 
 def test_an_unknown_protocol_is_named(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", "--maps", str(maps), "--metadata", str(LISTS), "--protocol", "v3"]) == 1
-    assert "must be one of honest, wsoleval-v1" in capsys.readouterr().err
+    assert "must be one of val-threshold, wsoleval-v1" in capsys.readouterr().err
 
 
 def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps: Path, tmp_path: Path) -> None:
@@ -250,7 +252,7 @@ def accuracy(lists: Path, score_map: np.ndarray) -> list[float]:
     assert found.sizes is not None
     metric = MaxBoxAcc("wsoleval-v2")
     true = [
-        score.framed(own, tuple(size), 224, metric.protocol)
+        score.boxes_in_frame(own, tuple(size), 224, metric.protocol)
         for own, size in zip(found.boxes, found.sizes.tolist(), strict=True)
     ]
     for start in range(0, len(true), 512):
