@@ -20,7 +20,7 @@ from eil.core import registry
 from eil.core import settings as settings_
 from eil.core.files import InputError
 from eil.core.settings import schema
-from eil.data import names, part
+from eil.data import class_subset, names
 
 Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
@@ -90,7 +90,7 @@ class Dataset:
         splits: train, val and test.
         parts: names of its part masks.
         class_ids: what its lists call the classes, by label; () where that is their names.
-        whole: how many classes the whole data set has, if these may be a part of it; :func:`read` says so.
+        whole_classes: how many classes the whole data set has, if these may be a part of it; :func:`read` says so.
         held_out: whether val is a part of the official training images.
         remarks: what its reader left out, a line each.
     """
@@ -100,7 +100,7 @@ class Dataset:
     splits: Mapping[str, Split]
     parts: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
-    whole: int | None = None
+    whole_classes: int | None = None
     held_out: bool = False
     remarks: tuple[str, ...] = ()
 
@@ -163,7 +163,7 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
     Args:
         name: of the layout.
         root: where it lies.
-        settings: of the reader, of :func:`subset` and of :func:`eil.data.photos.as_annotated`.
+        settings: of the reader, of :func:`subset` and of :func:`eil.data.photos.with_annotation_settings`.
 
     Raises:
         InputError: settings that cannot be used, a split that names an image twice, or a class without images in one.
@@ -178,8 +178,8 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
             twice = Counter(split.ids).most_common(1)[0][0]
             raise InputError(f"data set {name}: split {split_name} has {twice} more than once")
         names.require_distinct(split.ids, f"data set {name}: split {split_name}")
-    known = part.WHOLES.get(dataset.name)
-    dataset = replace(dataset, whole=max(len(dataset.classes), known.classes if known else 0))
+    known = class_subset.FULL_SIZES.get(dataset.name)
+    dataset = replace(dataset, whole_classes=max(len(dataset.classes), known.classes if known else 0))
     for factory in _common():
         model = schema(factory)
         given = {key: value for key, value in common.items() if key in model.model_fields}
@@ -195,7 +195,7 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
 def subset(
     dataset: Dataset,
     *,
-    classes: part.Choice | None = None,
+    classes: class_subset.ClassChoice | None = None,
     images_per_class: Count | None = None,
     train_per_class: Count | None = None,
     val_per_class: Count | None = None,
@@ -219,7 +219,7 @@ def subset(
     names, ids = dataset.classes, dataset.class_ids or dataset.classes
     chosen = list(range(len(names)))[: classes if isinstance(classes, int) else None]
     if classes is not None and not isinstance(classes, int):
-        chosen = part.positions(classes, names, ids, dataset.name)
+        chosen = class_subset.positions(classes, names, ids, dataset.name)
     limits = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
     splits = {}
     for name, split in dataset.splits.items():
@@ -250,9 +250,9 @@ def _chosen(split: Split, chosen: Sequence[int], classes: int, most: int) -> Spl
 
 def _common() -> tuple[Callable[..., Dataset], ...]:
     """What settings do that every layout has."""
-    from eil.data.photos import as_annotated  # which needs this module
+    from eil.data.photos import with_annotation_settings  # which needs this module
 
-    return subset, as_annotated
+    return subset, with_annotation_settings
 
 
 def _known() -> str:

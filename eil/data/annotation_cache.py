@@ -55,7 +55,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
                 "annotations_sha256": fingerprint.of_annotations(
                     [(name, own["id"], own["original"], own["mask_sha256"]) for name, own in rows.items()]
                 ),
-                "annotations_look": _hash_look(
+                "annotations_look": _hash_state(
                     dataset, {name: own[photo_cache.STATS].to_numpy(np.int64) for name, own in rows.items()}
                 ),
                 "boxed_masks": any(split.masks is not None and not any(map(len, split.boxes)) for split in scored),
@@ -73,13 +73,13 @@ def is_current(dataset: Dataset, folder: Path) -> bool:
         return False
     made = read_json(path)
     same_photos = made.get("photos_sha256") == photo_cache.describe(folder)["photos_sha256"]
-    return same_photos and made.get("annotations_look") == look(dataset, folder)
+    return same_photos and made.get("annotations_look") == source_state(dataset, folder)
 
 
-def look(dataset: Dataset, folder: Path) -> str:
+def source_state(dataset: Dataset, folder: Path) -> str:
     """Hash of what annotations would be made from: the lists, and stats of mask files.
 
-    As of photos (:func:`eil.data.photo_cache.look`), it is the same as long as the content is.
+    As of photos (:func:`eil.data.photo_cache.source_state`), it is the same as long as the content is.
     """
     own = folder / photo_cache.ANNOTATIONS
     made = (own / FILE).exists()
@@ -97,13 +97,13 @@ def look(dataset: Dataset, folder: Path) -> str:
             found[name] = fingerprint.stats(split.masks)
             continue
         recorded = rows[photo_cache.STATS].to_numpy(np.int64)
-        found[name], now_known[name] = fingerprint.look(
+        found[name], now_known[name] = fingerprint.reconcile_stats(
             split.masks, recorded, known.get(name, recorded), rows["mask_sha256"]
         )
     if any(name not in known or not np.array_equal(stats, known[name]) for name, stats in now_known.items()):
         with contextlib.suppress(OSError), replacing(own / KNOWN) as beside:
             np.savez(beside, allow_pickle=False, **now_known)
-    return _hash_look(dataset, found)
+    return _hash_state(dataset, found)
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def open_split(folder: Path, split: str) -> tuple[tuple[Boxes, ...], Image | Non
     return tuple(np.asarray(each, dtype=np.float64).reshape(-1, 4) for each in flat), masks
 
 
-def _hash_look(dataset: Dataset, stats: dict[str, Stats]) -> str:
+def _hash_state(dataset: Dataset, stats: dict[str, Stats]) -> str:
     digest = hashlib.sha256()
     for name, split in dataset.splits.items():
         digest.update(f"{name}\t{fingerprint.listed_annotations(split)}".encode())
@@ -147,7 +147,7 @@ def _write_split(name: str, split: Split, folder: Path, target: Path, frame: Fra
     write = functools.partial(_write_block, target / f"{name}.npy", frame, training)
     rows: list[Row] = []
     overhang = Overhang()
-    work = parallel.over_processes(write, tasks) if split.masks is not None else (write(task) for task in tasks)
+    work = parallel.map_in_processes(write, tasks) if split.masks is not None else (write(task) for task in tasks)
     with contextlib.closing(work) as written:
         bar: Iterable[tuple[list[Row], Overhang]] = tqdm(
             written, f"{name}: boxes", len(tasks), leave=False, disable=None
@@ -164,7 +164,7 @@ def _write_block(masks: Path, frame: Frame, training: bool, task: tuple[int, Spl
     """Boxes of some images, and their masks into the array."""
     start, split, sizes = task
     array = np.lib.format.open_memmap(masks, "r+") if split.masks is not None else None
-    place = geometry.whole if training else geometry.seen
+    place = geometry.train_frame if training else geometry.eval_frame
     rows: list[Row] = []
     overhang = Overhang()
     for i, name in enumerate(split.ids):

@@ -84,7 +84,7 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
         if not ((mask > 0) & (mask != IGNORED)).any():
             raise InputError(f"{name}: its mask shows no object")
     if scored and mask is not None and not len(boxes):
-        boxes = around(mask)
+        boxes = boxes_of_mask(mask)
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
     listed = split.box_sources[index] if split.box_sources is not None else ()
     where = [f"{each}: {name}" for each in listed] or name
@@ -105,7 +105,7 @@ def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] |
     return boxes * np.array(size * 2) / np.array(drawn * 2)
 
 
-def around(mask: Image) -> Boxes:
+def boxes_of_mask(mask: Image) -> Boxes:
     """A box round what is to be seen of each object of a mask, (K, 4)."""
     found = []
     for value in np.setdiff1d(np.unique(mask), [0, IGNORED]):

@@ -63,7 +63,7 @@ class Placement:
         scaled = np.trunc(boxes * np.array([self.width, self.height] * 2) / np.array([*size, *size]))
         return np.clip(scaled - np.array([self.left, self.top] * 2), 0, self.side - 1)
 
-    def back(self, edges: Boxes, size: tuple[int, int]) -> Boxes:
+    def to_photo(self, edges: Boxes, size: tuple[int, int]) -> Boxes:
         """Where edges x0, y0, x1, y1 in the square, (K, 4), are in a photo of this (width, height), not rounded.
 
         An edge is a border between pixels: a box whose last column is x1 ends at the edge x1 + 1.
@@ -75,12 +75,12 @@ class Placement:
         return array[self.top : self.top + self.side, self.left : self.left + self.side]
 
 
-def whole(size: tuple[int, int], frame: Frame) -> Placement:
+def train_frame(size: tuple[int, int], frame: Frame) -> Placement:
     """A photo of this (width, height) in the square of side ``resize`` that training takes its crops from."""
     return _placed(size, frame.resize, frame.resize, frame.geometry == "shorter-side")
 
 
-def seen(size: tuple[int, int], frame: Frame) -> Placement:
+def eval_frame(size: tuple[int, int], frame: Frame) -> Placement:
     """A photo of this (width, height) in the square of side ``crop`` that val and test show to the network."""
     if frame.geometry == "direct":
         return _placed(size, frame.crop, frame.crop, keep_shape=False)

@@ -34,7 +34,7 @@ SHOWN: Final = 6  # values or colours that a message names
 LABELS: Final = 20  # grey values up to here beside 255, and nothing between: numbers of classes, not brightness
 _log = logging.getLogger(__name__)
 _kinds: dict[Path, tuple[str, Path]] = {}  # of each folder the kind of its first mask, and that mask
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 class MaskColours(BaseModel):
@@ -98,10 +98,10 @@ def load_mask(paths: Sequence[Path | None], colours: MaskColours | None = None, 
         raise InputError("a list of masks without an object's")
     if ignore is not None:
         ignored += [_resized(each, found[0].shape, ignore) for each in read(ignore, colours, exif)]
-    return united(found, ignored)
+    return merged(found, ignored)
 
 
-def united(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
+def merged(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
     """Masks of K objects in one, K x (H, W) -> (H, W): k for the k-th, the smallest on top; IGNORED where none is."""
     mask = np.zeros(objects[0].shape, np.uint8)
     for left in ignored:
@@ -126,7 +126,7 @@ def read(path: Path, colours: MaskColours | None = None, exif: Exif = "ignore") 
     values = found.values.copy()
     values[ignored] = 0
     kind, own = by_rule(values, found.palette, found.alpha, path)
-    _tell_mixed(kind, path)
+    _warn_of_mixed(kind, path)
     return own & ~ignored, ignored
 
 
@@ -146,7 +146,9 @@ def by_rule(
     """
     if palette is not None:
         if len(used := np.unique(values)) > 1 and used[0] == 0 and palette[0].min() > palette[used[1:]].max():
-            _tell(f"{path}: index 0 of its palette is the lightest colour, and background by the rule for palettes")
+            _warn_once(
+                f"{path}: index 0 of its palette is the lightest colour, and background by the rule for palettes"
+            )
         return ("palette" if values.any() else ""), values > 0
     if alpha is not None:
         return "alpha", _by_alpha(values, alpha, path)
@@ -250,15 +252,17 @@ def _resized(mask: Bools, shape: tuple[int, ...], path: Path) -> Bools:
     return np.asarray(PILImage.fromarray(mask).resize((shape[1], shape[0]), PILImage.Resampling.NEAREST))
 
 
-def _tell_mixed(kind: str, path: Path) -> None:
+def _warn_of_mixed(kind: str, path: Path) -> None:
     """Warn of masks of several kinds in one folder."""
     first, example = _kinds.setdefault(path.parent, (kind, path)) if kind else (kind, path)
     if first != kind:
-        _tell(f"{path.parent}: masks of several kinds: {example.name} is {first}, {path.name} {kind} (docs/data.md)")
+        _warn_once(
+            f"{path.parent}: masks of several kinds: {example.name} is {first}, {path.name} {kind} (docs/data.md)"
+        )
 
 
-def _tell(text: str) -> None:
+def _warn_once(text: str) -> None:
     """Warn of something once, and of a kind a few times at most."""
-    if text not in _told and len(_told) < SHOWN:
-        _told.add(text)
+    if text not in _warned and len(_warned) < SHOWN:
+        _warned.add(text)
         _log.warning(text)

@@ -44,7 +44,7 @@ def require_distinct(names: Sequence[str], where: str) -> None:
             )
 
 
-def spelt(folder: Path) -> dict[str, str]:
+def names_on_disk(folder: Path) -> dict[str, str]:
     """Names in a folder by their composed form."""
     try:
         return _listed(folder, folder.stat().st_mtime_ns)
@@ -82,10 +82,10 @@ def left_out(root: Path, folders: Collection[str], used: Collection[str]) -> tup
         else:
             kind = f"files without a photo's suffix ({suffix or 'none'})"
         found.setdefault(kind, []).append(name)
-    return tuple(f"left out: {len(names)} {kind}: {first(names)}" for kind, names in sorted(found.items()))
+    return tuple(f"left out: {len(names)} {kind}: {first_few(names)}" for kind, names in sorted(found.items()))
 
 
-def first(names: Collection[str]) -> str:
+def first_few(names: Collection[str]) -> str:
     """The first few of some names, in words."""
     return ", ".join(map(printable, sorted(names)[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def over_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
+def map_in_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
     """``act`` on each task, in processes of its own for two or more; results as in ``map``.
 
     Raises:

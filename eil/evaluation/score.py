@@ -159,7 +159,7 @@ def score_folder(
     true = [boxes_in_frame(own, size, side, metric.protocol) for own, size in zip(clipped, sizes, strict=True)]
 
     def image(name: str) -> Image | None:
-        path = photos.inside(folder, f"{name}.npy", "image_ids.txt")
+        path = photos.path_below(folder, f"{name}.npy", "image_ids.txt")
         with _alone if path.is_file() and path.stat().st_size > _LARGE else contextlib.nullcontext():
             score_map = _load(path, allow_missing)
             return None if score_map is None else maps.to_8_bit(score_map, side, metric.protocol)
@@ -204,12 +204,12 @@ def score_masks(
     """
     pixels, missing, flat, found = masks.PixelHistogram(), [], 0, protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
-        score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
+        score_map = _load(photos.path_below(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
         missing += [] if score_map is not None else [name]
         prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, found)
         flat += score_map is not None and not prepared.any()
-        mask = photos.load_mask([photos.inside(root, file, name) if file else None for file in files])
-        pixels.add(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
+        mask = photos.load_mask([photos.path_below(root, file, name) if file else None for file in files])
+        pixels.add(prepared, geometry.eval_frame(mask.shape[::-1], Frame(side, side)).mask(mask))
     if not pixels.objects:
         raise InputError(f"the masks under {root} show no object")
     return {
@@ -263,7 +263,7 @@ def score(
 def boxes_in_frame(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) -> Boxes:
     """Boxes of an image of ``size`` (width, height) in the S x S frame, in whole pixels, (K, 4) -> (K, 4)."""
     frame = Frame(round(side * _RESIZED), side, protocol.geometry)
-    return geometry.seen(size, frame).boxes(true, size)
+    return geometry.eval_frame(size, frame).boxes(true, size)
 
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, iou_at
 from eil.evaluation.protocols import Protocol
@@ -73,9 +73,7 @@ def ci_half_width(runs: Floats, alpha: float = 0.05) -> float:
     narrow when the few seeds agree by chance.
     """
     _, images, seeds = standard_errors(runs)
-    of_images = float(stats.norm.isf(alpha / 2)) * images
-    of_seeds = float(stats.t.isf(alpha / 2, len(runs) - 1)) * seeds if seeds else 0.0
-    return float(np.hypot(of_images, of_seeds))
+    return _half_width(images, seeds, len(runs), alpha)
 
 
 def interval(runs: Floats) -> tuple[float, float]:
@@ -87,9 +85,10 @@ def p_value(difference: Floats) -> float:
     """Two-sided p-value of a paired difference: the ``alpha`` whose interval ends at 0, (S, R) -> [0, 1]."""
     mean = abs(float(difference.mean()))
     least = 1e-9
-    if mean == 0 or ci_half_width(difference, least) <= mean:
+    _, images, seeds = standard_errors(difference)
+    if mean == 0 or _half_width(images, seeds, len(difference), least) <= mean:
         return 1.0 if mean == 0 else least
-    return float(optimize.brentq(lambda alpha: ci_half_width(difference, alpha) - mean, least, 1))
+    return float(optimize.brentq(lambda alpha: _half_width(images, seeds, len(difference), alpha) - mean, least, 1))
 
 
 def probability_of_improvement(difference: Floats, step: float) -> float:
@@ -113,6 +112,14 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, p * (len(p_values) - rank)))
         found[name] = largest
     return found
+
+
+def _half_width(images: float, seeds: float, count: int, alpha: float) -> float:
+    """:func:`ci_half_width` from the two standard errors and the number of seeds."""
+    # The quantiles equal scipy.stats.norm.isf and scipy.stats.t.isf, which take 50 times as long.
+    of_images = -float(special.ndtri(alpha / 2)) * images
+    of_seeds = -float(special.stdtrit(count - 1, alpha / 2)) * seeds if seeds else 0.0
+    return float(np.hypot(of_images, of_seeds))
 
 
 class _Choice:

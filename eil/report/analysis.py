@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from eil.core.files import InputError
 from eil.core.records import Record
-from eil.data import part
+from eil.data import class_subset
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.report import ablation, provenance_tables
@@ -173,7 +173,9 @@ def _of_the_data(study: Study, records: Sequence[Record]) -> list[str]:
 def _part(records: Sequence[Record]) -> list[str]:
     """``a part of it: 20 of 200 classes`` where the records' data are one."""
     found = {(record.provenance.get("classes"), record.provenance.get("whole_classes")) for record in records}
-    return sorted(f"a part of it: {part.words(n, whole)}" for n, whole in found if n and whole and n < whole)
+    return sorted(
+        f"a part of it: {class_subset.describe_count(n, whole)}" for n, whole in found if n and whole and n < whole
+    )
 
 
 def _sizes(cells: Sequence[Cell]) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_boxes_of_turned_photos_need_exif_apply(kind: str, tmp_path: Path) -> No
     found = examined(turned.splits["test"], 0, scored=True)
     assert found.image.shape == (40, 24, 3)
     assert found.boxes.tolist() == [[2, 20, 9, 37]]
-    assert not [line for line in check.audit(turned)["remarks"] if "EXIF" in line]
+    assert not [line for line in check.check_dataset(turned)["remarks"] if "EXIF" in line]
 
 
 def test_a_mask_without_a_tag_is_of_the_turned_photo(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_touched_photo_costs_one_hash(tmp_path: Path, monkeypatch: pytest.Monk
     assert read == []
     touched = dataset.splits["train"].sources[2]
     touched.touch()
-    look = photo_cache.look(dataset, made, FRAME)
+    look = photo_cache.source_state(dataset, made, FRAME)
     assert cache.outdated(dataset, made, FRAME) == ""
     assert read == [touched]  # and never again
     assert look == cache.describe(made)["photos_look"]

@@ -15,7 +15,7 @@ from eil.core.files import InputError
 NAMED: Final = 3  # of a long list of classes, those that are written out
 
 
-class Whole(NamedTuple):
+class FullSize(NamedTuple):
     """The size of a whole data set, as published: classes, and test images."""
 
     classes: int
@@ -23,11 +23,11 @@ class Whole(NamedTuple):
 
 
 # Wah et al. 2011; Russakovsky et al. 2015; Choe et al. 2020 (OpenImages30k); Le and Yang 2015.
-WHOLES: Final[Mapping[str, Whole]] = {
-    "cub": Whole(200, 5_794),
-    "ilsvrc": Whole(1_000, 50_000),
-    "openimages": Whole(100, 5_000),
-    "tiny_imagenet": Whole(200, 10_000),
+FULL_SIZES: Final[Mapping[str, FullSize]] = {
+    "cub": FullSize(200, 5_794),
+    "ilsvrc": FullSize(1_000, 50_000),
+    "openimages": FullSize(100, 5_000),
+    "tiny_imagenet": FullSize(200, 10_000),
 }
 
 
@@ -42,7 +42,7 @@ def _require_choice(value: Any) -> Any:
     return value
 
 
-Choice = Annotated[int | tuple[str | int, ...], PlainValidator(_require_choice)]
+ClassChoice = Annotated[int | tuple[str | int, ...], PlainValidator(_require_choice)]
 
 
 def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[str], source: str) -> list[int]:
@@ -73,12 +73,12 @@ def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[s
     return sorted(found)
 
 
-def words(classes: int, whole: int | None) -> str:
+def describe_count(classes: int, whole: int | None) -> str:
     """``20 of 200 classes``, or ``200 classes`` of a whole."""
     return f"{classes} of {whole} classes" if whole is not None and whole > classes else f"{classes} classes"
 
 
-def shortened(listed: Sequence[object]) -> str:
+def abbreviated(listed: Sequence[object]) -> str:
     """A list as a table shows it: its length and the first of it."""
     dots = ", …" if len(listed) > NAMED else ""
     return f"{len(listed)}: {', '.join(map(str, listed[:NAMED]))}{dots}"
@@ -97,4 +97,4 @@ def _matches(wanted: str, names: Sequence[str], ids: Sequence[str]) -> list[int]
 def _closest(wanted: str, names: Sequence[str], ids: Sequence[str]) -> str:
     known = list(dict.fromkeys([*names, *ids]))
     close = [] if wanted.isdecimal() else difflib.get_close_matches(wanted, known, NAMED, cutoff=0.5)
-    return f"closest: {', '.join(close)}" if close else f"it has {shortened(ids)}"
+    return f"closest: {', '.join(close)}" if close else f"it has {abbreviated(ids)}"
