@@ -1,7 +1,7 @@
-"""Check a data set before hours are spent on it: what is missing, broken, doubled or mislabelled.
+"""Check a data set before training: missing, broken, duplicated and mislabelled images.
 
-Every image is decoded once, in parallel processes. Findings that would break or falsify a study are problems; what
-only may is a remark.
+Every image is decoded once, in parallel processes. Findings that would break or falsify a study are problems; findings
+that might are remarks.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from eil.data.parallel import BLOCK, blocks, map_in_processes
 
 HASH_SIDE = 8
 NONE_BEYOND = Overhang()
-# A kind of finding -> what several of them say, in words that follow their number.
+# A kind of finding -> the text after the number of findings.
 KINDS = {
     "broken": "images cannot be used",
     "name": "images of one split have the name of one of another",
@@ -35,7 +35,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What there is to know of one image; all but the name is empty if it cannot be used, and ``error`` says why."""
+    """Facts about one image; if it cannot be used, ``error`` says why and all but name and label are empty."""
 
     name: str
     label: int
@@ -50,7 +50,7 @@ class ImageFacts:
 
 
 def check_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Decode every image of a data set and tell what is there.
+    """Decode every image of a data set and report what was found.
 
     Returns:
         ``splits``: of each the number of images, that of each class, the median share of an image that an
@@ -90,11 +90,11 @@ def check_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def lines(found: Mapping[str, Any], path: Path) -> list[str]:
-    """What :func:`check_dataset` found, in words: findings of one kind in one line.
+    """The report of :func:`check_dataset` as text: one line for each kind of finding.
 
     Args:
         found: by :func:`check_dataset`.
-        path: of the file that holds all of them.
+        path: of the file with all findings.
     """
     classes = class_subset.describe_count(len(found["classes"]), found["whole_classes"])
     text = [f"{found['name']}: {classes}, content {(found['sha256'] or 'broken')[:12]}"]
@@ -122,14 +122,14 @@ def lines(found: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def difference_hash(image: Image) -> int:
-    """64 bits, whether each of 8 x 8 cells is darker than its right neighbour: near copies have the same."""
+    """64 bits: whether each of 8 x 8 cells is darker than its right neighbour. Near copies have equal hashes."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(int)
     return int.from_bytes(np.packbits(small[:, :-1] < small[:, 1:]).tobytes(), "big")
 
 
 def _summed_up(kind: str, own: list[str], path: Path) -> list[str]:
-    """A line for several findings of a kind, with the first of them; what is told once already stays as it is."""
+    """One line for several findings of a kind, with the first of them; a single finding stays as it is."""
     if len(own) < 2 or kind not in KINDS:
         return own
     return [f"{len(own)} {KINDS[kind]}; the first: {own[0]}; all: {path}"]
@@ -177,7 +177,7 @@ def _counts(dataset: Dataset, images: list[ImageFacts]) -> dict[str, Any]:
 
 
 def _shared(seen: Mapping[str, list[ImageFacts]], key: str) -> list[str]:
-    """A line for each image that has this in common with one of another split."""
+    """A line for each image that has this value in common with an image of another split."""
     words = "look (difference hash)" if key == "look" else key
     found = []
     for (where, first), (split, image) in _pairs(seen, key):
@@ -187,7 +187,7 @@ def _shared(seen: Mapping[str, list[ImageFacts]], key: str) -> list[str]:
 
 
 def _in_two_classes(seen: Mapping[str, list[ImageFacts]], classes: tuple[str, ...]) -> list[str]:
-    """A line for each image that is in another class of its split too."""
+    """A line for each image that is also in another class of its split."""
     return [
         f"same content in two classes of {split}: {first.name} ({classes[first.label]}) and {image.name} "
         f"({classes[image.label]})"
@@ -200,12 +200,12 @@ def _in_two_classes(seen: Mapping[str, list[ImageFacts]], classes: tuple[str, ..
 def _pairs(
     seen: Mapping[str, list[ImageFacts]], key: str
 ) -> Iterator[tuple[tuple[str, ImageFacts], tuple[str, ImageFacts]]]:
-    """Each image with the first one that has this in common with it."""
+    """Each image with the first image that has the same value."""
     first: dict[Any, tuple[str, ImageFacts]] = {}
     for split, images in seen.items():
         for image in images:
             value = getattr(image, key)
-            if image.error or not value:  # a picture of one colour looks like every other
+            if image.error or not value:  # an image of one colour has hash 0, like every other one
                 continue
             if value in first:
                 yield first[value], (split, image)

@@ -114,7 +114,7 @@ def test_scores_equal_the_benchmarks_loop(maps: Path, protocol: str, contours: s
         assert found["max_box_acc_v2_30"] == pytest.approx(expected[0.3])
 
 
-def test_val_chooses_the_threshold_of_an_honest_score(maps: Path) -> None:
+def test_val_chooses_the_threshold(maps: Path) -> None:
     with pytest.raises(InputError, match="chooses its threshold on val: give --val-maps and --val-metadata"):
         score.score(maps, LISTS, "val-threshold")
     same = score.score(maps, LISTS, "val-threshold", val=(maps, LISTS))

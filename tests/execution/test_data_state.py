@@ -109,7 +109,7 @@ def test_annotations_of_other_photos_are_refused(tmp_path: Path) -> None:
     annotation_cache.build(dataset, made, FRAME)
     described = json.loads((made / "dataset.json").read_text()) | {"photos_sha256": "0"}
     (made / "dataset.json").write_text(json.dumps(described))
-    with pytest.raises(InputError, match="annotations: belong to other photos; `eil prepare` makes them again"):
+    with pytest.raises(InputError, match="annotations: belong to other photos; run `eil prepare`"):
         cache.open_split(made, "test")
 
 
