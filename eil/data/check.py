@@ -53,9 +53,9 @@ def check_dataset(dataset: Dataset) -> dict[str, Any]:
     """Decode every image of a data set and report what was found.
 
     Returns:
-        ``splits``: of each the number of images, that of each class, the median share of an image that an
-        object covers; ``problems`` and ``remarks``: every finding, a line each; ``kinds``: of both, the lines by kind
-        of finding; ``sha256``: of the content, which the records of runs on it name too.
+        ``splits``: for each split the number of images, the number of each class, and the median share of an image that
+        an object covers; ``problems`` and ``remarks``: a line for every finding; ``kinds``: the same lines by kind of
+        finding; ``sha256``: fingerprint of the content, which is also in the records of runs.
     """
     seen = {name: _facts_of(name, split) for name, split in dataset.splits.items()}
     photos_sha256 = fingerprint.of_photos(

@@ -1,7 +1,7 @@
 """Decode mask files: which pixels are the object, for any kind of image.
 
-The rules (also in docs/data.md): in a palette, index 0 is background. One channel, or equal channels, of only 0 and 1 is
-the object where it is 1; of other values, where it is at least half of the range (128 of 255). An alpha channel that
+The rules (also in docs/data.md): in a palette, index 0 is background. One channel, or equal channels, of only 0 and 1
+is the object where it is 1; of other values, where it is at least half of the range (128 of 255). An alpha channel that
 varies over a constant colour is the mask. Several colours need the setting ``dataset.mask``.
 """
 
@@ -195,9 +195,7 @@ def _by_alpha(values: npt.NDArray[Any], alpha: npt.NDArray[np.uint8], path: Path
     own = alpha >= 128
     shown = values[own]
     varied = bool(len(shown)) and bool((shown != shown[0]).any())
-    soft = (values == values[..., :1]).all() and (
-        (values[..., 0] >= 128) == own
-    ).all()  # soft edges, equal in colour and alpha
+    soft = (values == values[..., :1]).all() and ((values[..., 0] >= 128) == own).all()  # edges equal in both
     if varied and not soft:
         raise InputError(f"{path}: both its alpha and its visible colours vary: {_colours(shown)}; {SETTING}")
     hidden = values[alpha == 0]
