@@ -21,7 +21,15 @@ def histogram(score_map: Floats, mask: Image) -> Counts:
     counted = mask != IGNORED
     on = score_map[counted & (mask > 0)]
     off = score_map[counted & (mask == 0)]
-    return np.stack([np.histogram(values, _EDGES)[0] for values in (on, off)])
+    return np.stack([np.bincount(_bins(values), minlength=BINS) for values in (on, off)])
+
+
+def _bins(values: Floats) -> Counts:
+    """The bin k of each value: k/1000 <= value < (k + 1)/1000, and 999 for 1; equals numpy.histogram, but faster."""
+    found = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+    found -= values < _EDGES[found]  # the product may round up or down to the next integer
+    found += values >= _EDGES[found + 1]
+    return np.asarray(found)
 
 
 class PixelHistogram:

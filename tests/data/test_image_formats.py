@@ -110,7 +110,7 @@ def test_a_mask_without_a_tag_is_of_the_turned_photo(tmp_path: Path) -> None:
 
 def test_exif_is_one_of_two_words_and_needs_photos() -> None:
     assert data.problems("folder", {"exif": "turn"}) == ["dataset.exif = 'turn': Input should be 'ignore' or 'apply'"]
-    with pytest.raises(InputError, match="dataset.exif = apply: birds has no photos"):
+    with pytest.raises(InputError, match="dataset.exif = apply: birds has no photo files"):
         data.read("birds", None, {"exif": "apply", "classes": 2})
 
 

@@ -276,7 +276,7 @@ def test_folder_without_boxes_stops_at_the_evaluation(tmp_path: Path, capsys: An
     assert cli.main(["prepare", str(tmp_path / "bare.yaml"), *where]) == 0
     for step, code in (("train", 0), ("localize", 0), ("evaluate", 1)):
         assert cli.main([step, str(tmp_path / "bare.yaml"), "vgg_small-cam-seed0", *where]) == code
-    assert "has neither box nor mask, so that its map cannot be scored; maps.npz has it" in capsys.readouterr().err
+    assert "has neither box nor mask and cannot be scored; its map is in maps.npz" in capsys.readouterr().err
 
 
 def test_subsets_are_the_first_of_each_class(tmp_path: Path) -> None:

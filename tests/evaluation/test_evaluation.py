@@ -557,3 +557,13 @@ def test_holm_equals_its_definition() -> None:
     found = statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
     assert found == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
     assert statistics.holm({}) == {}
+
+
+def test_pixel_histograms_equal_numpys_at_the_borders_of_bins() -> None:
+    edges = np.concatenate([np.arange(masks.BINS) / masks.BINS, [2.0]])
+    rng = np.random.default_rng(0)
+    borders = np.concatenate([edges[:-1], np.nextafter(edges[1:-1], 0), np.nextafter(edges[:-1], 1), [1.0]])
+    values = np.clip(np.concatenate([borders, rng.random(60_000), rng.integers(0, 256, 1000) / 255]), 0, 1)
+    found = masks.histogram(values, np.ones(values.shape, np.uint8))
+    np.testing.assert_array_equal(found[0], np.histogram(values, edges)[0])
+    assert not found[1].any()
