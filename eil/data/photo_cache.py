@@ -128,7 +128,7 @@ def _recorded_stats(split: Split, target: Path) -> Stats:
 
 
 def _listing(dataset: Dataset, frame: Frame) -> str:
-    """Hash of names, labels and frame: an unfinished cache of another listing is begun anew."""
+    """Hash of names, labels and frame: an unfinished cache with another listing is started again."""
     digest = hashlib.sha256(json.dumps([FORMAT, dataset.name, dataset.classes, asdict(frame)]).encode())
     for name, split in dataset.splits.items():
         digest.update("\n".join([name, *split.ids]).encode("utf-8", "surrogateescape"))

@@ -25,9 +25,9 @@ from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Protocol
 
-LARGEST_SIDE = 8192  # of a map; the largest photos are about as large
-_RESIZED = 256 / 224  # under "center-crop" an image is resized to this share of the crop's side first
-_LARGE = 2**23  # bytes of a file; larger maps are read and resized one at a time, whatever the number of threads
+LARGEST_SIDE = 8192  # of a map, in pixels; about that of the largest photos
+_RESIZED = 256 / 224  # "center-crop" first resizes an image to this share of the crop's side
+_LARGE = 2**23  # bytes of a file; larger maps are read and resized one at a time, not by several threads
 _BOXES = "localization.txt"
 _alone = threading.Lock()
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class MaxBoxAcc:
 
 
 class FolderScore(NamedTuple):
-    """The metric of a folder of maps, the ids without a map, and what was clipped of the true boxes."""
+    """The metric of a folder of maps, the ids without a map, and what of the true boxes was clipped."""
 
     metric: MaxBoxAcc
     missing: list[str]
@@ -137,19 +137,19 @@ def score_folder(
 ) -> FolderScore:
     """Score a folder of ``{image id}.npy`` against boxes, which are clipped to their image.
 
-    Maps are resized as they are read, so that memory does not grow with their size and number.
+    Maps are resized as they are read, so memory does not grow with their size and number.
 
     Args:
         folder: of the maps.
-        metadata: whose lists have boxes and sizes.
+        metadata: lists with boxes and sizes.
         protocol: its name.
         side: of the frame.
-        allow_missing: take a map without contrast where one is missing.
+        allow_missing: treat a missing map as one without contrast.
         where: the boxes' file, for messages.
 
     Raises:
-        InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite, by its file's name; a
-            box outside its image, or more and larger overhangs than a correct list has.
+        InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite (the message has its
+            file); a box outside its image; more or larger overhangs than a correct list has.
     """
     if metadata.boxes is None or metadata.sizes is None:
         raise InputError("boxes cannot be scored: the lists have none, or no sizes of the images (image_sizes.txt)")
@@ -176,7 +176,7 @@ def score_folder(
 def _clipped(
     found: Sequence[Boxes], sizes: Sequence[tuple[int, int]], ids: Sequence[str], where: str
 ) -> tuple[list[Boxes], Overhang]:
-    """Boxes of each image clipped to it, and what was clipped, if the lists look right."""
+    """Boxes clipped to their images, and what was clipped; refuses lists with implausible overhangs."""
     total, clipped = Overhang(), []
     for own, size, name in zip(found, sizes, ids, strict=True):
         try:
@@ -196,11 +196,11 @@ def score_masks(
 
     Args:
         folder: of the maps.
-        metadata: whose lists name masks.
-        root: where the masks lie.
-        protocol: its normaliser is taken.
-        side: masks are resized to it (nearest), objects united; the ignored region is left out.
-        allow_missing: take a map without contrast where one is missing.
+        metadata: lists that name masks.
+        root: folder of the masks.
+        protocol: its name; it gives the normaliser.
+        side: masks are resized to it (nearest neighbour), all objects count as one, ignored pixels do not count.
+        allow_missing: treat a missing map as one without contrast.
     """
     pixels, missing, flat, found = masks.PixelHistogram(), [], 0, protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
@@ -228,9 +228,9 @@ def score(
     side: int = 224,
     allow_missing: bool = False,
 ) -> dict[str, Any]:
-    """Everything that ``eil score`` prints, by :func:`score_folder` or :func:`score_masks`.
+    """The output of ``eil score``, by :func:`score_folder` or :func:`score_masks`.
 
-    ``missing`` lists ids; ``clipped_boxes`` is a remark, "" if nothing was clipped.
+    ``missing`` lists ids; ``clipped_boxes`` is one line about clipped boxes, "" if there are none.
     """
     protocol = protocols.current_name(protocol)
     needs_val = protocols.find(protocol).threshold_from == "val"
@@ -238,7 +238,7 @@ def score(
     found: dict[str, Any]
     if metadata.masks is not None:
         if masks_root is None:
-            raise InputError(f"{lists}: names masks; say where they lie with --masks")
+            raise InputError(f"{lists}: names masks; give their folder with --masks")
         found, missing = score_masks(folder, metadata, masks_root, protocol, side, allow_missing)
     else:
         if needs_val and val is None:

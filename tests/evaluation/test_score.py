@@ -229,7 +229,7 @@ def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps:
         recall, precision = sum(above) / positives, sum(above) / max(len(above), 1)
         average, before = average + precision * (recall - before), recall
     assert found["px_ap"] == pytest.approx(100 * average, abs=0.05)
-    with pytest.raises(InputError, match="say where they lie with --masks"):
+    with pytest.raises(InputError, match="give their folder with --masks"):
         score.score(maps, lists, "wsoleval-v2")
     # An image may have no region to ignore.
     (lists / "localization.txt").write_text("\n".join(f"{name},{k}.png," for k, name in enumerate(names)))

@@ -107,7 +107,7 @@ def truth(
         load_mask: decodes :class:`Shapes`.
 
     Raises:
-        InputError: a photo without an object of its class, or a box of which nothing lies in the photo.
+        InputError: a photo without an object of its class, or a box outside the photo.
     """
     chosen, remarks = _of_class(found, classes)
     boxes: dict[str, Boxes] = {}
