@@ -36,7 +36,7 @@ def data_check(args: argparse.Namespace) -> None:
     settings = study_paths.located({"dataset": settings}, Path(), args.dataset)["dataset"]
     chosen = DatasetChoice(name=args.dataset, root=args.root and at_home(args.root, "--root"), **settings)
     dataset = data.read(args.dataset, chosen.folder(), settings)
-    found = check.audit(dataset)
+    found = check.check_dataset(dataset)
     out = args.out or Path("results/check") / chosen.subject
     write_json(out / "check.json", found)
     print("\n".join(check.lines(found, out / "check.json")))

@@ -32,7 +32,7 @@ def check(args: argparse.Namespace) -> None:
 def plan(args: argparse.Namespace) -> None:
     """Say what a study will cost: trainings, operations, hours, disk."""
     from eil import data
-    from eil.data import part
+    from eil.data import class_subset
     from eil.profiling import cost as plans
 
     study = _study(args)
@@ -43,14 +43,13 @@ def plan(args: argparse.Namespace) -> None:
     if images is None:
         dataset = data.read(study.dataset.name, study.dataset.folder(), study.dataset.settings)
         images = [len(dataset.splits[name].ids) for name in ("train", "val", "test")]
-        classes, whole = len(dataset.classes), dataset.whole
+        classes, whole = len(dataset.classes), dataset.whole_classes
     counts = dict(zip(("train", "val", "test"), images, strict=True))
     costs = plans.cost(runs, counts, classes)
     measured = plans.rates(args.rates if args.rates is not None else plans.measured())
     trainings, parts = sum(run.control is None for run in runs), " + ".join(map(str, images))
-    print(
-        f"{study.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {part.words(classes, whole)}"
-    )
+    size = class_subset.describe_count(classes, whole)
+    print(f"{study.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {size}")
     print("\n".join(plans.lines(costs, measured, args.tflops, plans.cached_bytes(runs, counts))))
 
 

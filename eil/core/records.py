@@ -40,7 +40,7 @@ class Record(BaseModel):
     error: str | None = None
     log: list[str] = []
     metrics: dict[str, float] = {}
-    protocol: str = "honest"
+    protocol: str = "val-threshold"
     others: dict[str, dict[str, float]] = {}
     replicates: dict[str, list[float]] = {}
     curves: dict[str, list[float]] = {}

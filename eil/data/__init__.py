@@ -1,7 +1,7 @@
 """Data sets: one file per layout, each a function ``read(root, **settings) -> Dataset``.
 
 A reader lists images, labels, boxes and masks and decodes nothing; :mod:`eil.data.cache` decodes each
-image once. Only val and test carry boxes: training on image labels alone is the point of WSOL.
+image once. Only val and test have boxes, because WSOL trains on image labels alone.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from eil.core import registry
 from eil.core import settings as settings_
 from eil.core.files import InputError
 from eil.core.settings import schema
-from eil.data import names, part
+from eil.data import class_subset, names
 
 Image = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
@@ -30,21 +30,21 @@ IGNORED = 255  # in a mask: neither object nor background
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set, undecoded; it can be sent to another process.
+    """One split of a data set, not decoded; it can be pickled for another process.
 
     Attributes:
-        ids: one name per image, unique.
+        ids: unique name of each image.
         labels: class of each image, (N,).
         boxes: per image, (K, 4) as x0, y0, x1, y1 in its own pixels, inclusive corners; K = 0 in train. In val and
-            test, an image that has none gets one round each object of its mask.
-        sources: what ``load`` makes an image of; the path of a photo.
-        sizes: width and height at which the boxes were drawn, (N, 2), if the data set says so. An image of another size
-            and the same shape has its boxes scaled; one of another shape is not that image.
-        load: source -> image, (H, W, 3) RGB; a function of a module.
-        masks: what ``load_mask`` makes each mask of, or None.
+            test, an image without boxes gets one box around each object of its mask.
+        sources: argument of ``load`` for each image; the path of a photo.
+        sizes: width and height at which the boxes were drawn, (N, 2), if known. If an image has another size and the
+            same aspect ratio, its boxes are scaled; another aspect ratio is an error.
+        load: source -> image, (H, W, 3) RGB; must be picklable.
+        masks: argument of ``load_mask`` for each image, or None.
         box_sources: per image, where each of its boxes was read (``FILE:LINE``), for messages; or None.
-        load_mask: -> (H, W): 0 off the object, :data:`IGNORED` where nobody says, else k for ``Dataset.parts[k - 1]``,
-            or for the k-th object where the data set has no parts.
+        load_mask: -> (H, W): 0 off the object, :data:`IGNORED` where it is to be ignored, else k for
+            ``Dataset.parts[k - 1]``, or for the k-th object if the data set has no parts.
     """
 
     ids: Sequence[str]
@@ -84,14 +84,14 @@ class Dataset:
     """A named data set.
 
     Attributes:
-        name: of the data, such as cub.
-        classes: their names, by label.
+        name: of the data set, such as cub.
+        classes: names of the classes, by label.
         splits: train, val and test.
-        parts: names of its part masks.
-        class_ids: what its lists call the classes, by label; () where that is their names.
-        whole: how many classes the whole data set has, if these may be a part of it; :func:`read` says so.
-        held_out: whether val is a part of the official training images.
-        remarks: what its reader left out, a line each.
+        parts: names of the object parts in its masks.
+        class_ids: ids of the classes in its lists, by label; () if the lists use names.
+        whole_classes: number of classes of the full data set; ``classes`` may be a subset. Set by :func:`read`.
+        held_out: whether val was split off the official training images.
+        remarks: lines about what the reader left out or found suspicious.
     """
 
     name: str
@@ -99,13 +99,13 @@ class Dataset:
     splits: Mapping[str, Split]
     parts: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
-    whole: int | None = None
+    whole_classes: int | None = None
     held_out: bool = False
     remarks: tuple[str, ...] = ()
 
 
 def module_of(name: str) -> str | None:
-    """The module that reads a layout: one of :mod:`eil.data.readers`, or an installed package's; None without one."""
+    """Name of the module that reads a layout, in :mod:`eil.data.readers` or an installed package; None without one."""
     return registry.module(registry.READERS, name)
 
 
@@ -113,7 +113,7 @@ def reader(name: str) -> Callable[..., Dataset]:
     """The reader of a layout, by the name that a study file uses.
 
     Raises:
-        InputError: nothing of that name.
+        InputError: no layout has that name.
     """
     module = module_of(name)
     if module is None:
@@ -123,7 +123,7 @@ def reader(name: str) -> Callable[..., Dataset]:
 
 
 def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
-    """A line for each setting under ``dataset`` that neither the reader nor what is common to all can use."""
+    """A line for each setting under ``dataset`` that neither the reader nor all data sets know."""
     if module_of(name) is None:
         return [f"dataset.name = {name}: {_known()}"]
     own, common = _sorted_out(name, settings)
@@ -144,28 +144,28 @@ def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
-    """Read a data set, or the subset of it that the settings ask for, and check what every layout must fulfil.
+    """Read a data set, select the subset that the settings name, and check ids and classes.
 
     Args:
         name: of the layout.
-        root: where it lies.
-        settings: of the reader, of :func:`subset` and of :func:`eil.data.photos.as_annotated`.
+        root: its folder.
+        settings: of the reader, of :func:`subset` and of :func:`eil.data.photos.with_annotation_settings`.
 
     Raises:
-        InputError: settings that cannot be used, a split that names an image twice, or a class without images in one.
+        InputError: an invalid setting, a split that lists an image twice, or a class without images in a split.
     """
     if found := problems(name, settings):
         raise InputError("\n".join(found))
     own, common = _sorted_out(name, settings)
-    # The schema turns what a YAML file can hold into what the reader takes (a path, say).
+    # The schema converts YAML values to the reader's types (text to a path, say).
     dataset = reader(name)(root, **dict(schema(reader(name)).model_validate(own)))
     for split_name, split in dataset.splits.items():
         if len(set(split.ids)) < len(split.ids):
             twice = Counter(split.ids).most_common(1)[0][0]
             raise InputError(f"data set {name}: split {split_name} has {twice} more than once")
         names.require_distinct(split.ids, f"data set {name}: split {split_name}")
-    known = part.WHOLES.get(dataset.name)
-    dataset = replace(dataset, whole=max(len(dataset.classes), known.classes if known else 0))
+    known = class_subset.FULL_SIZES.get(dataset.name)
+    dataset = replace(dataset, whole_classes=max(len(dataset.classes), known.classes if known else 0))
     for factory in _common():
         model = schema(factory)
         given = {key: value for key, value in common.items() if key in model.model_fields}
@@ -181,31 +181,31 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
 def subset(
     dataset: Dataset,
     *,
-    classes: part.Choice | None = None,
+    classes: class_subset.ClassChoice | None = None,
     images_per_class: Count | None = None,
     train_per_class: Count | None = None,
     val_per_class: Count | None = None,
     test_per_class: Count | None = None,
 ) -> Dataset:
-    """Keep some classes, and the first images of each class, in the reader's order: always the same.
+    """Keep some classes and the first images of each class, in the reader's order.
 
     Args:
-        dataset: the whole.
-        classes: how many to keep, the first ones; or names or ids of those to keep.
-        images_per_class: the most to keep of a class in every split.
-        train_per_class: the most in train.
-        val_per_class: the most in val.
-        test_per_class: the most in test.
+        dataset: the full data set.
+        classes: number of classes to keep, the first ones; or names or ids of the classes to keep.
+        images_per_class: maximum number of images of a class in every split.
+        train_per_class: maximum in train.
+        val_per_class: maximum in val.
+        test_per_class: maximum in test.
 
     Raises:
-        InputError: there are not so many classes, or not these.
+        InputError: the data set has fewer classes, or not these.
     """
     if isinstance(classes, int) and classes > len(dataset.classes):
         raise InputError(f"dataset.classes = {classes}: {dataset.name} has {len(dataset.classes)}")
     names, ids = dataset.classes, dataset.class_ids or dataset.classes
     chosen = list(range(len(names)))[: classes if isinstance(classes, int) else None]
     if classes is not None and not isinstance(classes, int):
-        chosen = part.positions(classes, names, ids, dataset.name)
+        chosen = class_subset.positions(classes, names, ids, dataset.name)
     limits = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
     splits = {}
     for name, split in dataset.splits.items():
@@ -224,7 +224,7 @@ def _chosen(split: Split, chosen: Sequence[int], classes: int, most: int) -> Spl
     """At most the first ``most`` images of each chosen class, labelled by the class's position among the chosen."""
     order = np.argsort(split.labels, kind="stable")
     counts = np.bincount(split.labels)
-    # The number of each image within its class.
+    # position of each image within its class
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
     label = np.full(classes, -1, np.int64)
@@ -235,10 +235,10 @@ def _chosen(split: Split, chosen: Sequence[int], classes: int, most: int) -> Spl
 
 
 def _common() -> tuple[Callable[..., Dataset], ...]:
-    """What settings do that every layout has."""
-    from eil.data.photos import as_annotated  # which needs this module
+    """Functions that apply the settings of all layouts."""
+    from eil.data.photos import with_annotation_settings  # it imports this module
 
-    return subset, as_annotated
+    return subset, with_annotation_settings
 
 
 def _known() -> str:
@@ -246,7 +246,7 @@ def _known() -> str:
 
 
 def _sorted_out(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the reader itself knows, and the rest; a list of classes is always for :func:`subset`."""
+    """Split settings into those of the reader and the rest; a list of classes always belongs to :func:`subset`."""
     known = schema(reader(name)).model_fields
     listed = {"classes"} if isinstance(settings.get("classes"), list | tuple) else set()
     own = {key: value for key, value in settings.items() if key in known.keys() - listed}

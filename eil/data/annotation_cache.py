@@ -1,6 +1,6 @@
-"""Boxes and masks of a prepared data set, apart from its photos: corrected ones are prepared again within seconds.
+"""Cache of boxes and masks. It is separate from the photos, so corrected annotations are prepared again in seconds.
 
-The cache's folder ``annotations`` holds annotations.json, and for each split ``{split}.parquet`` (boxes) and, where the
+The cache's folder ``annotations`` holds annotations.json, and for each split ``{split}.parquet`` (boxes) and, if the
 data set has masks, ``{split}.npy``.
 """
 
@@ -29,15 +29,15 @@ Row = dict[str, Any]
 
 
 def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
-    """Prepare boxes and masks of a data set whose photos are in ``folder``; those that are current stay.
+    """Prepare boxes and masks of a data set whose photos are in ``folder``; does nothing if they are current.
 
     Args:
-        dataset: what a reader gave.
+        dataset: from a reader.
         folder: of the cache, with its photos.
         frame: sides and geometry.
 
     Raises:
-        InputError: no photos in ``folder``; or boxes or a mask that cannot be used, by the image's name.
+        InputError: no photos in ``folder``; or unusable boxes or an unusable mask; the message names the image.
     """
     with locked(folder.with_name(f".{folder.name}.lock")):
         photos = photo_cache.describe(folder)["photos_sha256"]
@@ -55,7 +55,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
                 "annotations_sha256": fingerprint.of_annotations(
                     [(name, own["id"], own["original"], own["mask_sha256"]) for name, own in rows.items()]
                 ),
-                "annotations_look": _hash_look(
+                "annotations_look": _hash_state(
                     dataset, {name: own[photo_cache.STATS].to_numpy(np.int64) for name, own in rows.items()}
                 ),
                 "boxed_masks": any(split.masks is not None and not any(map(len, split.boxes)) for split in scored),
@@ -67,19 +67,19 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
 
 
 def is_current(dataset: Dataset, folder: Path) -> bool:
-    """Whether the cache holds the boxes and masks that the data set has now, for the photos that it holds."""
+    """Whether the cache holds the data set's present boxes and masks, for the cached photos."""
     path = folder / photo_cache.ANNOTATIONS / FILE
     if not path.exists():
         return False
     made = read_json(path)
     same_photos = made.get("photos_sha256") == photo_cache.describe(folder)["photos_sha256"]
-    return same_photos and made.get("annotations_look") == look(dataset, folder)
+    return same_photos and made.get("annotations_look") == source_state(dataset, folder)
 
 
-def look(dataset: Dataset, folder: Path) -> str:
-    """Hash of what annotations would be made from: the lists, and stats of mask files.
+def source_state(dataset: Dataset, folder: Path) -> str:
+    """Hash of the annotations' inputs: the lists, and stats of mask files.
 
-    As of photos (:func:`eil.data.photo_cache.look`), it is the same as long as the content is.
+    It does not change while their content does not (see :func:`eil.data.photo_cache.source_state`).
     """
     own = folder / photo_cache.ANNOTATIONS
     made = (own / FILE).exists()
@@ -97,24 +97,24 @@ def look(dataset: Dataset, folder: Path) -> str:
             found[name] = fingerprint.stats(split.masks)
             continue
         recorded = rows[photo_cache.STATS].to_numpy(np.int64)
-        found[name], now_known[name] = fingerprint.look(
+        found[name], now_known[name] = fingerprint.reconcile_stats(
             split.masks, recorded, known.get(name, recorded), rows["mask_sha256"]
         )
     if any(name not in known or not np.array_equal(stats, known[name]) for name, stats in now_known.items()):
         with contextlib.suppress(OSError), replacing(own / KNOWN) as beside:
             np.savez(beside, allow_pickle=False, **now_known)
-    return _hash_look(dataset, found)
+    return _hash_state(dataset, found)
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What annotations.json says: fingerprints of photos and annotations, and whether boxes were made from masks.
+    """The content of annotations.json: fingerprints of photos and annotations, and whether boxes come from masks.
 
     Raises:
-        InputError: no annotations, or those of other photos.
+        InputError: no annotations, or annotations of other photos.
     """
     found = read_json(folder / photo_cache.ANNOTATIONS / FILE, "eil prepare")
     if found.get("photos_sha256") != photo_cache.describe(folder)["photos_sha256"]:
-        raise InputError(f"{folder / photo_cache.ANNOTATIONS}: belong to other photos; `eil prepare` makes them again")
+        raise InputError(f"{folder / photo_cache.ANNOTATIONS}: belong to other photos; run `eil prepare`")
     return found
 
 
@@ -127,7 +127,7 @@ def open_split(folder: Path, split: str) -> tuple[tuple[Boxes, ...], Image | Non
     return tuple(np.asarray(each, dtype=np.float64).reshape(-1, 4) for each in flat), masks
 
 
-def _hash_look(dataset: Dataset, stats: dict[str, Stats]) -> str:
+def _hash_state(dataset: Dataset, stats: dict[str, Stats]) -> str:
     digest = hashlib.sha256()
     for name, split in dataset.splits.items():
         digest.update(f"{name}\t{fingerprint.listed_annotations(split)}".encode())
@@ -137,7 +137,7 @@ def _hash_look(dataset: Dataset, stats: dict[str, Stats]) -> str:
 
 
 def _write_split(name: str, split: Split, folder: Path, target: Path, frame: Frame) -> tuple[pd.DataFrame, Overhang]:
-    """Write a split's boxes and masks; its rows, and what of its boxes was clipped."""
+    """Write a split's boxes and masks; returns its rows, and what of its boxes was clipped."""
     training, count = name == "train", len(split.ids)
     if split.masks is not None:
         side = frame.resize if training else frame.crop
@@ -147,7 +147,7 @@ def _write_split(name: str, split: Split, folder: Path, target: Path, frame: Fra
     write = functools.partial(_write_block, target / f"{name}.npy", frame, training)
     rows: list[Row] = []
     overhang = Overhang()
-    work = parallel.over_processes(write, tasks) if split.masks is not None else (write(task) for task in tasks)
+    work = parallel.map_in_processes(write, tasks) if split.masks is not None else (write(task) for task in tasks)
     with contextlib.closing(work) as written:
         bar: Iterable[tuple[list[Row], Overhang]] = tqdm(
             written, f"{name}: boxes", len(tasks), leave=False, disable=None
@@ -161,10 +161,10 @@ def _write_split(name: str, split: Split, folder: Path, target: Path, frame: Fra
 
 
 def _write_block(masks: Path, frame: Frame, training: bool, task: tuple[int, Split, Any]) -> tuple[list[Row], Overhang]:
-    """Boxes of some images, and their masks into the array."""
+    """Write the masks of some images into the array; returns the rows with their boxes."""
     start, split, sizes = task
     array = np.lib.format.open_memmap(masks, "r+") if split.masks is not None else None
-    place = geometry.whole if training else geometry.seen
+    place = geometry.train_frame if training else geometry.eval_frame
     rows: list[Row] = []
     overhang = Overhang()
     for i, name in enumerate(split.ids):

@@ -22,11 +22,11 @@ Draw = Literal["top", "left", "flip", "other_class"]
 _DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2, "other_class": 3}
 _READ_AHEAD = 2  # batches
 _BLOCK = 1000  # images
-_RESIDENT_SHARE = 0.5  # of the device's free memory: the network needs the rest
+_RESIDENT_SHARE = 0.5  # of the device's free memory; the network needs the rest
 
 
 def uniform(seed: int, epoch: int, index: Tensor, draw: Draw) -> Tensor:
-    """One number in [0, 1) per image, a pure function of its arguments (SplitMix64; Steele et al., 2014).
+    """One number in [0, 1) per image; a pure function of its arguments (SplitMix64; Steele et al., 2014).
 
     Args:
         seed: of the run.
@@ -132,20 +132,20 @@ class Batches:
         return max(len(self.labels) // self.batch_size, 1)
 
     def images_in(self, steps: int) -> int:
-        """How many images the first so many batches of a training epoch have: one batch alone may not be full."""
+        """Number of images in the first ``steps`` batches of a training epoch; a single batch may not be full."""
         return min(steps * self.batch_size, len(self.labels))
 
     def training(self, seed: int, epoch: int, flip: bool, start: int = 0) -> Iterator[Batch]:
         """An epoch in its own order from batch ``start`` on, cropped at random, mirrored half the time if ``flip``.
 
-        A last batch that is not full is left out, unless it is the only one: shapes stay static, and batch
-        norm meets no batch of one.
+        An incomplete last batch is dropped unless it is the only one, so that shapes are static and batch norm never
+        gets a single image.
         """
         count = len(self.labels)
         full = min(len(self) * self.batch_size, count)
         slack = self.split.images.shape[1] - self.crop
         if start >= len(self):
-            return  # nothing would be split into one batch of nothing
+            return  # splitting an empty tensor would give one empty batch
         chosen = order(seed, epoch, count)[:full][start * self.batch_size :].split(self.batch_size)  # type: ignore[no-untyped-call]
         for index, fetched, whole in self._ahead(chosen):
             on_device = index.to(self.device, non_blocking=True)
@@ -158,13 +158,13 @@ class Batches:
             yield Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, masks)
 
     def in_order(self) -> Iterator[Batch]:
-        """All images as they are, the last batch as short as it falls."""
+        """All images without augmentation; the last batch may be smaller."""
         every = torch.arange(len(self.labels)).split(self.batch_size)  # type: ignore[no-untyped-call]
         for index, images, _ in self._ahead(every, masked=False):
             yield self._whole(index, images)
 
     def crops_in_order(self) -> Iterator[Iterator[Tensor]]:
-        """The ten crops, each (B, 3, S, S), of all images, a batch after the other, as :meth:`in_order` has them."""
+        """For each batch of :meth:`in_order` its ten crops, (B, 3, S, S) each."""
         if self.split.large is None:
             raise InputError("the cache has no images for ten crops")
         for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]
@@ -172,7 +172,7 @@ class Batches:
             yield (normalise(crop, self.mean, self.std) for crop in ten_crops(large, self.crop))
 
     def at(self, index: Tensor) -> Batch:
-        """The images at these positions, as they are."""
+        """The images at these positions, without augmentation."""
         return self._whole(index, self._fetch(self.images, self.split.images, index))
 
     def _whole(self, index: Tensor, images: Tensor) -> Batch:
@@ -180,7 +180,7 @@ class Batches:
         return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
 
     def _ahead(self, chosen: Iterable[Tensor], masked: bool = True) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Positions, images and masks of each batch; the next ones are read while the last is being used."""
+        """Positions, images and masks of each batch; the next batches are read ahead by a thread."""
 
         def read(index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
             masks = None if self.split.masks is None or not masked else self._fetch(None, self.split.masks, index)
@@ -189,7 +189,7 @@ class Batches:
         if self.images is not None:  # on the device already
             yield from map(read, chosen)
             return
-        with ThreadPoolExecutor(1) as reader:  # one: batches in their order, and a disk likes that too
+        with ThreadPoolExecutor(1) as reader:  # one: batches keep their order, and the disk is read sequentially
             coming: deque[Future[tuple[Tensor, Tensor, Tensor | None]]] = deque()
             for index in chosen:
                 coming.append(reader.submit(read, index))
@@ -228,7 +228,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
 
 
 def _on_device(images: Image, device: torch.device) -> Tensor:
-    """A copy of memory-mapped images on the device, by blocks: the host holds one of them at a time."""
+    """Copy memory-mapped images to the device in blocks, so that the host holds one block at a time."""
     found = torch.empty(images.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(images), _BLOCK):
         found[start : start + _BLOCK] = torch.from_numpy(np.array(images[start : start + _BLOCK])).to(device)

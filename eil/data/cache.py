@@ -1,7 +1,7 @@
-"""What a study reads of its data: decoded photos (:mod:`eil.data.photo_cache`), boxes and masks, as arrays.
+"""The prepared data set of a study, as arrays: decoded photos (:mod:`eil.data.photo_cache`), boxes and masks.
 
-Boxes and masks lie apart from photos (:mod:`eil.data.annotation_cache`): corrected ones are prepared again without
-decoding a photo. What comes after reads arrays: by memory map, or resident on the device where they fit
+Boxes and masks are cached separately (:mod:`eil.data.annotation_cache`), so corrected ones are prepared again without
+decoding photos. Later steps read the arrays through memory maps, or copy them to the device if they fit
 (:mod:`eil.data.augment`).
 """
 
@@ -26,7 +26,7 @@ class Cached:
 
     Attributes:
         images: (N, S, S, 3) uint8 RGB, memory-mapped.
-        large: likewise at the training images' side, where ten crops are to be classified.
+        large: the same at the training images' side, if ten crops are classified.
         masks: (N, S, S) uint8, memory-mapped, or None; see :class:`eil.data.Split`.
         labels: (N,).
         ids: N names.
@@ -51,32 +51,32 @@ class Fingerprints(NamedTuple):
 
 
 def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
-    """Prepare photos and annotations; what is current stays.
+    """Prepare photos and annotations, unless they are current.
 
     Args:
-        dataset: what a reader gave.
-        folder: where the cache appears.
+        dataset: from a reader.
+        folder: of the cache.
         frame: sides and geometry.
 
     Raises:
-        InputError: what :func:`photo_cache.build` and :func:`annotation_cache.build` raise.
+        InputError: as :func:`photo_cache.build` and :func:`annotation_cache.build`.
     """
     photo_cache.build(dataset, folder, frame)
     annotation_cache.build(dataset, folder, frame)
 
 
 def outdated(dataset: Dataset, folder: Path, frame: Frame) -> str:
-    """What of the data set changed since it was prepared: "photos", "annotations", or "" for nothing."""
+    """What changed since the data set was prepared: "photos", "annotations", or "" for nothing."""
     if not photo_cache.is_current(dataset, folder, frame):
         return "photos"
     return "" if annotation_cache.is_current(dataset, folder) else "annotations"
 
 
 def fingerprints(folder: Path) -> Fingerprints:
-    """Fingerprints of what is prepared in ``folder``.
+    """Fingerprints of the prepared data set in ``folder``.
 
     Raises:
-        InputError: nothing is, or only in part.
+        InputError: there is none, or it is incomplete.
     """
     return Fingerprints(describe(folder)["photos_sha256"], annotation_cache.describe(folder)["annotations_sha256"])
 
@@ -85,7 +85,7 @@ def open_split(folder: Path, split: str) -> Cached:
     """Open one split of a cache made by :func:`build`.
 
     Raises:
-        InputError: there is no whole cache in ``folder``.
+        InputError: there is no complete cache in ``folder``.
     """
     describe(folder)
     index = pd.read_parquet(folder / split / "index.parquet")

@@ -1,7 +1,7 @@
-"""Check a data set before hours are spent on it: what is missing, broken, doubled or mislabelled.
+"""Check a data set before training: missing, broken, duplicated and mislabelled images.
 
-Every image is decoded once, in parallel processes. Findings that would break or falsify a study are problems; what
-only may is a remark.
+Every image is decoded once, in parallel processes. Findings that would break or falsify a study are problems; findings
+that might are remarks.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from eil.core.files import InputError
-from eil.data import Dataset, Image, Split, decode, fingerprint, part, photos
+from eil.data import Dataset, Image, Split, class_subset, decode, fingerprint, photos
 from eil.data.clipping import Overhang
-from eil.data.parallel import BLOCK, blocks, over_processes
+from eil.data.parallel import BLOCK, blocks, map_in_processes
 
 HASH_SIDE = 8
 NONE_BEYOND = Overhang()
-# A kind of finding -> what several of them say, in words that follow their number.
+# A kind of finding -> the text after the number of findings.
 KINDS = {
     "broken": "images cannot be used",
     "name": "images of one split have the name of one of another",
@@ -34,8 +34,8 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What there is to know of one image; all but the name is empty if it cannot be used, and ``error`` says why."""
+class ImageFacts:
+    """Facts about one image; if it cannot be used, ``error`` says why and all but name and label are empty."""
 
     name: str
     label: int
@@ -49,15 +49,15 @@ class Seen:
     overhang: Overhang = NONE_BEYOND
 
 
-def audit(dataset: Dataset) -> dict[str, Any]:
-    """Decode every image of a data set and tell what is there.
+def check_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Decode every image of a data set and report what was found.
 
     Returns:
-        ``splits``: of each the number of images, that of each class, the median share of an image that an
-        object covers; ``problems`` and ``remarks``: every finding, a line each; ``kinds``: of both, the lines by kind
-        of finding; ``sha256``: of the content, which the records of runs on it name too.
+        ``splits``: for each split the number of images, the number of each class, and the median share of an image that
+        an object covers; ``problems`` and ``remarks``: a line for every finding; ``kinds``: the same lines by kind of
+        finding; ``sha256``: fingerprint of the content, which is also in the records of runs.
     """
-    seen = {name: _look_at(name, split) for name, split in dataset.splits.items()}
+    seen = {name: _facts_of(name, split) for name, split in dataset.splits.items()}
     photos_sha256 = fingerprint.of_photos(
         (name, [i.name for i in own], [i.label for i in own], [i.content for i in own]) for name, own in seen.items()
     )
@@ -79,7 +79,7 @@ def audit(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "classes": list(dataset.classes),
         "class_ids": list(dataset.class_ids or dataset.classes),
-        "whole_classes": dataset.whole,
+        "whole_classes": dataset.whole_classes,
         "held_out": dataset.held_out,
         "splits": {name: _counts(dataset, images) for name, images in seen.items()},
         "problems": list(itertools.chain(*problems.values())),
@@ -90,19 +90,19 @@ def audit(dataset: Dataset) -> dict[str, Any]:
 
 
 def lines(found: Mapping[str, Any], path: Path) -> list[str]:
-    """What :func:`audit` found, in words: findings of one kind in one line.
+    """The report of :func:`check_dataset` as text: one line for each kind of finding.
 
     Args:
-        found: by :func:`audit`.
-        path: of the file that holds all of them.
+        found: by :func:`check_dataset`.
+        path: of the file with all findings.
     """
-    classes = part.words(len(found["classes"]), found["whole_classes"])
+    classes = class_subset.describe_count(len(found["classes"]), found["whole_classes"])
     text = [f"{found['name']}: {classes}, content {(found['sha256'] or 'broken')[:12]}"]
     named = [
         name if name == number else f"{name} ({number})"
         for name, number in zip(found["classes"], found["class_ids"], strict=True)
     ]
-    text.append(f"classes by name (id), {part.shortened(named)}")
+    text.append(f"classes by name (id), {class_subset.abbreviated(named)}")
     images = {name: split["images"] for name, split in found["splits"].items()}
     if found["held_out"]:
         official = f"{images['train'] + images['val']} official training photos, of which {images['val']}"
@@ -122,29 +122,29 @@ def lines(found: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def difference_hash(image: Image) -> int:
-    """64 bits, whether each of 8 x 8 cells is darker than its right neighbour: near copies have the same."""
+    """64 bits: whether each of 8 x 8 cells is darker than its right neighbour. Near copies have equal hashes."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA).astype(int)
     return int.from_bytes(np.packbits(small[:, :-1] < small[:, 1:]).tobytes(), "big")
 
 
 def _summed_up(kind: str, own: list[str], path: Path) -> list[str]:
-    """A line for several findings of a kind, with the first of them; what is told once already stays as it is."""
+    """One line for several findings of a kind, with the first of them; a single finding stays as it is."""
     if len(own) < 2 or kind not in KINDS:
         return own
     return [f"{len(own)} {KINDS[kind]}; the first: {own[0]}; all: {path}"]
 
 
-def _look_at(name: str, split: Split) -> list[Seen]:
+def _facts_of(name: str, split: Split) -> list[ImageFacts]:
     tasks = [(split.take(block), name != "train") for block in blocks(len(split.ids))]
-    found: list[Seen] = []
-    with contextlib.closing(over_processes(_look_at_block, tasks)) as looked:
+    found: list[ImageFacts] = []
+    with contextlib.closing(map_in_processes(_facts_of_block, tasks)) as looked:
         for few in tqdm(looked, f"{name}: {BLOCK} images a step", len(tasks), leave=False, disable=None):
             found += few
     return found
 
 
-def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
+def _facts_of_block(task: tuple[Split, bool]) -> list[ImageFacts]:
     split, scored = task
     found = []
     for i, (name, label) in enumerate(zip(split.ids, split.labels.tolist(), strict=True)):
@@ -153,7 +153,7 @@ def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
             image = decode.photo(split, i)
             located = decode.annotation(split, i, image.size, scored)
         except InputError as error:
-            found.append(Seen(name, label, error=str(error)))
+            found.append(ImageFacts(name, label, error=str(error)))
             continue
         sides = located.boxes[:, 2:] - located.boxes[:, :2] + 1
         pixels = image.image.shape[0] * image.image.shape[1]
@@ -161,12 +161,12 @@ def _look_at_block(task: tuple[Split, bool]) -> list[Seen]:
         turned = isinstance(source, Path) and split.load is photos.load and photos.is_turned(source)
         look = difference_hash(image.image)
         boxes = tuple(map(tuple, located.boxes.tolist()))
-        seen = Seen(name, label, "", image.content, located.content, boxes, look, area, turned, located.overhang)
+        seen = ImageFacts(name, label, "", image.content, located.content, boxes, look, area, turned, located.overhang)
         found.append(seen)
     return found
 
 
-def _counts(dataset: Dataset, images: list[Seen]) -> dict[str, Any]:
+def _counts(dataset: Dataset, images: list[ImageFacts]) -> dict[str, Any]:
     per_class = np.bincount([image.label for image in images], minlength=len(dataset.classes))
     areas = [image.area for image in images if np.isfinite(image.area)]
     return {
@@ -176,8 +176,8 @@ def _counts(dataset: Dataset, images: list[Seen]) -> dict[str, Any]:
     }
 
 
-def _shared(seen: Mapping[str, list[Seen]], key: str) -> list[str]:
-    """A line for each image that has this in common with one of another split."""
+def _shared(seen: Mapping[str, list[ImageFacts]], key: str) -> list[str]:
+    """A line for each image that has this value in common with an image of another split."""
     words = "look (difference hash)" if key == "look" else key
     found = []
     for (where, first), (split, image) in _pairs(seen, key):
@@ -186,8 +186,8 @@ def _shared(seen: Mapping[str, list[Seen]], key: str) -> list[str]:
     return found
 
 
-def _in_two_classes(seen: Mapping[str, list[Seen]], classes: tuple[str, ...]) -> list[str]:
-    """A line for each image that is in another class of its split too."""
+def _in_two_classes(seen: Mapping[str, list[ImageFacts]], classes: tuple[str, ...]) -> list[str]:
+    """A line for each image that is also in another class of its split."""
     return [
         f"same content in two classes of {split}: {first.name} ({classes[first.label]}) and {image.name} "
         f"({classes[image.label]})"
@@ -197,13 +197,15 @@ def _in_two_classes(seen: Mapping[str, list[Seen]], classes: tuple[str, ...]) ->
     ]
 
 
-def _pairs(seen: Mapping[str, list[Seen]], key: str) -> Iterator[tuple[tuple[str, Seen], tuple[str, Seen]]]:
-    """Each image with the first one that has this in common with it."""
-    first: dict[Any, tuple[str, Seen]] = {}
+def _pairs(
+    seen: Mapping[str, list[ImageFacts]], key: str
+) -> Iterator[tuple[tuple[str, ImageFacts], tuple[str, ImageFacts]]]:
+    """Each image with the first image that has the same value."""
+    first: dict[Any, tuple[str, ImageFacts]] = {}
     for split, images in seen.items():
         for image in images:
             value = getattr(image, key)
-            if image.error or not value:  # a picture of one colour looks like every other
+            if image.error or not value:  # an image of one colour has hash 0, like every other one
                 continue
             if value in first:
                 yield first[value], (split, image)

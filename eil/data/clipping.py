@@ -1,7 +1,7 @@
-"""Boxes that reach beyond their photo: the one function that clips them, and a count of what it clipped.
+"""Clip boxes that reach beyond their photo, and count them.
 
 30 of CUB-200-2011's 11,788 boxes reach up to 32 pixels beyond their photo; the lists of the wsolevaluation benchmark
-hold them clipped to the last pixel. Readers, ``eil score``, ``MaxBoxAcc`` and exports all clip by :func:`clip`.
+hold them clipped to the last pixel. Readers, ``eil score``, ``MaxBoxAcc`` and exports all use :func:`clip`.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from eil.core.files import InputError
 
 Boxes = npt.NDArray[np.float64]
-TOLERATED_SHARE = 0.01  # of boxes beyond their photo, where sizes come from a list that may have them swapped
-TOLERATED_OVERHANG = 0.5  # of a box's width or height, likewise
+TOLERATED_SHARE = 0.01  # of boxes beyond their photo, if sizes come from a list that may have them swapped
+TOLERATED_OVERHANG = 0.5  # of a box's width or height, for the same check
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Overhang:
     """How many boxes reach beyond their photo, and how far.
 
     Attributes:
-        boxes: how many were looked at.
+        boxes: number of boxes.
         beyond: how many of them reach beyond.
         pixels: the worst overhang.
         share: the worst overhang as a share of its box's own width or height.
@@ -36,7 +36,7 @@ class Overhang:
     where: str = ""
 
     def __add__(self, other: "Overhang") -> "Overhang":
-        """Both together."""
+        """The sum of both."""
         worst = self if self.pixels >= other.pixels else other
         return Overhang(
             self.boxes + other.boxes,
@@ -48,7 +48,7 @@ class Overhang:
 
     @property
     def remark(self) -> str:
-        """One line that says what was clipped; "" if nothing was."""
+        """One line about what was clipped; "" if nothing was."""
         if not self.beyond:
             return ""
         verbs = ("reaches", "was") if self.beyond == 1 else ("reach", "were")
@@ -60,7 +60,7 @@ class Overhang:
         )
 
     def require_plausible(self) -> None:
-        """Refuse what looks like swapped sizes; one box may always reach beyond.
+        """Refuse boxes that suggest swapped sizes; a single box beyond its photo is always accepted.
 
         Raises:
             InputError: a box overhangs by more than half of itself, or more than 1 % of all boxes (and more than one)
@@ -77,19 +77,19 @@ class Overhang:
 def clip(boxes: Boxes, size: tuple[int, int], where: str | Sequence[str]) -> tuple[Boxes, Overhang]:
     """Clip boxes to their photo.
 
-    An end at the pixel just beyond the last one (x + width, or counted from 1) is a convention, not an overhang: it
-    becomes the last pixel without being counted.
+    A box that ends at the pixel just beyond the last one (x + width, or counted from 1) follows another convention: it
+    is clipped without being counted.
 
     Args:
         boxes: (K, 4) as x0, y0, x1, y1, inclusive corners in pixels of the photo.
         size: width and height of the photo.
-        where: names the boxes in messages (file and line, or the image's id), all of them or each.
+        where: file and line, or the image's id, for messages; one for all boxes, or one for each.
 
     Returns:
-        Boxes within 0 .. width - 1 and 0 .. height - 1, (K, 4), and what was clipped.
+        The boxes within 0 .. width - 1 and 0 .. height - 1, (K, 4), and what was clipped.
 
     Raises:
-        InputError: corners that are not finite or in the wrong order, or a box of which nothing lies in the photo.
+        InputError: corners that are not finite or in the wrong order, or a box outside the photo.
     """
     if not len(boxes):
         return boxes, Overhang()

@@ -1,4 +1,4 @@
-"""One image of a data set, decoded and checked: what both the cache and `eil data check` do with each."""
+"""Decode and check one image of a data set; the cache and `eil data check` both use it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from eil.data import IGNORED, Boxes, Image, Split, fingerprint
 from eil.data.clipping import Overhang, clip
 from eil.data.masks import require_shape
 
-SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
+SAME_SHAPE = 0.02  # largest relative difference of two aspect ratios that is still rounding
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Photo:
 
     Attributes:
         image: (H, W, 3).
-        content: SHA-256 of its file, or of its pixels where it has none.
+        content: SHA-256 of its file, or of its pixels if it has no file.
     """
 
     image: Image
@@ -34,12 +34,12 @@ class Photo:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is known of where an image's objects are.
+    """Boxes and mask of an image.
 
     Attributes:
         boxes: (K, 4) in the photo's pixels, clipped to it.
         mask: (h, w), or None.
-        content: SHA-256 of the mask's files, or of its pixels where it has none; "" without a mask.
+        content: SHA-256 of the mask's files, or of its pixels if it has no file; "" without a mask.
         overhang: what of the boxes was clipped.
     """
 
@@ -68,10 +68,10 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
         split: of a data set.
         index: of the image in it.
         size: width and height of the photo as decoded.
-        scored: whether the image is of val or test, so that a mask stands for boxes where there are none.
+        scored: whether the image is in val or test, where boxes are made from the mask if there are none.
 
     Raises:
-        InputError: boxes drawn on another photo, a box of which nothing lies in the photo, or a mask without an object.
+        InputError: boxes drawn on another photo, a box outside the photo, or a mask without an object.
     """
     name, boxes, mask = split.ids[index], split.boxes[index], split.mask(index)
     content = ""
@@ -84,7 +84,7 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
         if not ((mask > 0) & (mask != IGNORED)).any():
             raise InputError(f"{name}: its mask shows no object")
     if scored and mask is not None and not len(boxes):
-        boxes = around(mask)
+        boxes = boxes_of_mask(mask)
         boxes = np.floor(boxes * np.array(size * 2) / np.array([mask.shape[1], mask.shape[0]] * 2))
     listed = split.box_sources[index] if split.box_sources is not None else ()
     where = [f"{each}: {name}" for each in listed] or name
@@ -93,7 +93,7 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
 
 
 def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] | None, index: int, name: str) -> Boxes:
-    """Boxes scaled from the size at which they were drawn, if that is known and another."""
+    """Boxes scaled from the size at which they were drawn, if that is known and different."""
     if sizes is None or (drawn := tuple(map(int, sizes[index]))) == size:
         return boxes
     if abs(drawn[0] * size[1] - drawn[1] * size[0]) > SAME_SHAPE * size[0] * drawn[1]:
@@ -105,8 +105,8 @@ def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] |
     return boxes * np.array(size * 2) / np.array(drawn * 2)
 
 
-def around(mask: Image) -> Boxes:
-    """A box round what is to be seen of each object of a mask, (K, 4)."""
+def boxes_of_mask(mask: Image) -> Boxes:
+    """A box around the visible pixels of each object of a mask, (H, W) -> (K, 4)."""
     found = []
     for value in np.setdiff1d(np.unique(mask), [0, IGNORED]):
         ys, xs = np.nonzero(mask == value)

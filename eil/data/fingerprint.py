@@ -1,8 +1,8 @@
-"""Fingerprints of a data set: what its photos and what its annotations are, apart.
+"""Fingerprints of a data set: one of its photos and one of its annotations.
 
-A fingerprint is of content: touching or copying a file changes none. To look whether anything changed costs a stat call
-a file; only a file whose size or times changed is read. Corrected annotations change no fingerprint of photos, so that
-they are evaluated again and nothing is trained.
+A fingerprint hashes content, so touching or copying a file does not change it. Detecting changes costs one stat call a
+file; a file is only read if its size or times changed. Photos and annotations have separate fingerprints, so that
+corrected annotations cause a new evaluation but no training.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ def files_of(source: Any) -> Iterator[Path]:
 
 
 def stats(sources: Sequence[Any]) -> Stats:
-    """Size and a mix of the times of each source's files, (N, 2); :data:`NO_FILE` without one, or if it is gone."""
+    """:func:`stat_of` each source, (N, 2)."""
     return np.array([stat_of(source) for source in sources], dtype=np.int64).reshape(-1, 2)
 
 
 def stat_of(source: Any) -> tuple[int, int]:
-    """Total size of a source's files, and a mix of when they were changed."""
+    """Total size of a source's files, and a combination of their modification times; :data:`NO_FILE` without files."""
     if isinstance(source, Path):
         return _stat(source)
     found = [_stat(path) for path in files_of(source)]
@@ -47,15 +47,15 @@ def stat_of(source: Any) -> tuple[int, int]:
 
 def _stat(path: Path) -> tuple[int, int]:
     try:
-        stat = os.stat(path)  # noqa: PTH116  # a third faster than Path.stat, a million times
+        stat = os.stat(path)  # noqa: PTH116  # a third faster than Path.stat, for a million files
     except OSError:
         return NO_FILE
-    # The inode's own time too: a copy that keeps the time of modification (cp -p) is noticed.
+    # ctime too: it detects a copy that keeps the modification time (cp -p).
     return stat.st_size, (31 * stat.st_mtime_ns + stat.st_ctime_ns) % 2**62
 
 
 def content_of(source: Any) -> str:
-    """SHA-256 of the bytes of a source's files; of its value where it names none; "gone" if one cannot be read."""
+    """SHA-256 of the bytes of a source's files, or of its value if it names none; "gone" if a file cannot be read."""
     digest = hashlib.sha256()
     paths = list(files_of(source))
     if not paths:
@@ -70,19 +70,22 @@ def content_of(source: Any) -> str:
     return digest.hexdigest()
 
 
-def look(sources: Sequence[Any], recorded: Stats, known: Stats, contents: Iterable[str]) -> tuple[Stats, Stats]:
-    """Stats as they were recorded, wherever the content is still what it was.
+def reconcile_stats(
+    sources: Sequence[Any], recorded: Stats, known: Stats, contents: Iterable[str]
+) -> tuple[Stats, Stats]:
+    """Stats in which only sources with changed content differ from the recorded ones.
 
-    A source whose stats are neither recorded nor known is read once: touched files keep their content.
+    A source whose stats are neither recorded nor known is read once, because a touched file may have the same content.
 
     Args:
         sources: N of them.
         recorded: their stats when their content was read, (N, 2).
-        known: the last stats at which the content was found to be the same, (N, 2).
-        contents: what it was, by :func:`content_of`.
+        known: the last stats at which the content was found unchanged, (N, 2).
+        contents: the recorded content, by :func:`content_of`.
 
     Returns:
-        Stats to hash, (N, 2): the recorded ones, but the present ones of what changed; and those known from now on.
+        Stats to hash, (N, 2): the present ones of sources with changed content, the recorded ones of all others; and
+        the updated ``known``, (N, 2).
     """
     now, were = stats(sources), list(contents)
     found, known = recorded.copy(), known.copy()
@@ -120,7 +123,7 @@ def of_data(photos: str, annotations: str) -> str:
 
 
 def listed_annotations(split: Split) -> str:
-    """Hash of a split's annotations as the reader lists them: boxes, and what masks are made of; no mask is read."""
+    """Hash of a split's annotations as the reader lists them: boxes and the sources of masks; no mask is read."""
     digest = hashlib.sha256()
     for i, boxes in enumerate(split.boxes):
         if len(boxes):

@@ -1,8 +1,8 @@
-"""How a photo becomes the square that a network sees, and what happens to its boxes and masks on the way.
+"""How photos, boxes and masks are mapped to the square input of a network.
 
-- ``direct``: the whole photo is squeezed into the square, as the wsolevaluation benchmark does.
-- ``center-crop``: it is squeezed into a larger square, of which the middle is cut out, as the EIL authors' code does.
-- ``shorter-side``: its shorter side is scaled, its shape kept, and the middle cut out, as ImageNet's classifiers do.
+- ``direct``: the photo is resized to the square, as the wsolevaluation benchmark does.
+- ``center-crop``: it is resized to a larger square, and the centre is cropped, as the EIL authors' code does.
+- ``shorter-side``: its shorter side is resized, its aspect ratio kept, and the centre cropped, as usual for ImageNet.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Geometry = Literal["direct", "center-crop", "shorter-side"]
 
 @dataclass(frozen=True)
 class Frame:
-    """What is cached of a data set: sides in pixels, and how photos are fitted in.
+    """Size of the cached images, and how photos are fitted into them.
 
     Attributes:
-        resize: side of the training images, of which the loader takes random crops.
-        crop: side of what the network sees, and of val's and test's images.
-        geometry: see above.
-        crops: 10 if ten crops are to be classified, for which val and test are cached at ``resize`` too.
+        resize: side of the training images, from which random crops are taken, in pixels.
+        crop: side of the network's input, and of the images of val and test, in pixels.
+        geometry: see the module's docstring.
+        crops: 10 if ten crops are classified; then val and test are cached at side ``resize`` too.
     """
 
     resize: int
@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Placement:
-    """A photo is scaled to ``width`` x ``height``; of that a square at ``left``, ``top`` is kept."""
+    """A photo is resized to ``width`` x ``height``, and a square of ``side`` at ``left``, ``top`` is cropped."""
 
     width: int
     height: int
@@ -50,21 +50,21 @@ class Placement:
         return self._cut(np.asarray(scaled))
 
     def mask(self, mask: Image) -> Image:
-        """(H, W) -> (side, side); nearest, which keeps labels labels."""
+        """(H, W) -> (side, side); nearest neighbour, which keeps labels."""
         scaled = cv2.resize(mask, (self.width, self.height), interpolation=cv2.INTER_NEAREST)
         return self._cut(np.asarray(scaled, dtype=np.uint8))
 
     def boxes(self, boxes: Boxes, size: tuple[int, int]) -> Boxes:
         """Boxes (K, 4) of a photo of this (width, height) in the square.
 
-        Scaled and truncated, as the benchmark does, then shifted and clipped. A box outside the square shrinks to a
-        line on its border, which no prediction finds.
+        They are scaled and truncated, as the benchmark does, then shifted and clipped. A box outside the square becomes
+        a line on its border, which no prediction can hit.
         """
         scaled = np.trunc(boxes * np.array([self.width, self.height] * 2) / np.array([*size, *size]))
         return np.clip(scaled - np.array([self.left, self.top] * 2), 0, self.side - 1)
 
-    def back(self, edges: Boxes, size: tuple[int, int]) -> Boxes:
-        """Where edges x0, y0, x1, y1 in the square, (K, 4), are in a photo of this (width, height), not rounded.
+    def to_photo(self, edges: Boxes, size: tuple[int, int]) -> Boxes:
+        """Edges x0, y0, x1, y1 in the square, (K, 4), to a photo of this (width, height), not rounded.
 
         An edge is a border between pixels: a box whose last column is x1 ends at the edge x1 + 1.
         """
@@ -75,13 +75,13 @@ class Placement:
         return array[self.top : self.top + self.side, self.left : self.left + self.side]
 
 
-def whole(size: tuple[int, int], frame: Frame) -> Placement:
-    """A photo of this (width, height) in the square of side ``resize`` that training takes its crops from."""
+def train_frame(size: tuple[int, int], frame: Frame) -> Placement:
+    """Placement of a photo of this (width, height) in the square of side ``resize`` from which training crops."""
     return _placed(size, frame.resize, frame.resize, frame.geometry == "shorter-side")
 
 
-def seen(size: tuple[int, int], frame: Frame) -> Placement:
-    """A photo of this (width, height) in the square of side ``crop`` that val and test show to the network."""
+def eval_frame(size: tuple[int, int], frame: Frame) -> Placement:
+    """Placement of a photo of this (width, height) in the square of side ``crop`` that val and test use."""
     if frame.geometry == "direct":
         return _placed(size, frame.crop, frame.crop, keep_shape=False)
     return _placed(size, frame.resize, frame.crop, frame.geometry == "shorter-side")

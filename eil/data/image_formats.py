@@ -1,7 +1,7 @@
-"""Photos to pixels: whatever calls itself a JPEG becomes 8-bit RGB, or is refused where its values are ambiguous.
+"""Decode photos of any format to 8-bit RGB; refuse values of ambiguous range.
 
-Every format is read alike: the pixels as they are stored, or, where a data set says ``exif: apply``, as its orientation
-tag turns them. Lists of photos are :mod:`eil.data.photos`' matter, masks :mod:`eil.data.masks`'.
+Pixels are read as they are stored; with ``exif: apply`` they are turned by the orientation tag. See
+:mod:`eil.data.photos` for lists of photos and :mod:`eil.data.masks` for masks.
 """
 
 import io
@@ -21,9 +21,9 @@ from eil.data import Image
 Exif = Literal["ignore", "apply"]
 TAGGED_ORIENTATION: Final = 0x0112
 BITS_PER_SAMPLE, PHOTOMETRIC, LARGEST_SAMPLE = 258, 262, 281  # tags of TIFF
-AMBIGUOUS: Final = 2**14 - 1  # the largest value of 14 bits: a dark photo of 16 bits, or one of 10, 12 or 14
-DECLARED: Final = frozenset({"PPM", "JPEG2000"})  # Pillow scales their samples to 16 bits by what the file declares
-# What undoes the turn that an orientation asks for.
+AMBIGUOUS: Final = 2**14 - 1  # maximum of 14 bits: a dark 16-bit photo, or a photo of 10, 12 or 14 bits
+DECLARED: Final = frozenset({"PPM", "JPEG2000"})  # Pillow scales their samples to 16 bits
+# The inverse of the turn of each orientation.
 UNDONE: Final = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -37,13 +37,13 @@ UNDONE: Final = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image in the mode in which it is stored, and what its file says of its values.
+    """An image in its stored mode, and how its values are to be read.
 
     Attributes:
         image: loaded, as stored or turned.
-        full: the largest value that samples of more than 8 bits can have, if the file says so.
+        full: the largest possible value of samples with more than 8 bits, if the file declares it.
         reduced: whether Pillow kept the upper 8 of 16 bits a channel.
-        white_is_zero: whether samples of more than 8 bits are stored inverted.
+        white_is_zero: whether samples with more than 8 bits are inverted.
     """
 
     image: PILImage.Image
@@ -53,15 +53,15 @@ class Decoded:
 
 
 def load(path: Path, exif: Exif = "ignore") -> Image:
-    """Decode a photo, whatever its suffix says, to (H, W, 3) RGB.
+    """Decode a photo to (H, W, 3) RGB; the format is detected from the content, not the suffix.
 
-    Grey, palette and CMYK photos become RGB, transparency is left out. Samples of more than 8 bits become 8 bits where
-    their range is unambiguous.
+    Grey, palette and CMYK photos become RGB, transparency is dropped. Samples with more than 8 bits are scaled to 8
+    bits if their range is unambiguous.
 
     Args:
         path: of the photo.
-        exif: "ignore" gives the pixels as they are stored, on which the field draws its boxes; "apply" turns them by
-            the orientation tag.
+        exif: "ignore" keeps the pixels as stored, as the annotations of CUB, ILSVRC and OpenImages expect; "apply"
+            turns them by the orientation tag.
 
     Raises:
         InputError: the file is missing, empty, truncated, not an image, or its values have an ambiguous range.
@@ -98,7 +98,7 @@ def decode(path: Path, exif: Exif = "ignore") -> Decoded:
             reduced = any(";16" in str(tile.args) for tile in image.tile) and not image.mode.startswith("I")
             inverted = tags.get(PHOTOMETRIC) == 0 and image.mode.startswith(("I", "F"))
             found = Decoded(_oriented(image, exif), full, reduced, inverted)
-    except Exception as error:  # a broken file makes Pillow raise a dozen unrelated kinds
+    except Exception as error:  # Pillow raises many unrelated exceptions for broken files
         raise InputError(f"{path}: cannot be decoded: {error or type(error).__name__}") from None
     if found.white_is_zero:
         raise InputError(f"{path}: {found.image.mode} samples in which 0 is white: save it as an 8-bit PNG")
@@ -106,24 +106,24 @@ def decode(path: Path, exif: Exif = "ignore") -> Decoded:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether a photo's orientation tag asks for a turn, which :func:`load` does not carry out by itself."""
+    """Whether a photo has an orientation tag other than 1; :func:`load` ignores it by default."""
     try:
         with PILImage.open(path) as image:
             return _orientation(image) != 1
-    except Exception:  # broken in half a dozen ways; decoding tells
+    except Exception:  # broken files are reported when they are decoded
         return False
 
 
 def to_8_bit(values: npt.NDArray[Any], full: int | None, where: str) -> npt.NDArray[np.uint8]:
-    """Grey values of more than 8 bits as 8 bits, (H, W) -> (H, W).
+    """Scale grey values of more than 8 bits to 8 bits, (H, W) -> (H, W).
 
     Args:
         values: floats, or whole numbers of 16 or 32 bits.
-        full: the largest value that there can be, if the file says so.
+        full: the largest possible value, if the file declares it.
         where: names the file in messages.
 
     Raises:
-        InputError: not finite, negative, or of a range that may mean several things.
+        InputError: values that are not finite or negative, or whose range is ambiguous.
     """
     if not np.isfinite(values).all():
         raise InputError(f"{where}: a photo with values that are not finite")
@@ -152,17 +152,17 @@ def _ambiguous(where: str, kind: str, least: float, most: float) -> str:
 
 
 def _full(kind: str, tags: Any) -> int | None:
-    """The largest value that samples of more than 8 bits can have, by what the file declares."""
+    """The largest possible value of samples with more than 8 bits, if the file declares it."""
     if kind in DECLARED:
         return 65535
     bits, largest = tags.get(BITS_PER_SAMPLE), tags.get(LARGEST_SAMPLE)
-    if largest:  # the largest sample that occurs: its number of bits is the photo's
+    if largest:  # the largest sample in the file; its number of bits is taken as the photo's
         return 2 ** int(np.max(largest)).bit_length() - 1
     return 2 ** int(bits[0]) - 1 if bits and 8 < bits[0] < 16 else None
 
 
 def _oriented(image: PILImage.Image, exif: Exif) -> PILImage.Image:
-    """Load an image, and turn it or not; Pillow turns a TIFF while loading it, and drops its tag."""
+    """Load an image with or without its turn. Pillow turns a TIFF while loading it, and drops its tag."""
     before = _orientation(image)
     image.load()
     turned = before != 1 and _orientation(image) == 1
@@ -175,6 +175,6 @@ def _orientation(image: PILImage.Image) -> int:
     """1 to 8; 1 if there is no tag, or none that can be read."""
     try:
         found = image.getexif().get(TAGGED_ORIENTATION, 1)
-    except Exception:  # EXIF comes broken in half a dozen ways, beside pixels that are sound
+    except Exception:  # broken EXIF data does not make the pixels unusable
         return 1
     return found if found in UNDONE else 1

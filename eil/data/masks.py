@@ -1,8 +1,8 @@
-"""Mask files: which of their pixels are the object, whatever kind of image they are.
+"""Decode mask files: which pixels are the object, for any kind of image.
 
-The rules, which docs/data.md has too: of a palette, index 0 is background; one channel (or equal ones) is the object
-where it is above 0 if it holds 0 and 1 alone, else from half of its range on (128 of 255); an alpha channel that varies
-over a constant colour is the mask. Several colours need a data set's setting ``mask`` that says what they mean.
+The rules (also in docs/data.md): in a palette, index 0 is background. One channel, or equal channels, of only 0 and 1
+is the object where it is 1; of other values, where it is at least half of the range (128 of 255). An alpha channel that
+varies over a constant colour is the mask. Several colours need the setting ``dataset.mask``.
 """
 
 import logging
@@ -28,21 +28,21 @@ Colour = (
         Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
     ]
 )
-SAME_SHAPE: Final = 0.02  # relative difference of two aspect ratios that rounding explains
+SAME_SHAPE: Final = 0.02  # largest relative difference of two aspect ratios that is still rounding
 SETTING: Final = "say what they mean by dataset.mask: {object: [...], ignore: [...]}, or save it in black and white"
-SHOWN: Final = 6  # values or colours that a message names
-LABELS: Final = 20  # grey values up to here beside 255, and nothing between: numbers of classes, not brightness
+SHOWN: Final = 6  # values or colours in a message
+LABELS: Final = 20  # grey values up to this and 255, with none between, are class numbers, not brightness
 _log = logging.getLogger(__name__)
-_kinds: dict[Path, tuple[str, Path]] = {}  # of each folder the kind of its first mask, and that mask
-_told: set[str] = set()
+_kinds: dict[Path, tuple[str, Path]] = {}  # folder -> kind of its first mask, and that mask
+_warned: set[str] = set()
 
 
 class MaskColours(BaseModel):
-    """What the values of masks mean: [r, g, b], "#rrggbb", or an index of a palette or grey value.
+    """Meaning of mask values; each is [r, g, b], "#rrggbb", or a palette index or grey value.
 
     Attributes:
-        object: what is the object; by the rules for the rest of the mask where nothing is named.
-        ignore: what is neither object nor background.
+        object: values of the object; if empty, the rules decide for all values that are not ignored.
+        ignore: values that are neither object nor background.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,17 +73,17 @@ class _Values:
 
 
 def load_mask(paths: Sequence[Path | None], colours: MaskColours | None = None, exif: Exif = "ignore") -> Image:
-    """Masks of an image's objects, and last of what to ignore, in one: (H, W), k for the k-th object.
+    """Merge the masks of an image's objects and of what to ignore, (H, W): k for the k-th object.
 
-    Where objects overlap the smallest is on top, so that none is lost.
+    Where objects overlap, the smallest is on top, so that none is hidden.
 
     Args:
         paths: of the objects' masks; the last, of the region to ignore, may be None.
-        colours: what the masks' values mean, where the rules do not say it.
-        exif: as for photos; a mask without an orientation tag is of the photo as its boxes are.
+        colours: meaning of the masks' values, if the rules do not cover them.
+        exif: as for photos; a mask without an orientation tag is not turned.
 
     Raises:
-        InputError: a mask that cannot be decoded, has another shape than the first, or is none of the kinds above.
+        InputError: a mask that cannot be decoded, has another shape than the first, or follows none of the rules.
     """
     *objects, ignore = paths
     found: list[Bools] = []
@@ -98,11 +98,11 @@ def load_mask(paths: Sequence[Path | None], colours: MaskColours | None = None, 
         raise InputError("a list of masks without an object's")
     if ignore is not None:
         ignored += [_resized(each, found[0].shape, ignore) for each in read(ignore, colours, exif)]
-    return united(found, ignored)
+    return merged(found, ignored)
 
 
-def united(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
-    """Masks of K objects in one, K x (H, W) -> (H, W): k for the k-th, the smallest on top; IGNORED where none is."""
+def merged(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
+    """Merge K objects, K x (H, W) -> (H, W): k for the k-th, the smallest on top; IGNORED where only ``ignored``."""
     mask = np.zeros(objects[0].shape, np.uint8)
     for left in ignored:
         mask[left] = IGNORED
@@ -112,10 +112,10 @@ def united(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
 
 
 def read(path: Path, colours: MaskColours | None = None, exif: Exif = "ignore") -> tuple[Bools, Bools]:
-    """Where a mask file has the object, and where it says nothing, (H, W) each.
+    """Where a mask file has the object, and where it is to be ignored, (H, W) each.
 
     Raises:
-        InputError: the file cannot be decoded, or no rule says what its values mean.
+        InputError: the file cannot be decoded, or no rule covers its values.
     """
     found = _values(path, exif)
     ignored = np.zeros(found.values.shape[:2], np.bool_)
@@ -126,14 +126,14 @@ def read(path: Path, colours: MaskColours | None = None, exif: Exif = "ignore") 
     values = found.values.copy()
     values[ignored] = 0
     kind, own = by_rule(values, found.palette, found.alpha, path)
-    _tell_mixed(kind, path)
+    _warn_of_mixed(kind, path)
     return own & ~ignored, ignored
 
 
 def by_rule(
     values: npt.NDArray[Any], palette: npt.NDArray[np.uint8] | None, alpha: npt.NDArray[np.uint8] | None, path: Path
 ) -> tuple[str, Bools]:
-    """The kind of a mask, "" if it is blank, and where its object is, (H, W).
+    """The kind of a mask ("" if it is blank), and where its object is, (H, W).
 
     Args:
         values: indices or grey values, (H, W), or RGB, (H, W, 3).
@@ -142,11 +142,13 @@ def by_rule(
         path: of the mask, for messages.
 
     Raises:
-        InputError: no rule says what the values mean.
+        InputError: no rule covers the values.
     """
     if palette is not None:
         if len(used := np.unique(values)) > 1 and used[0] == 0 and palette[0].min() > palette[used[1:]].max():
-            _tell(f"{path}: index 0 of its palette is the lightest colour, and background by the rule for palettes")
+            _warn_once(
+                f"{path}: index 0 of its palette is the lightest colour, and background by the rule for palettes"
+            )
         return ("palette" if values.any() else ""), values > 0
     if alpha is not None:
         return "alpha", _by_alpha(values, alpha, path)
@@ -158,10 +160,10 @@ def by_rule(
 
 
 def require_shape(mask: tuple[int, ...], size: tuple[int, int], name: str) -> None:
-    """Refuse a mask, (h, w), of another shape than its photo's (width, height).
+    """Refuse a mask, (h, w), of another aspect ratio than its photo's (width, height).
 
     Raises:
-        InputError: it has one.
+        InputError: the aspect ratios differ.
     """
     if abs(mask[1] * size[1] - mask[0] * size[0]) > SAME_SHAPE * size[0] * mask[0]:
         raise InputError(
@@ -189,11 +191,11 @@ def _values(path: Path, exif: Exif) -> _Values:
 
 
 def _by_alpha(values: npt.NDArray[Any], alpha: npt.NDArray[np.uint8], path: Path) -> Bools:
-    """Where alpha is at least half; what is transparent may have any colour, unless it contradicts."""
+    """Where alpha is at least 128; transparent pixels may have any colour that does not contradict alpha."""
     own = alpha >= 128
     shown = values[own]
     varied = bool(len(shown)) and bool((shown != shown[0]).any())
-    soft = (values == values[..., :1]).all() and ((values[..., 0] >= 128) == own).all()  # edges alike in both
+    soft = (values == values[..., :1]).all() and ((values[..., 0] >= 128) == own).all()  # edges equal in both
     if varied and not soft:
         raise InputError(f"{path}: both its alpha and its visible colours vary: {_colours(shown)}; {SETTING}")
     hidden = values[alpha == 0]
@@ -236,29 +238,31 @@ def _matching(found: _Values, colours: Sequence[Any]) -> Bools:
 
 
 def _colours(pixels: npt.NDArray[Any]) -> str:
-    """The most frequent colours, (..., 3), in words."""
+    """The most frequent colours, (..., 3), as text."""
     colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     first = colours[np.argsort(-counts, kind="stable")[:SHOWN]].tolist()
     return ", ".join(map(str, first)) + (f" and {len(colours) - SHOWN} more" if len(colours) > SHOWN else "")
 
 
 def _resized(mask: Bools, shape: tuple[int, ...], path: Path) -> Bools:
-    """A mask at another one's (height, width)."""
+    """A mask resized to (height, width)."""
     if mask.shape == shape:
         return mask
     require_shape(mask.shape, (shape[1], shape[0]), f"{path}: the first mask")
     return np.asarray(PILImage.fromarray(mask).resize((shape[1], shape[0]), PILImage.Resampling.NEAREST))
 
 
-def _tell_mixed(kind: str, path: Path) -> None:
+def _warn_of_mixed(kind: str, path: Path) -> None:
     """Warn of masks of several kinds in one folder."""
     first, example = _kinds.setdefault(path.parent, (kind, path)) if kind else (kind, path)
     if first != kind:
-        _tell(f"{path.parent}: masks of several kinds: {example.name} is {first}, {path.name} {kind} (docs/data.md)")
+        _warn_once(
+            f"{path.parent}: masks of several kinds: {example.name} is {first}, {path.name} {kind} (docs/data.md)"
+        )
 
 
-def _tell(text: str) -> None:
-    """Warn of something once, and of a kind a few times at most."""
-    if text not in _told and len(_told) < SHOWN:
-        _told.add(text)
+def _warn_once(text: str) -> None:
+    """Log a warning once, and at most :data:`SHOWN` warnings in all."""
+    if text not in _warned and len(_warned) < SHOWN:
+        _warned.add(text)
         _log.warning(text)

@@ -1,4 +1,4 @@
-"""File names as they come: Unicode's normal forms, bytes that are not UTF-8, and files that are no photos."""
+"""File names: Unicode normal forms, bytes that are not UTF-8, and files that are not photos."""
 
 import functools
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from eil.core.files import InputError
 
-SHOWN = 3  # names of a kind
+SHOWN = 3  # names in a message
 SYSTEM_FILES = frozenset({"Thumbs.db", "desktop.ini"})
 
 
 def nfc(name: str) -> str:
-    """A name in Unicode's composed form: macOS writes names in the decomposed one, most lists are in this."""
+    """A name in Unicode's composed form (NFC), which most lists use; macOS writes names in decomposed form (NFD)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
@@ -23,7 +23,7 @@ def printable(name: str) -> str:
 
 
 def require_distinct(names: Sequence[str], where: str) -> None:
-    """Refuse names that are not UTF-8, or of which two look the same.
+    """Refuse names that are not UTF-8, and pairs that differ only in their normal form.
 
     Raises:
         InputError: with the name.
@@ -44,8 +44,8 @@ def require_distinct(names: Sequence[str], where: str) -> None:
             )
 
 
-def spelt(folder: Path) -> dict[str, str]:
-    """Names in a folder by their composed form."""
+def names_on_disk(folder: Path) -> dict[str, str]:
+    """Names in a folder as they are on disk, by their composed form."""
     try:
         return _listed(folder, folder.stat().st_mtime_ns)
     except OSError:
@@ -58,12 +58,12 @@ def _listed(folder: Path, _changed: int) -> dict[str, str]:
 
 
 def left_out(root: Path, folders: Collection[str], used: Collection[str]) -> tuple[str, ...]:
-    """A remark for each kind of file in class folders that is no photo of the data set, with a count and an example.
+    """A remark for each kind of unused file in class folders, with a count and examples.
 
     Args:
         root: of the data set.
-        folders: of its splits, below root; the class folders lie in them.
-        used: the photos, by their paths below root; an XML file beside a photo belongs to it.
+        folders: of its splits, below root; they contain the class folders.
+        used: paths of the photos below root; an XML file beside a photo is used too.
     """
     found: dict[str, list[str]] = {}
     others = [name for folder in folders for name in files(root, folder) if name not in used]
@@ -82,11 +82,11 @@ def left_out(root: Path, folders: Collection[str], used: Collection[str]) -> tup
         else:
             kind = f"files without a photo's suffix ({suffix or 'none'})"
         found.setdefault(kind, []).append(name)
-    return tuple(f"left out: {len(names)} {kind}: {first(names)}" for kind, names in sorted(found.items()))
+    return tuple(f"left out: {len(names)} {kind}: {first_few(names)}" for kind, names in sorted(found.items()))
 
 
-def first(names: Collection[str]) -> str:
-    """The first few of some names, in words."""
+def first_few(names: Collection[str]) -> str:
+    """The first few of some names, separated by commas."""
     return ", ".join(map(printable, sorted(names)[:SHOWN])) + (", …" if len(names) > SHOWN else "")
 
 

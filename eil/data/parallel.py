@@ -1,4 +1,4 @@
-"""Work on many images by processes, a block of images at a time."""
+"""Process many images in parallel processes, a block of images at a time."""
 
 import multiprocessing
 import os
@@ -9,26 +9,26 @@ from typing import TypeVar
 
 from eil.core.files import InputError
 
-BLOCK = 1000  # images that one process takes at a time, and the most that a kill loses
+BLOCK = 1000  # images per task; a kill loses at most the blocks in progress
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def over_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
-    """``act`` on each task, in processes of its own for two or more; results as in ``map``.
+def map_in_processes(act: Callable[[T], R], tasks: Sequence[T]) -> Generator[R]:
+    """``map(act, tasks)`` in parallel processes if there are two tasks or more.
 
     Raises:
-        InputError: as ``act`` does, or a process was killed (for want of memory, say).
+        InputError: from ``act``, or because a process was killed (out of memory, say).
     """
     if len(tasks) < 2:
         yield from map(act, tasks)
         return
-    # A forked process would inherit the locks of threads that it does not have.
+    # A forked process would inherit locks that its missing threads hold.
     pool = ProcessPoolExecutor(min(len(tasks), cores()), multiprocessing.get_context("spawn"))
     try:
         yield from pool.map(act, tasks)
     except BrokenProcessPool:
-        raise InputError("a process that decodes images was killed: is there memory and disk enough?") from None
+        raise InputError("a process that decodes images was killed: is there enough memory and disk space?") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -39,5 +39,5 @@ def cores() -> int:
 
 
 def blocks(count: int) -> list[range]:
-    """Positions of ``count`` images by the block."""
+    """Positions of ``count`` images, in blocks."""
     return [range(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]

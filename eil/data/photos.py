@@ -1,6 +1,6 @@
-"""Photos by their names: folders of them, lists of them, and lines of text with their numbers.
+"""Find photos: class folders, lists of paths, and numbered lines of text files.
 
-What is in a photo or mask is :mod:`eil.data.image_formats`'s and :mod:`eil.data.masks`' matter.
+:mod:`eil.data.image_formats` decodes photos, :mod:`eil.data.masks` decodes masks.
 """
 
 import functools
@@ -20,9 +20,9 @@ from eil.data import NO_BOX, Boxes, Dataset, Image, Split, names
 from eil.data.image_formats import TAGGED_ORIENTATION, Exif, is_turned, load
 from eil.data.masks import MaskColours, load_mask
 
-__all__ = ["TAGGED_ORIENTATION", "is_turned", "load", "load_mask"]  # of other modules, for whoever has photos
+__all__ = ["TAGGED_ORIENTATION", "is_turned", "load", "load_mask"]  # re-exported for readers of photos
 
-Row = tuple[str, int, Path, Boxes]  # id, label, where the photo lies, true boxes
+Row = tuple[str, int, Path, Boxes]  # id, label, path of the photo, true boxes
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"}
 )
@@ -30,13 +30,13 @@ LONGEST_LINE = 10_000
 LONGEST_PART, LONGEST_PATH = 255, 2000  # bytes of a path below a root; most systems' limits are 255 and 4,096
 
 
-def as_annotated(dataset: Dataset, *, exif: Exif = "ignore", mask: MaskColours | None = None) -> Dataset:
-    """Read photos and masks as the data set's annotations mean them: settings that all layouts of photos share.
+def with_annotation_settings(dataset: Dataset, *, exif: Exif = "ignore", mask: MaskColours | None = None) -> Dataset:
+    """Apply the settings ``exif`` and ``mask``, which all layouts of photos share.
 
     Args:
         dataset: as its reader gives it.
         exif: "apply" turns photos by their orientation tag, for boxes that were drawn on turned photos.
-        mask: what the colours of masks mean, where the rules of :mod:`eil.data.masks` do not say it.
+        mask: meaning of the masks' colours, if the rules of :mod:`eil.data.masks` do not cover them.
 
     Raises:
         InputError: a data set without photos, or without mask files.
@@ -44,10 +44,10 @@ def as_annotated(dataset: Dataset, *, exif: Exif = "ignore", mask: MaskColours |
     splits = dict(dataset.splits)
     with_files = [name for name, split in splits.items() if split.load_mask is load_mask]
     if mask is not None and not with_files:
-        raise InputError(f"dataset.mask: {dataset.name} has no mask files whose colours could mean something")
+        raise InputError(f"dataset.mask: {dataset.name} has no mask files")
     if exif == "apply":
         if any(split.load is not load for split in splits.values()):
-            raise InputError(f"dataset.exif = apply: {dataset.name} has no photos that could be turned")
+            raise InputError(f"dataset.exif = apply: {dataset.name} has no photo files")
         turned = functools.partial(load, exif=exif)
         splits = {name: replace(split, load=turned) for name, split in splits.items()}
     if mask is not None or exif == "apply":
@@ -63,7 +63,7 @@ def split(
     load_mask: Callable[[Any], Image] = load_mask,
     box_sources: Sequence[Sequence[str]] | None = None,
 ) -> Split:
-    """Photos as a split; ``masks`` are what ``load_mask`` takes for each of them, if there are any."""
+    """A split of photos; ``masks`` has the argument of ``load_mask`` for each of them."""
     return Split(
         ids=[name for name, _, _, _ in rows],
         labels=np.array([label for _, label, _, _ in rows], dtype=np.int64),
@@ -78,10 +78,10 @@ def split(
 
 
 def in_class_folders(root: Path) -> dict[str, list[Path]]:
-    """Photos by the name of the folder that they lie in, all in the order of their names.
+    """Photos by class folder, sorted by name.
 
     Raises:
-        InputError: no folders, a folder without photos, or a photo's name that leads to no file (a loop of links, say).
+        InputError: no folders, a folder without photos, or a broken link.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
@@ -103,12 +103,12 @@ def _in_folder(folder: Path) -> list[Path]:
     names.require_distinct([name for name, _ in found], str(folder))
     for name, is_file in found:
         if not is_file:
-            raise InputError(f"{folder / name}: leads to no file")
+            raise InputError(f"{folder / name}: not a file, or a broken link")
     return [folder / name for name in sorted((name for name, _ in found), key=names.nfc)]
 
 
 def _order(path: Path) -> str:
-    """Sorts names alike on every disk, whichever normal form it keeps."""
+    """Sort key that does not depend on the Unicode normal form that a disk uses."""
     return names.nfc(path.name)
 
 
@@ -122,11 +122,11 @@ def _is_photo_name(name: str) -> bool:
     return bool(stem) and f"{dot}{suffix}".lower() in SUFFIXES and not name.startswith(".")
 
 
-def inside(root: Path, name: str, where: str) -> Path:
-    """The file that a list names, below ``root``; the name may be spelt in another Unicode normal form than the file's.
+def path_below(root: Path, name: str, where: str) -> Path:
+    """Path below ``root`` of a file that a list names, in whichever Unicode normal form.
 
     Raises:
-        InputError: a name that would lead out of it; ``where`` says which list and line.
+        InputError: a name that leads out of ``root``; ``where`` is the list and line for the message.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
@@ -137,7 +137,9 @@ def inside(root: Path, name: str, where: str) -> Path:
         return root / name
     path = root
     for part in parts:
-        path = path / part if os.path.lexists(path / part) else path / names.spelt(path).get(names.nfc(part), part)
+        path = (
+            path / part if os.path.lexists(path / part) else path / names.names_on_disk(path).get(names.nfc(part), part)
+        )
     return path
 
 
@@ -145,7 +147,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of each line.
 
     Raises:
-        InputError: no such file, or a line that is not UTF-8, empty or far too long, by its number.
+        InputError: no such file, or a line that is not UTF-8, empty or too long; the message has its number.
     """
     try:
         data = path.read_bytes()
@@ -153,7 +155,7 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     for number, line in enumerate(data.splitlines(), start=1):
         if len(line) > LONGEST_LINE:
-            raise InputError(f"{path}:{number}: a line of {len(line):,} bytes, which no list has")
+            raise InputError(f"{path}:{number}: a line of {len(line):,} bytes, the limit is {LONGEST_LINE:,}")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
@@ -167,19 +169,19 @@ def box(texts: Sequence[str], where: str) -> Boxes:
     """One box of four corners, x0, y0, x1, y1, (1, 4).
 
     Raises:
-        InputError: no four numbers, or corners in the wrong order; ``where`` says in which file and line.
+        InputError: not four numbers, or corners in the wrong order; ``where`` is file and line for the message.
     """
     try:
         x0, y0, x1, y1 = map(float, texts)
     except ValueError:
         raise InputError(f"{where}: box {' '.join(texts)}: expected four numbers x0, y0, x1, y1") from None
-    if not (-np.inf < x0 <= x1 < np.inf and -np.inf < y0 <= y1 < np.inf):  # beyond the photo they are clipped
+    if not (-np.inf < x0 <= x1 < np.inf and -np.inf < y0 <= y1 < np.inf):  # boxes beyond the photo are clipped later
         raise InputError(f"{where}: box {' '.join(texts)}: expected x0 <= x1 and y0 <= y1")
     return np.array([[x0, y0, x1, y1]])
 
 
 def held_out(rows: Sequence[Row], count: int) -> tuple[list[Row], list[Row]]:
-    """Train and val: of each class the last ``count`` become val; what stays in train loses its boxes."""
+    """Split off val: the last ``count`` photos of each class. The remaining training photos lose their boxes."""
     left = Counter(label for _, label, _, _ in rows)
     train: list[Row] = []
     val: list[Row] = []

@@ -1,5 +1,5 @@
-"""From maps to scores. Knows nothing of networks."""
+"""From score maps to boxes, IoU curves, metrics and their statistics. Does not depend on networks."""
 
 from eil.evaluation import jit_cache
 
-jit_cache.ensure()  # before the modules of this package tell numba of their functions
+jit_cache.ensure()  # before modules of this package define compiled functions

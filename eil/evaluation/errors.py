@@ -1,4 +1,4 @@
-"""What kind of error a box is, and how it depends on the object's size."""
+"""Error types of predicted boxes, and localization accuracy by object size."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,16 +10,16 @@ from eil.data import Boxes
 from eil.evaluation.boxes import area, intersection, iou
 
 KINDS = ("correct", "cls", "multi_instance", "part", "more", "other")
-SIZES = (0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100)  # percent of the image; the sides grow evenly
+SIZES = (0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100)  # percent of the image; squares of 0, 10, 20, ... % of its side
 Bools = npt.NDArray[np.bool_]
 
 
 def kind(box: Boxes, true: Boxes) -> str:
-    """What a predicted box is, (4,), (K, 4) (SPA; Pan et al., CVPR 2021, in the order of its authors' code).
+    """Error type of a predicted box, (4,), (K, 4) (SPA; Pan et al., CVPR 2021, in the order of its authors' code).
 
-    With G the true box of the best IoU: "correct" if that exceeds 0.5; "multi_instance" if the prediction covers
-    more than 0.3 of several true boxes; "part" if more than half of it lies in G; "more" if it covers at least
-    0.7 of G; "other". As part comes before more, a box with half of it in G that covers 0.8 of G is a part.
+    Let G be the true box with the best IoU. The first of these that holds: "correct" if that IoU exceeds 0.5;
+    "multi_instance" if the prediction covers more than 0.3 of several true boxes; "part" if more than half of the
+    prediction lies in G; "more" if it covers at least 0.7 of G; else "other".
     """
     predicted = box[None]
     overlaps = iou(predicted, true)[0]
@@ -36,16 +36,16 @@ def kind(box: Boxes, true: Boxes) -> str:
 
 
 def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) -> dict[str, float]:
-    """Share of images of each kind, in percent, they add up to 100.
+    """Share of images of each error type, in percent; they add up to 100.
 
     Args:
-        predicted: the box of each image that is scored, (4,) or (1, 4); (0, 4) where a map has no contrast: "other".
+        predicted: the scored box of each image, (4,) or (1, 4); (0, 4) if its map has no contrast, which is "other".
         true: true boxes of each image, (K, 4).
         top1: whether the class is right, (N,).
 
     Returns:
-        ``error.{kind}``, where a wrong class ("cls") comes before all else, as SPA has it; and
-        ``error_gt_known.{kind}``, which lets the class be.
+        ``error.{kind}``, in which a wrong class ("cls") is checked first, as SPA does; and ``error_gt_known.{kind}``,
+        which ignores the predicted class.
     """
     kinds = np.array(
         [kind(own.reshape(4), boxes) if own.size else "other" for own, boxes in zip(predicted, true, strict=True)]
@@ -56,11 +56,11 @@ def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) ->
 
 
 def by_size(located: Bools, true: Sequence[Boxes], side: int) -> dict[str, float]:
-    """GT-known Loc by the share of the image that the first true box covers.
+    """GT-known Loc by object size: the share of the image that the first true box covers.
 
     Returns:
-        ``size.{low}-{high}`` in percent of the images in the bin, ``size_images.{low}-{high}`` how many these are;
-        bins without images are left out.
+        ``size.{low}-{high}`` in percent of the images in the bin, and ``size_images.{low}-{high}``, their
+        number; bins without images are left out.
     """
     shares = np.array([100 * area(boxes[:1])[0] / side**2 for boxes in true])
     bins = np.digitize(shares, SIZES[1:-1], right=True)

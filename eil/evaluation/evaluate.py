@@ -1,11 +1,12 @@
-"""Maps to a record: record.json, examples.npz, and the curves behind them (IoU of each image at each threshold).
+"""Evaluation of a run: score maps in; record.json, examples.npz and curves.npz out.
 
-Maps pass in chunks, so that memory holds their curves (2 kB an image) and never all of them at full size.
+Each map is resized and normalised once per protocol (:mod:`eil.evaluation.map_pass`). Maps pass in chunks, so memory
+holds their curves (2 kB an image) and never all maps at full size.
 """
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +19,49 @@ from eil.core.records import Record
 from eil.core.run import Run
 from eil.data import annotation_cache, cache, fingerprint
 from eil.data.cache import Cached, Fingerprints
-from eil.evaluation import boxes, errors, example_images, iou_curves, maps, masks, metrics, protocols, statistics
+from eil.evaluation import boxes, errors, example_images, iou_curves, map_pass, masks, metrics, protocols, statistics
+from eil.evaluation.iou_curves import IouCurves
+from eil.evaluation.map_pass import ImageFile
+from eil.evaluation.masks import PixelHistogram
 from eil.evaluation.metrics import Scores
-from eil.evaluation.protocols import Policy, Protocol
+from eil.evaluation.protocols import Protocol, ThresholdFrom
 
 Arrays = dict[str, npt.NDArray[Any]]
-CHUNK = 256  # maps at full size at once
-POLICIES: tuple[Policy, ...] = ("val", "oracle", "fixed", "otsu")
+THRESHOLD_SOURCES: tuple[ThresholdFrom, ...] = ("val", "oracle", "fixed", "otsu")
 _log = logging.getLogger(__name__)
 
 
-def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest",)) -> Record:
+def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protocols.DEFAULT,)) -> Record:
     """Score a run's maps and write its record.
 
     Args:
         run: a localized run.
-        data: folder of the decoded images.
-        folder: the run's folder, with maps.npz, and train.json unless the run is a control's.
-        names: of protocols; the first is the record's own, of the others their own metrics are kept.
+        data: folder of the prepared data set.
+        folder: the run's folder, with maps.npz, and train.json unless the run is a control.
+        names: of protocols. The record is the first one's; of the others it keeps the main scores.
 
     Raises:
         InputError: maps that are missing, not finite, or not of this data set.
     """
     description = cache.describe(data)
-    side = int(description["crop"])
-    val, test = (cache.open_split(data, name) for name in ("val", "test"))
-    arrays = iou_curves.read_maps(folder / "maps.npz", {"val": val, "test": test}, side, len(description["classes"]))
+    side, parts = int(description["crop"]), description["parts"]
+    splits = {name: cache.open_split(data, name) for name in ("val", "test")}
+    val, test = splits["val"], splits["test"]
+    arrays = iou_curves.read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
     made_from = cache.fingerprints(data)
     _require_same_data(arrays, made_from, run, folder / "maps.npz")
-    protocol = protocols.find(names[0])
-    bare = next(
-        (i for split in (val, test) for i, own in zip(split.ids, split.boxes, strict=True) if not len(own)), None
-    )
-    if bare is not None:
-        raise InputError(f"image {bare} has neither box nor mask, so that its map cannot be scored; maps.npz has it")
-    on, scored = iou_curves.scores(folder, arrays, {"val": val, "test": test}, side, protocol).values()
-    level = metrics.level_of(protocol.threshold, on, scored, protocol)
-    found = _metrics(on, scored, protocol, level)
-    found |= _against_masks(arrays, val, test, side, protocol, level, description["parts"])
-    found |= _mistakes(arrays["test_maps"], scored, test, side, protocol, level)
+    _require_boxes(splits)
+    name, *others = map(protocols.current_name, names)
+    protocol = protocols.find(name)
+    with ImageFile(folder, side) as images:
+        curves, pixels = _scan(folder, arrays, splits, side, protocol, images)
+        on, scored = (iou_curves.scores_of(curves[key], arrays[f"{key}_logits"], splits[key]) for key in splits)
+        threshold = metrics.threshold_of(protocol.threshold_from, on, scored, protocol)
+        found = _metrics(on, scored, protocol, threshold)
+        found |= _against_masks(pixels, images, test, threshold, parts)
+        found |= _mistakes(images, scored, test, side, protocol, threshold)
+        positions = arrays["examples"].tolist()
+        examples = example_images.example_arrays([images[i] for i in positions], test, protocol, threshold, positions)
     training = {} if run.control else read_json(folder / "train.json", "eil train")
     hits = protocol.hits(scored.curve, 0.5)
     record = Record(
@@ -64,106 +69,129 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         key=run.key,
         status="done",
         metrics=found,
-        protocol=names[0],
-        others={name: _under(protocols.find(name), arrays, val, test, side) for name in names[1:]},
+        protocol=name,
+        others={other: _under(protocols.find(other), arrays, val, test, side) for other in others},
         replicates={k: v.round(3).tolist() for k, v in statistics.replicates(scored, on, protocol).items()},
-        curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
+        curves={"gt_known_loc": metrics.accuracy_over_thresholds(hits).round(3).tolist()}
         | _history(training.pop("history", [])),
         training=training,
-        provenance=provenance.provenance()
-        | {f"{what}_sha256": value for what, value in made_from._asdict().items()}
-        | {"data_sha256": fingerprint.of_data(*made_from), "images": len(test.ids)}
-        | {"boxed_masks": annotation_cache.describe(data)["boxed_masks"]}
-        | {"classes": len(description["classes"]), "whole_classes": description.get("whole_classes")},
+        provenance=provenance.provenance() | _of_data(data, description, made_from, len(test.ids)),
     )
-    write_arrays(folder / "examples.npz", example_images.examples(arrays, test, side, protocol, level))
+    write_arrays(folder / "examples.npz", examples | example_images.extra_views(arrays, side, protocol))
     record.save(folder / "record.json")
     shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
     _log.info("%s: %s", run.name, shown)
     return record
 
 
+def _scan(
+    folder: Path, arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol, images: ImageFile
+) -> tuple[Mapping[str, Arrays], Mapping[str, PixelHistogram]]:
+    """Curves of each split (kept ones if they are current) and pixel histograms if there are masks, in one pass."""
+    mark = iou_curves.stamp(arrays, splits, side, protocol)
+    kept = iou_curves.kept(folder, mark)
+    made = {} if kept else {name: IouCurves(protocol, side) for name in splits}
+    masked = all(split.masks is not None for split in splits.values())
+    pixels = {name: PixelHistogram() for name in splits} if masked else {}
+    for name, split in splits.items():
+        keep = images if name == "test" else None
+        map_pass.scan(arrays[f"{name}_maps"], split, side, protocol, made.get(name), pixels.get(name), keep)
+    return kept or iou_curves.keep(folder, made, mark), pixels
+
+
+def _of_data(data: Path, description: Mapping[str, Any], made_from: Fingerprints, images: int) -> dict[str, Any]:
+    """Provenance of a record: the data set's fingerprints and size."""
+    return {
+        **{f"{what}_sha256": value for what, value in made_from._asdict().items()},
+        "data_sha256": fingerprint.of_data(*made_from),
+        "images": images,
+        "boxed_masks": annotation_cache.describe(data)["boxed_masks"],
+        "classes": len(description["classes"]),
+        "whole_classes": description.get("whole_classes"),
+    }
+
+
+def _require_boxes(splits: Mapping[str, Cached]) -> None:
+    """Refuse a split with an image that has no true box."""
+    for split in splits.values():
+        for name, own in zip(split.ids, split.boxes, strict=True):
+            if not len(own):
+                raise InputError(f"image {name} has neither box nor mask and cannot be scored; its map is in maps.npz")
+
+
 def _require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) -> None:
-    """Refuse maps of other photos than there are; a control's maps may be made from boxes, too."""
+    """Refuse maps made from other photos; those of a control also if made from other boxes, which it may use."""
     for what, value in now._asdict().items():
         if str(arrays.get(f"made_from_{what}")) != value and (what == "photos" or run.control):
             raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
-def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metrics.Ints) -> dict[str, float]:
-    """Scores of test under every policy ("own" is the protocol's), and of val under thresholds chosen there."""
+def _metrics(on: Scores, scored: Scores, protocol: Protocol, threshold: int | metrics.Ints) -> dict[str, float]:
+    """Scores of test with every way to choose thresholds ("own" is the protocol's), and of val chosen on val."""
     found: dict[str, float] = {}
-    for policy in POLICIES:
-        own = metrics.metrics(scored, on, protocol, policy)
-        found |= {f"test.{policy}.{key}": value for key, value in own.items()}
-        if policy == protocol.threshold:
+    for threshold_from in THRESHOLD_SOURCES:
+        own = metrics.metrics(scored, on, protocol, threshold_from)
+        found |= {f"test.{threshold_from}.{key}": value for key, value in own.items()}
+        if threshold_from == protocol.threshold_from:
             found |= {f"test.own.{key}": value for key, value in own.items()}
-        found[f"threshold.{policy}"] = float(np.mean(metrics.level_of(policy, on, scored, protocol)))
+        found[f"threshold.{threshold_from}"] = float(
+            np.mean(metrics.threshold_of(threshold_from, on, scored, protocol))
+        )
     found |= {f"val.val.{key}": value for key, value in metrics.metrics(on, on, protocol, "val").items()}
-    found |= {f"loss.{key}": value for key, value in metrics.losses(scored, level, protocol).items()}
+    found |= {f"loss.{key}": value for key, value in metrics.losses(scored, threshold, protocol).items()}
     return found
 
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
-    """Scores of the same maps under another protocol, its own policy."""
+    """Scores of the same maps under another protocol, with the threshold that it chooses."""
     on, scored = (
         iou_curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test))
     )
-    return metrics.metrics(scored, on, protocol, protocol.threshold)
+    return metrics.metrics(scored, on, protocol, protocol.threshold_from)
 
 
 def _against_masks(
-    arrays: Arrays,
-    val: Cached,
+    pixels: Mapping[str, PixelHistogram],
+    images: ImageFile,
     test: Cached,
-    side: int,
-    protocol: Protocol,
-    level: int | metrics.Ints,
-    names: list[str],
+    threshold: int | metrics.Ints,
+    names: Sequence[str],
 ) -> dict[str, float]:
     """PxAP, pixel IoU at the threshold that is best on val, and the mean share of each part that a map covers."""
-    if test.masks is None or val.masks is None:
+    if test.masks is None or not pixels:
         return {}
-    pooled = {"val": masks.Pooled(), "test": masks.Pooled()}
-    for name, mask in (("val", val.masks), ("test", test.masks)):
-        for score_map, parts in zip(arrays[f"{name}_maps"], mask, strict=True):
-            pooled[name].add(maps.prepared(score_map, side, protocol), parts)
-    levels = np.broadcast_to(level, len(test.ids))
-    covered = []
-    for start, images in iou_curves.chunks(arrays["test_maps"], test.ids, side, protocol):
-        covered += [
-            masks.part_coverage(image, test.masks[i], int(levels[i]), len(names))
-            for i, image in enumerate(images, start)
-        ]
-    best = int(pooled["val"].iou().argmax())
-    found = {"test.px_ap": pooled["test"].average_precision()}
-    found["test.pixel_iou"] = float(pooled["test"].iou()[best])
-    with warnings.catch_warnings(action="ignore"):  # of a mean of nothing
+    thresholds = np.broadcast_to(threshold, len(test.ids))
+    covered = [
+        masks.part_coverage(image, test.masks[i], int(thresholds[i]), len(names)) for i, image in enumerate(images)
+    ]
+    best = int(pixels["val"].iou().argmax())
+    found = {"test.px_ap": pixels["test"].average_precision()}
+    found["test.pixel_iou"] = float(pixels["test"].iou()[best])
+    with warnings.catch_warnings(action="ignore"):  # numpy warns of a mean of nothing
         shares = np.nanmean(covered, axis=0)
     # A part that no test image shows has no share.
-    seen = {name: float(share) for name, share in zip(names, shares, strict=True) if np.isfinite(share)}
-    return found | {f"coverage.{name}": 100 * share for name, share in seen.items()}
+    shown = {name: float(share) for name, share in zip(names, shares, strict=True) if np.isfinite(share)}
+    return found | {f"coverage.{name}": 100 * share for name, share in shown.items()}
 
 
 def _mistakes(
-    score_maps: npt.NDArray[np.floating],
+    images: ImageFile,
     scored: Scores,
     test: Cached,
     side: int,
     protocol: Protocol,
-    level: int | metrics.Ints,
+    threshold: int | metrics.Ints,
 ) -> dict[str, float]:
-    """Kinds of error of the box that is scored, and accuracy by the object's size."""
-    levels = np.broadcast_to(level, len(test.ids))
-    predicted = [
-        boxes.counted(boxes.predicted_boxes(image, int(levels[i]), protocol), test.boxes[i], protocol.rules)
-        for start, images in iou_curves.chunks(score_maps, test.ids, side, protocol)
-        for i, image in enumerate(images, start)
-    ]
-    bare = sum(not len(own) for own in predicted)
-    if bare:
-        _log.warning("%d of %d test maps have no contrast and find nothing", bare, len(predicted))
-    located = protocol.hits(metrics.at(scored.curve, level), 0.5)
+    """Error types of the box that is scored, and accuracy by object size."""
+    thresholds = np.broadcast_to(threshold, len(test.ids))
+    predicted = []
+    for i, image in enumerate(images):
+        every = boxes.predicted_boxes(image, int(thresholds[i]), protocol)
+        predicted.append(boxes.scored_box(every, test.boxes[i], protocol.box_convention))
+    flat = sum(not len(own) for own in predicted)
+    if flat:
+        _log.warning("%d of %d test maps have no contrast and no box; they score 0", flat, len(predicted))
+    located = protocol.hits(metrics.iou_at(scored.curve, threshold), 0.5)
     return errors.decompose(predicted, test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
 
 

@@ -1,6 +1,6 @@
-"""Images as figures show them: photo, map, predicted and true boxes, in the S x S frame."""
+"""Example images for figures: photo, 8-bit map, predicted and true boxes, all in the S x S frame."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,45 +9,46 @@ import numpy.typing as npt
 
 from eil.core.files import read_arrays
 from eil.core.records import Record
-from eil.data import Boxes, cache
+from eil.data import Boxes, Image, cache
 from eil.data.cache import Cached
 from eil.evaluation import boxes, maps, metrics, protocols
 from eil.evaluation.iou_curves import FILE, read_maps
 from eil.evaluation.protocols import Protocol
 
 Arrays = dict[str, npt.NDArray[Any]]
+Thresholds = int | metrics.Ints  # one for all test images, or one each (N,)
 
 
-def examples(arrays: Arrays, split: Cached, side: int, protocol: Protocol, level: int | metrics.Ints) -> Arrays:
-    """The test images that were chosen when localizing, with the method's further views."""
-    views = {
+def extra_views(arrays: Mapping[str, npt.NDArray[Any]], side: int, protocol: Protocol) -> Arrays:
+    """The method's further maps of the example images (``view_erased``, say) as 8-bit maps, (E, S, S) each."""
+    return {
         name: np.stack([maps.to_8_bit(view, side, protocol) for view in array])
         for name, array in arrays.items()
         if name.startswith("view_")
     }
-    return look(arrays["test_maps"], split, side, protocol, level, arrays["examples"].tolist()) | views
 
 
-def look(
-    score_maps: npt.NDArray[np.floating],
-    split: Cached,
-    side: int,
-    protocol: Protocol,
-    level: int | metrics.Ints,
-    positions: Sequence[int],
+def example_arrays(
+    images: Sequence[Image], split: Cached, protocol: Protocol, threshold: Thresholds, positions: Sequence[int]
 ) -> Arrays:
-    """What a figure shows of the E images at these positions.
+    """What a figure shows of E images.
+
+    Args:
+        images: 8-bit maps of these E images, (S, S) each.
+        split: all test images.
+        protocol: how maps become boxes.
+        threshold: of all test images, or one for each of them, (N,).
+        positions: of the E images in the split.
 
     Returns:
         ``ids`` (E,), ``images`` (E, S, S, 3), 8-bit ``maps`` (E, S, S); ``predicted`` (E, 4), the box that is scored,
-        NaN where a map has no contrast; ``true`` (E, 4), the true box that it overlaps most. Where an image has several
-        boxes, the others are ``further_predicted`` (P, 4) and ``further_true`` (T, 4), with the row of the image that
-        each belongs to in ``further_predicted_of`` (P,) and ``further_true_of`` (T,).
+        NaN where a map has no contrast; ``true`` (E, 4), the true box that it overlaps most. If an image has several
+        boxes, the others are ``further_predicted`` (P, 4) and ``further_true`` (T, 4), and ``further_predicted_of``
+        (P,) and ``further_true_of`` (T,) hold the row of the image that each belongs to.
     """
-    levels = np.broadcast_to(level, len(split.ids))
-    images = [maps.to_8_bit(score_maps[i], side, protocol) for i in positions]
+    thresholds = np.broadcast_to(threshold, len(split.ids))
     pairs = [
-        _scored_first(boxes.predicted_boxes(image, int(levels[i]), protocol), split.boxes[i], protocol)
+        _scored_first(boxes.predicted_boxes(image, int(thresholds[i]), protocol), split.boxes[i], protocol)
         for i, image in zip(positions, images, strict=True)
     ]
     predicted, true = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -64,11 +65,11 @@ def look(
 
 
 def _scored_first(predicted: Boxes, true: Boxes, protocol: Protocol) -> tuple[Boxes, Boxes]:
-    """Predicted and true boxes of an image, each with the one first that makes its score."""
+    """Predicted and true boxes of an image, with the pair that is scored in the first rows."""
     if not len(predicted):
         return predicted, true
-    best = int(boxes.overlaps(predicted, true, protocol.rules).argmax())
-    of_true = [boxes.overlaps(predicted[[best]], own[None], protocol.rules)[0] for own in true]
+    best = int(boxes.best_ious(predicted, true, protocol.box_convention).argmax())
+    of_true = [boxes.best_ious(predicted[[best]], own[None], protocol.box_convention)[0] for own in true]
     return _with_first(predicted, best), _with_first(true, int(np.argmax(of_true)))
 
 
@@ -77,49 +78,50 @@ def _with_first(found: Boxes, first: int) -> Boxes:
 
 
 def _further(name: str, found: Sequence[Boxes]) -> Arrays:
-    """All boxes but the first of each image in one array, and whose they are."""
+    """All boxes but the first of each image, and the image that each belongs to."""
     rows = np.repeat(np.arange(len(found)), [max(len(own) - 1, 0) for own in found])
     return {f"further_{name}": np.concatenate([own[1:] for own in found]), f"further_{name}_of": rows}
 
 
 def predictions(record: Record, data: Path, folder: Path) -> tuple[list[Boxes], Protocol, npt.NDArray[np.floating]]:
-    """All predicted boxes of each test image of a finished run, (K, 4), with their protocol, and the logits (N, C).
+    """Predicted boxes of each test image of a finished run, (K, 4), with the protocol and the logits (N, C).
 
     Raises:
-        InputError: maps or decoded images are not there any more.
+        InputError: the run's maps or the decoded images are missing.
     """
-    arrays, _, side, protocol = _kept(record, data, folder)
-    levels = np.broadcast_to(_levels(record, arrays["test_maps"], side, protocol), len(arrays["test_maps"]))
-    found = [
-        boxes.predicted_boxes(maps.to_8_bit(score_map, side, protocol), int(threshold), protocol)
-        for score_map, threshold in zip(arrays["test_maps"], levels, strict=True)
-    ]
+    arrays, _, side, protocol = _read_run(record, data, folder)
+    found = []
+    for score_map in arrays["test_maps"]:
+        image = maps.to_8_bit(score_map, side, protocol)
+        found.append(boxes.predicted_boxes(image, _threshold_of(record, image, protocol), protocol))
     return found, protocol, arrays["test_logits"]
 
 
 def of_run(record: Record, data: Path, folder: Path, positions: Sequence[int]) -> Arrays:
-    """:func:`look` at any test images of a finished run, by the maps that it has kept.
+    """:func:`example_arrays` of any test images of a finished run, from its maps.npz.
 
     Raises:
-        InputError: maps or decoded images are not there any more.
+        InputError: the run's maps or the decoded images are missing.
     """
-    arrays, split, side, protocol = _kept(record, data, folder)
-    level = _levels(record, arrays["test_maps"], side, protocol)
-    return look(arrays["test_maps"], split, side, protocol, level, positions)
+    arrays, split, side, protocol = _read_run(record, data, folder)
+    images = [maps.to_8_bit(arrays["test_maps"][i], side, protocol) for i in positions]
+    thresholds = np.zeros(len(split.ids), np.int64)
+    thresholds[list(positions)] = [_threshold_of(record, image, protocol) for image in images]
+    return example_arrays(images, split, protocol, thresholds, positions)
 
 
-def overlaps(record: Record, folder: Path) -> npt.NDArray[np.floating]:
-    """IoU of each test image's box at the run's own threshold, (N,).
+def ious_of_run(record: Record, folder: Path) -> npt.NDArray[np.floating]:
+    """IoU of each test image's box at the run's threshold, (N,).
 
     Raises:
-        InputError: curves are not there any more.
+        InputError: curves.npz is missing.
     """
-    kept = read_arrays(folder / FILE, "eil evaluate")
-    level = kept["test_otsu"] if protocols.find(record.protocol).threshold == "otsu" else _chosen(record)
-    return np.asarray(metrics.at(kept["test_curve"], level))
+    curves = read_arrays(folder / FILE, "eil evaluate")
+    own = protocols.find(record.protocol).threshold_from == "otsu"
+    return np.asarray(metrics.iou_at(curves["test_curve"], curves["test_otsu"] if own else _chosen_threshold(record)))
 
 
-def _kept(record: Record, data: Path, folder: Path) -> tuple[Arrays, Cached, int, Protocol]:
+def _read_run(record: Record, data: Path, folder: Path) -> tuple[Arrays, Cached, int, Protocol]:
     """A run's maps, the test images, the side of the frame, and the protocol."""
     description, splits = cache.describe(data), {name: cache.open_split(data, name) for name in ("val", "test")}
     side = int(description["crop"])
@@ -127,11 +129,10 @@ def _kept(record: Record, data: Path, folder: Path) -> tuple[Arrays, Cached, int
     return arrays, splits["test"], side, protocols.find(record.protocol)
 
 
-def _levels(record: Record, score_maps: npt.NDArray[np.floating], side: int, protocol: Protocol) -> int | metrics.Ints:
-    if protocol.threshold != "otsu":
-        return _chosen(record)
-    return np.array([maps.otsu(maps.to_8_bit(score_map, side, protocol)) for score_map in score_maps])
+def _threshold_of(record: Record, image: Image, protocol: Protocol) -> int:
+    """The threshold that a finished run used for an image."""
+    return maps.otsu(image) if protocol.threshold_from == "otsu" else _chosen_threshold(record)
 
 
-def _chosen(record: Record) -> int:
-    return round(record.metrics[f"threshold.{protocols.find(record.protocol).threshold}"])
+def _chosen_threshold(record: Record) -> int:
+    return round(record.metrics[f"threshold.{protocols.find(record.protocol).threshold_from}"])

@@ -1,11 +1,12 @@
-"""Maps to curves, as they come: curves.npz keeps them beside the maps, so that no metric needs them made again.
+"""IoU curves: the best IoU of each image's box at all 255 thresholds of its 8-bit map.
 
-Whoever comes first makes them: localizing while the device computes the next maps, or evaluating.
+Every score is computed from these curves. A run's folder keeps them in curves.npz. Localization on a GPU writes that
+file while the device computes the next maps; otherwise evaluation writes it.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from eil.core import provenance, source_hash
 from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.npz import MOST
-from eil.data import Image
+from eil.data import Boxes, Image
 from eil.data.cache import Cached
 from eil.evaluation import boxes, maps, metrics
 from eil.evaluation.metrics import Scores
@@ -23,48 +24,80 @@ from eil.evaluation.protocols import Contours, Protocol
 
 Arrays = dict[str, npt.NDArray[Any]]
 FILE = "curves.npz"
-CHUNK = 256  # maps at full size at once
+CHUNK = 256  # full-size maps in memory at once
 
 
-class Tally:
-    """Curves of a split's maps, which come a few at a time in their order.
+class IouCurves:
+    """Accumulates IoU curves, Otsu thresholds and flat-map flags of images that come a few at a time.
+
+    >>> curves = IouCurves(Protocol(source="an example"), side=8)
+    >>> curves.update([np.pad(np.ones((4, 4)), 2)], [np.array([[2.0, 2, 6, 6]])], ["a.jpg"])
+    >>> len(curves), curves.arrays()["curve"].shape, float(curves.arrays()["curve"].max()), curves.flat.tolist()
+    (1, (1, 255), 1.0, [False])
 
     Args:
-        split: whose maps.
-        side: S of the square frame of boxes.
         protocol: how maps become boxes.
+        side: S of the square frame in which true boxes are given.
     """
 
-    def __init__(self, split: Cached, side: int, protocol: Protocol) -> None:
-        self.split, self.side, self.protocol, self._count = split, side, protocol, 0
-        rules = {protocol.contours} | ({protocol.contours_v2} if protocol.contours_v2 else set())
-        self._curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in rules}
+    def __init__(self, protocol: Protocol, side: int) -> None:
+        self.protocol, self.side = protocol, side
+        kinds = dict.fromkeys([protocol.contours, protocol.contours_v2 or protocol.contours])
+        self._curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in kinds}
         self._otsu: list[int] = []
+        self._flat: list[bool] = []
 
-    def take(self, score_maps: npt.NDArray[np.floating]) -> None:
-        """Score the next maps, (B, h, w)."""
-        start, stop = self._count, self._count + len(score_maps)
-        ids, true = self.split.ids[start:stop], self.split.boxes[start:stop]
-        for at, images in chunks(score_maps, ids, self.side, self.protocol):
-            own = true[at : at + len(images)]
-            for contours, found in self._curves.items():
-                curve = boxes.iou_curves(images, own, contours, self.protocol.rules, provenance.threads())
-                found.append(curve.astype(np.float32))
-            self._otsu += [maps.otsu(image) for image in images]
-        self._count = stop
+    def __len__(self) -> int:
+        """Number of images so far."""
+        return len(self._otsu)
+
+    @property
+    def flat(self) -> npt.NDArray[np.bool_]:
+        """Which maps have no contrast and so no box, (N,)."""
+        return np.array(self._flat, dtype=np.bool_)
+
+    def update(self, score_maps: maps.ScoreMaps, true: Sequence[Boxes], ids: Sequence[str]) -> None:
+        """Add B images by their score maps.
+
+        Args:
+            score_maps: (B, h, w), or B maps of any size.
+            true: true boxes of each image in the S x S frame, B times (K, 4).
+            ids: of the images, for messages.
+
+        Raises:
+            InputError: a map that cannot be used; the message names the image.
+        """
+        for part in chunks(len(ids)):
+            prepared = maps.each_prepared(score_maps[part], ids[part], self.side, self.protocol)
+            self.update_images([maps.quantised(each) for each in prepared], true[part])
+
+    def update_images(self, images: Sequence[Image], true: Sequence[Boxes]) -> None:
+        """Add B images by their 8-bit maps, (S, S) each, and true boxes, (K, 4) each."""
+        if not images:
+            return
+        convention, threads = self.protocol.box_convention, provenance.threads()
+        for contours, found in self._curves.items():
+            found.append(boxes.iou_curves(images, true, contours, convention, threads).astype(np.float32))
+        self._otsu += [maps.otsu(image) for image in images]
+        self._flat += [not image.any() for image in images]
 
     def arrays(self) -> Arrays:
-        """``curve`` and ``curve_v2``, (N, 255) float32, and ``otsu`` (N,)."""
+        """``curve`` and, if the protocol has MaxBoxAccV2, ``curve_v2``, (N, 255) float32; ``otsu``, (N,)."""
         own, v2 = self.protocol.contours, self.protocol.contours_v2
         found: Arrays = {"curve": np.concatenate(self._curves[own]), "otsu": np.array(self._otsu)}
         return found | ({"curve_v2": np.concatenate(self._curves[v2])} if v2 else {})
 
 
+def chunks(count: int) -> Iterator[slice]:
+    """Slices of at most :data:`CHUNK` that cover ``count`` images."""
+    yield from (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+
+
 def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int) -> Arrays:
-    """What :func:`eil.training.localize.localize` leaves of these splits.
+    """Read the maps.npz that :func:`eil.training.localize.localize` wrote for these splits.
 
     Raises:
-        InputError: the file is missing or damaged, larger than these splits' maps can be, or holds anything else.
+        InputError: the file is missing or damaged, larger than these splits' maps can be, or has other content.
     """
     images = sum(len(split.ids) for split in splits.values())
     arrays = read_arrays(path, "eil localize", most=MOST + 8 * images * (side**2 + classes))
@@ -73,90 +106,79 @@ def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int)
     for key, count in dimensions.items():
         found = arrays.get(key)
         if found is None or found.ndim != count or found.dtype.kind != ("i" if key == "examples" else "f"):
-            raise InputError(f"{path}: has no {key} of {count} dimensions; delete it to make it anew")
+            raise InputError(f"{path}: has no {key} of {count} dimensions; delete the file and localize again")
     for name, split in splits.items():
         maps_, logits = arrays[f"{name}_maps"], arrays[f"{name}_logits"]
         if len(maps_) != len(split.ids) or logits.shape != (len(split.ids), classes):
             raise InputError(
                 f"{path}: {len(maps_)} maps for {len(split.ids)} images of {name}, with logits {logits.shape} for "
-                f"{classes} classes: it is of another data set"
+                f"{classes} classes: it was made from another data set"
             )
     if not np.isin(arrays["examples"], np.arange(len(splits["test"].ids))).all():
-        raise InputError(f"{path}: examples that are no test images; delete it to make it anew")
+        raise InputError(f"{path}: its examples are not test images; delete the file and localize again")
     return arrays
 
 
-def scores(
-    folder: Path, arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol
-) -> dict[str, Scores]:
-    """Scores of every split, from the curves that a run's folder keeps if they are of these maps and this protocol."""
-    path, mark = folder / FILE, stamp(arrays, splits, side, protocol)
-    kept = read_arrays(path) if path.exists() else {}
-    if str(kept.get("stamp")) != mark:
-        tallies = {name: _tally(arrays, name, split, side, protocol) for name, split in splits.items()}
-        kept = keep(folder, tallies, mark)
-    return {name: _scores(_of(kept, name), arrays[f"{name}_logits"], split) for name, split in splits.items()}
+def require_matching(score_maps: Sized, ids: Sequence[str]) -> None:
+    """Refuse maps of another number of images.
+
+    Raises:
+        InputError: the numbers differ.
+    """
+    if len(score_maps) != len(ids):
+        raise InputError(f"{len(score_maps)} maps for {len(ids)} images: maps.npz was made from another data set")
 
 
 def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
-    """Curves and classification of a split's maps under a protocol; nothing is kept."""
-    return _scores(_tally(arrays, name, split, side, protocol).arrays(), arrays[f"{name}_logits"], split)
+    """Curves and classification of a split's maps under a protocol; no file is written."""
+    require_matching(arrays[f"{name}_maps"], split.ids)
+    curves = IouCurves(protocol, side)
+    curves.update(arrays[f"{name}_maps"], split.boxes, split.ids)
+    return scores_of(curves.arrays(), arrays[f"{name}_logits"], split)
 
 
-def keep(folder: Path, tallies: Mapping[str, Tally], mark: str) -> Arrays:
-    """Write curves.npz, ``{split}_curve`` and so on: every threshold policy is array work from here."""
-    found = {f"{name}_{key}": value for name, tally in tallies.items() for key, value in tally.arrays().items()}
-    found["stamp"] = np.array(mark)
-    write_arrays(folder / FILE, found)
+def scores_of(curves: Arrays, logits: npt.NDArray[np.floating], split: Cached) -> Scores:
+    """Scores of a split from :meth:`IouCurves.arrays` and logits (N, C)."""
+    return Scores(
+        curve=curves["curve"],
+        curve_v2=curves.get("curve_v2"),
+        otsu=curves["otsu"],
+        top1=metrics.topk_correct(logits, split.labels, 1),
+        top5=metrics.topk_correct(logits, split.labels, 5),
+    )
+
+
+def kept(folder: Path, mark: str) -> dict[str, Arrays]:
+    """Curves of each split from a run's curves.npz; {} if there are none with this :func:`stamp`."""
+    path = folder / FILE
+    arrays = read_arrays(path) if path.exists() else {}
+    if str(arrays.get("stamp")) != mark:
+        return {}
+    found: dict[str, Arrays] = {}
+    for key, array in arrays.items():
+        split, _, what = key.partition("_")
+        if what:
+            found.setdefault(split, {})[what] = array
+    return found
+
+
+def keep(folder: Path, curves: Mapping[str, IouCurves], mark: str) -> dict[str, Arrays]:
+    """Write each split's curves to curves.npz as ``{split}_curve`` etc., and return them by split."""
+    found = {name: each.arrays() for name, each in curves.items()}
+    flat = {f"{name}_{key}": array for name, arrays in found.items() for key, array in arrays.items()}
+    write_arrays(folder / FILE, flat | {"stamp": np.array(mark)})
     return found
 
 
 def stamp(arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol) -> str:
-    """Hash of what curves depend on: the maps, the true boxes, the frame, the protocol, the sources."""
+    """Hash of all that curves depend on: maps, true boxes, frame, protocol and source code."""
     digest = hashlib.sha256()
     for name in sorted(name for name in arrays if name.endswith("_maps")):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     for name in sorted(splits):
         digest.update(json.dumps([name, *(own.tolist() for own in splits[name].boxes)]).encode())
-    how = protocol.model_dump(mode="json", exclude={"source", "threshold", "fixed", "levels"})
-    digest.update(json.dumps([how, side, source_hash.digest(__name__)], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def chunks(
-    score_maps: npt.NDArray[np.floating], ids: Sequence[str], side: int, protocol: Protocol
-) -> Iterator[tuple[int, list[Image]]]:
-    """8-bit maps by the chunk, with the position of each chunk's first."""
-    if len(score_maps) != len(ids):
-        raise InputError(f"{len(score_maps)} maps for {len(ids)} images: maps.npz is of another data set")
-    for start in range(0, len(ids), CHUNK):
-        images = []
-        for score_map, name in zip(score_maps[start : start + CHUNK], ids[start : start + CHUNK], strict=True):
-            try:
-                images.append(maps.to_8_bit(score_map, side, protocol))
-            except InputError as error:
-                raise InputError(f"image {name}: {error}") from None
-        yield start, images
-
-
-def _tally(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Tally:
-    score_maps = arrays[f"{name}_maps"]
-    if len(score_maps) != len(split.ids):
-        raise InputError(f"{len(score_maps)} maps for {len(split.ids)} images: maps.npz is of another data set")
-    tally = Tally(split, side, protocol)
-    tally.take(score_maps)
-    return tally
-
-
-def _of(kept: Arrays, name: str) -> Arrays:
-    return {key.removeprefix(f"{name}_"): value for key, value in kept.items() if key.startswith(f"{name}_")}
-
-
-def _scores(found: Arrays, logits: npt.NDArray[np.floating], split: Cached) -> Scores:
-    return Scores(
-        curve=found["curve"],
-        curve_v2=found.get("curve_v2"),
-        otsu=found["otsu"],
-        top1=metrics.in_top(logits, split.labels, 1),
-        top5=metrics.in_top(logits, split.labels, 5),
+    how = protocol.model_dump(mode="json", exclude={"source", "threshold_from", "fixed", "thresholds"})
+    digest.update(
+        json.dumps([how, side, source_hash.digest(__name__, "eil.evaluation.map_pass")], sort_keys=True).encode()
     )
+    return digest.hexdigest()

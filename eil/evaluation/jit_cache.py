@@ -1,4 +1,4 @@
-"""Where numba keeps what it compiled: a temporary folder if neither the code's nor the user's can be written."""
+"""Choose a writable folder for numba's compiled functions."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ _log = logging.getLogger(__name__)
 
 
 def ensure() -> None:
-    """Let functions be compiled with ``cache=True`` wherever this runs, and say so where that takes a folder.
+    """Make ``cache=True`` work even if neither the code's folder nor the user's cache is writable.
 
-    Processes that this one starts use the folder too, without a word.
+    Then a temporary folder is used, and one line in the log says so. Child processes use the same folder silently.
     """
     try:
         numba.njit(cache=True)(_probe)
@@ -29,4 +29,4 @@ def ensure() -> None:
 
 
 def _probe() -> None:
-    """Is never compiled: numba looks for a folder when it is told of a function."""
+    """Never called: numba looks for a cache folder as soon as a function is decorated."""

@@ -1,4 +1,4 @@
-"""One box a threshold, at all thresholds of an 8-bit map: of the largest contour, or of all that is above.
+"""One box per threshold, at all thresholds of an 8-bit map: of the largest contour, or around all foreground.
 
 Compiled by numba, without the GIL.
 """
@@ -6,25 +6,36 @@ Compiled by numba, without the GIL.
 import numba
 import numpy as np
 
-from eil.evaluation.union_find import LEVELS, Bytes, Floats, Ints, Parents, Rules, box_of, by_value, find, overlap
+from eil.evaluation.union_find import (
+    N_THRESHOLDS,
+    BoxConvention,
+    Bytes,
+    Floats,
+    Ints,
+    Parents,
+    best_iou,
+    box_of,
+    by_value,
+    find,
+)
 
 
 @numba.njit(nogil=True, cache=True)
-def best_of_one(image: Bytes, boxes: Floats, rules: Rules, largest: bool) -> Floats:
-    """IoU of one box at each level: that of the ``largest`` contour, or else that of all pixels above, (255,)."""
+def iou_of_one_box(image: Bytes, boxes: Floats, convention: BoxConvention, largest: bool) -> Floats:
+    """IoU of one box at each threshold: that of the ``largest`` contour, or else that around all foreground, (255,)."""
     frames = frame_of_largest(image) if largest else frame_of_union(image)
     height, width = image.shape
-    curve = np.empty(LEVELS)
-    for level in range(LEVELS):
-        x0, y0, x1, y1 = frames[level, 0], frames[level, 1], frames[level, 2], frames[level, 3]
-        box = rules.empty if x1 < 0 else box_of(x0, y0, x1, y1, height, width, rules)
-        curve[level] = overlap(box, boxes, rules)
+    curve = np.empty(N_THRESHOLDS)
+    for threshold in range(N_THRESHOLDS):
+        x0, y0, x1, y1 = frames[threshold, 0], frames[threshold, 1], frames[threshold, 2], frames[threshold, 3]
+        box = convention.empty if x1 < 0 else box_of(x0, y0, x1, y1, height, width, convention)
+        curve[threshold] = best_iou(box, boxes, convention)
     return curve
 
 
 @numba.njit(nogil=True, cache=True)
 def frame_of_union(image: Bytes) -> Ints:
-    """Columns and rows that hold all pixels above each level, (255, 4) as x0, y0, x1, y1; -1 if there are none."""
+    """First and last column and row of the foreground at each threshold, (255, 4) as x0, y0, x1, y1; -1 if empty."""
     height, width = image.shape
     last = np.full((256, 4), -1, np.int64)
     for y in range(height):
@@ -41,26 +52,26 @@ def frame_of_union(image: Bytes) -> Ints:
             for k in range(2):
                 last[value, k] = min(last[value, k], last[value + 1, k])
                 last[value, k + 2] = max(last[value, k + 2], last[value + 1, k + 2])
-    return last[1:]  # above level t are the values from t + 1 on
+    return last[1:]  # foreground at threshold t has values of t + 1 or more
 
 
 @numba.njit(nogil=True, cache=True)
 def frame_of_largest(image: Bytes) -> Ints:
-    """Frame of the contour with the largest area at each level; of equals, the one that OpenCV lists first.
+    """Frame of the contour with the largest area at each threshold; in a tie, the one that OpenCV lists first.
 
-    No contour can have a larger area than one that nothing encloses. With all that is enclosed filled, each
-    such contour bounds a component without holes, and its area, that of the polygon through the centres of its
-    outermost pixels, is the count of 2x2 quads: 1 for each that is full, 1/2 for each with three pixels.
+    The largest contour is an outermost one. After holes are filled, each outermost contour bounds a component without
+    holes. Its area (of the polygon through the centres of its border pixels) is a count of 2x2 quads: 1 for each full
+    quad, 1/2 for each quad with three pixels.
 
     Args:
         image: (H, W) uint8.
 
     Returns:
-        (255, 4), first and last column and row as x0, y0, x1, y1; -1 where nothing is above.
+        (255, 4), first and last column and row as x0, y0, x1, y1; -1 if there is no foreground.
     """
     height, width = image.shape
     stride = width + 2
-    found = np.full((LEVELS, 4), -1, np.int64)
+    found = np.full((N_THRESHOLDS, 4), -1, np.int64)
     filled = fill_holes(image)
     order = by_value(filled)[::-1]
     parent = np.full((height + 2) * stride, -1, np.int32)
@@ -76,21 +87,21 @@ def frame_of_largest(image: Bytes) -> Ints:
             break
         pixel = (y + 1) * stride + x + 1
         root = _join(parent, frame, area, first, pixel, x, y, stride)
-        if root == pixel:  # nothing is around it yet
+        if root == pixel:  # a new component
             roots[alive] = pixel
             alive += 1
         following = filled[order[k + 1] // width, order[k + 1] % width] if k + 1 < order.size else 0
-        if following < value:  # every pixel of this value is in: levels following .. value - 1 look like this
+        if following < value:  # all pixels of this value are added: the foreground at thresholds following .. value - 1
             alive = _living(roots, alive, parent)
             winner = _largest(roots, alive, area, first)
-            for level in range(following, value):
-                found[level] = frame[winner]
+            for threshold in range(following, value):
+                found[threshold] = frame[winner]
     return found
 
 
 @numba.njit(nogil=True, cache=True, inline="always")  # a call for each pixel costs more than what it does
 def _join(parent: Parents, frame: Ints, area: Ints, first: Ints, pixel: int, x: int, y: int, stride: int) -> int:
-    """Let a new pixel and the components around it be one: frames and areas add up. Its root, itself if it is alone."""
+    """Merge a new pixel with the components around it, their frames and areas; returns the root."""
     parent[pixel] = pixel
     added = _new_quads(parent, pixel, stride)
     root = pixel
@@ -120,7 +131,7 @@ def _join(parent: Parents, frame: Ints, area: Ints, first: Ints, pixel: int, x: 
 
 @numba.njit(nogil=True, cache=True)
 def _largest(roots: Parents, count: int, area: Ints, first: Ints) -> int:
-    """The root with the largest area; of equals, the one that begins last, which OpenCV lists first."""
+    """The root with the largest area; in a tie, the one whose first pixel comes last, which OpenCV lists first."""
     winner = roots[0]
     for k in range(1, count):
         root = roots[k]
@@ -131,14 +142,15 @@ def _largest(roots: Parents, count: int, area: Ints, first: Ints) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def fill_holes(image: Bytes) -> Bytes:
-    """The lowest value that must be crossed to reach each pixel from the border, 4-connected: (H, W) -> (H, W).
+    """Fill the holes of the foreground at all thresholds at once, (H, W) -> (H, W).
 
-    At every level the foreground of the result is that of ``image`` with its holes filled.
+    Each pixel gets the smallest maximum of ``image`` along a 4-connected path to the border, so that the result's
+    foreground at every threshold is that of ``image`` with its holes filled.
     """
     height, width = image.shape
     filled = np.zeros((height, width), np.uint8)
     seen = np.zeros((height, width), np.bool_)
-    # A queue for each value, as linked lists: a pixel enters once.
+    # A queue for each value, as linked lists; every pixel is queued once.
     head = np.full(256, -1, np.int32)
     after = np.full(height * width, -1, np.int32)
     for y in range(height):
@@ -147,15 +159,15 @@ def fill_holes(image: Bytes) -> Bytes:
                 value, pixel = image[y, x], y * width + x
                 filled[y, x], seen[y, x] = value, True
                 after[pixel], head[value] = head[value], pixel
-    for level in range(256):
-        while head[level] >= 0:
-            pixel = head[level]
-            head[level] = after[pixel]
+    for grey in range(256):
+        while head[grey] >= 0:
+            pixel = head[grey]
+            head[grey] = after[pixel]
             y, x = pixel // width, pixel % width
             for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
                 v, u = y + dy, x + dx
                 if 0 <= v < height and 0 <= u < width and not seen[v, u]:
-                    value = max(image[v, u], level)
+                    value = max(image[v, u], grey)
                     filled[v, u], seen[v, u] = value, True
                     neighbour = v * width + u
                     after[neighbour], head[value] = head[value], neighbour
@@ -164,7 +176,7 @@ def fill_holes(image: Bytes) -> Bytes:
 
 @numba.njit(nogil=True, cache=True)
 def _new_quads(parent: Parents, pixel: int, stride: int) -> int:
-    """Twice the area that a pixel adds: each of its four quads gains 1/2 with its third and its fourth pixel."""
+    """Twice the area that a pixel adds: its third and its fourth pixel each add 1/2 to a quad."""
     added = 0
     for corner in (pixel - stride - 1, pixel - stride, pixel - 1, pixel):
         inside = 0
@@ -176,7 +188,7 @@ def _new_quads(parent: Parents, pixel: int, stride: int) -> int:
 
 @numba.njit(nogil=True, cache=True)
 def _living(roots: Parents, count: int, parent: Parents) -> int:
-    """Keep the roots that no other component has taken in; their number."""
+    """Keep the roots that were not merged into another component; returns their number."""
     kept = 0
     for k in range(count):
         if parent[roots[k]] == roots[k]:

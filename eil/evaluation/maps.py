@@ -1,9 +1,10 @@
-"""From low-resolution score maps to the 8-bit maps that thresholds are taken of.
+"""From low-resolution score maps to 8-bit maps, on which thresholds act.
 
-A normaliser is part of a protocol: the same map has other boxes under another. All give values in [0, 1]. A map
-without contrast becomes 0 (:func:`has_contrast`): min-max would blow its rounding noise up to a full map.
+The normaliser is part of a protocol, because it changes the boxes. All normalisers give values in [0, 1]. A map without
+contrast becomes 0 (:func:`has_contrast`); min-max would amplify its rounding noise to the full range.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import cv2
@@ -15,9 +16,11 @@ from eil.data import Image
 from eil.evaluation.protocols import Protocol
 
 Floats = npt.NDArray[np.float64]
-LARGEST: Final = 1e100  # of a score
-# A constant float32 map that is resized varies by rounding: by up to 23 epsilons of its value in torch's bicubic mode,
-# 5 in OpenCV (3,000 sizes and values each). Networks compute in float32 or less, so float64 maps are held to the same.
+ScoreMaps = npt.NDArray[np.floating] | Sequence[npt.NDArray[np.floating]]  # (B, h, w), or B maps of any sizes
+LARGEST: Final = 1e100  # absolute score that is accepted
+# Resizing a constant float32 map gives rounding noise of up to 23 epsilons of its value in torch's bicubic mode, and up
+# to 5 in OpenCV (measured on 3,000 sizes and values each). Networks compute in float32 or less, so float64 maps get the
+# same tolerance.
 TOLERANCE: Final = 32 * float(np.finfo(np.float32).eps)  # 3.8e-6 of the map's largest magnitude
 _INTERPOLATION: Final = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}
 
@@ -28,13 +31,13 @@ def prepared(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol)
     Args:
         score_map: (h, w).
         side: S of the square frame that boxes are given in.
-        protocol: how.
+        protocol: gives order, interpolation and normaliser.
 
     Returns:
-        (S, S) in [0, 1], 0 everywhere if the map has no contrast before or after it is resized.
+        (S, S) in [0, 1]; 0 everywhere if the map has no contrast before or after it is resized.
 
     Raises:
-        InputError: the map holds NaN, infinity or complex numbers, or is no map.
+        InputError: the map holds NaN, infinity or complex numbers, or is not two-dimensional.
     """
     if score_map.ndim != 2 or not score_map.size:
         raise InputError(f"a score map has shape {score_map.shape}, expected (height, width)")
@@ -48,13 +51,13 @@ def prepared(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol)
     if protocol.order == "resize-normalise":
         return normalised(_resized(found, side, protocol), protocol)
     resized = _resized(normalised(found, protocol), side, protocol)
-    # Cubic interpolation overshoots what was in [0, 1].
+    # Cubic interpolation overshoots the range [0, 1].
     return np.asarray(np.clip(resized, 0, 1)) if has_contrast(resized) else np.zeros((side, side))
 
 
 def usable(m: Floats) -> bool:
-    """Whether all of a map's values are numbers of which differences and cubic interpolation are numbers too."""
-    return bool(m.min() >= -LARGEST and m.max() <= LARGEST)  # of what holds NaN, both are NaN
+    """Whether all values are finite and small enough that interpolation stays finite."""
+    return bool(m.min() >= -LARGEST and m.max() <= LARGEST)  # min and max of an array with NaN are NaN
 
 
 def has_contrast(m: Floats) -> bool:
@@ -67,22 +70,37 @@ def has_contrast(m: Floats) -> bool:
     return high - low > TOLERANCE * max(abs(low), abs(high))
 
 
+def each_prepared(score_maps: ScoreMaps, ids: Sequence[str], side: int, protocol: Protocol) -> Iterator[Floats]:
+    """:func:`prepared` of each map, one at a time; errors name the image."""
+    for score_map, name in zip(score_maps, ids, strict=True):
+        try:
+            found = prepared(score_map, side, protocol)
+        except InputError as error:
+            raise InputError(f"image {name}: {error}") from None
+        yield found
+
+
+def quantised(m: Floats) -> Image:
+    """A map in [0, 1] as ``floor(255 m)``, (S, S) -> (S, S) uint8."""
+    return (m * 255).astype(np.uint8)
+
+
 def to_8_bit(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol) -> Image:
-    """:func:`prepared`, as ``floor(255 m)``: (h, w) -> (S, S) uint8."""
-    return (prepared(score_map, side, protocol) * 255).astype(np.uint8)
+    """:func:`prepared` and :func:`quantised`, (h, w) -> (S, S) uint8."""
+    return quantised(prepared(score_map, side, protocol))
 
 
 def normalised(m: Floats, protocol: Protocol) -> Floats:
     """A map to [0, 1], (H, W) -> (H, W).
 
     - min-max: ``(m - min) / (max - min)``.
-    - max: ``relu(m) / max`` (what is against the class counts nothing).
-    - pas: ``(m - min) / p``, cut at 1, p the percentile of ``m - min`` (percentile as a standard for
+    - max: ``relu(m) / max``.
+    - pas: ``(m - min) / p``, clipped at 1, p the percentile of ``m - min`` (percentile as a standard for
       normalisation; Bae et al., ECCV 2020).
     - ivr: ``relu(m - p)`` over its maximum, p the percentile of m (Kim et al., ICCV 2021).
 
-    A percentile q is the element at ``int(size * q)`` of the sorted values, as the authors' code takes it, not
-    interpolated. A divisor that is no more than rounding counts as 0, and what it would divide becomes 0.
+    A percentile q is the element at ``int(size * q)`` of the sorted values, not interpolated, as in the authors' code.
+    A divisor below the tolerance counts as 0, and the map becomes 0.
     """
     if not has_contrast(m):
         return np.zeros_like(m)
@@ -100,7 +118,7 @@ def normalised(m: Floats, protocol: Protocol) -> Floats:
 
 
 def otsu(image: Image) -> int:
-    """The level that splits an 8-bit map's values into the two classes that differ most (Otsu, 1979)."""
+    """Otsu's threshold of an 8-bit map: it maximises the variance between the two classes (Otsu, 1979)."""
     return min(int(cv2.threshold(image, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0]), 254)
 
 

@@ -15,24 +15,32 @@ def histogram(score_map: Floats, mask: Image) -> Counts:
     """How many pixels have each score, (S, S) in [0, 1], (S, S) -> (2, 1000): on the object and off it.
 
     Args:
-        score_map: normalised.
-        mask: 0 off the object, :data:`IGNORED` where nobody says, else on it.
+        score_map: normalised to [0, 1].
+        mask: 0 off the object, :data:`IGNORED` where it is ignored, else on the object.
     """
     counted = mask != IGNORED
     on = score_map[counted & (mask > 0)]
     off = score_map[counted & (mask == 0)]
-    return np.stack([np.histogram(values, _EDGES)[0] for values in (on, off)])
+    return np.stack([np.bincount(_bins(values), minlength=BINS) for values in (on, off)])
 
 
-class Pooled:
-    """Pixels of all images of a split.
+def _bins(values: Floats) -> Counts:
+    """The bin k of each value: k/1000 <= value < (k + 1)/1000, and 999 for 1; equals numpy.histogram, but faster."""
+    found = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+    found -= values < _EDGES[found]  # the product may round up or down to the next integer
+    found += values >= _EDGES[found + 1]
+    return np.asarray(found)
 
-    A map without contrast ranks nothing: its pixels are above no threshold, and those on the object are missed at
-    every one. (In the reference code they tie at 0, which gives constant maps the objects' share of all pixels.)
+
+class PixelHistogram:
+    """Accumulates scores of pixels on and off objects over all images of a split.
+
+    Pixels of a map without contrast are above no threshold, so those on the object are missed at every threshold. (In
+    the reference code they tie at 0, which gives constant maps the objects' share of all pixels.)
 
     Attributes:
-        counts: of the maps with contrast, (2, 1000), the sum of :func:`histogram`.
-        missed: pixels on the object whose map has no contrast.
+        counts: sum of :func:`histogram` over maps with contrast, (2, 1000).
+        missed: object pixels of maps without contrast.
     """
 
     def __init__(self) -> None:
@@ -40,7 +48,7 @@ class Pooled:
         self.missed = 0
 
     def add(self, score_map: Floats, mask: Image) -> None:
-        """Take in an image: its :func:`eil.evaluation.maps.prepared` map and its mask, (S, S) both."""
+        """Add an image: its map by :func:`eil.evaluation.maps.prepared` and its mask, (S, S) both."""
         if score_map.any():
             self.counts += histogram(score_map, mask)
         else:
@@ -48,7 +56,7 @@ class Pooled:
 
     @property
     def objects(self) -> int:
-        """Pixels on the object, of all images."""
+        """Object pixels of all images."""
         return int(self.counts[0].sum()) + self.missed
 
     def average_precision(self) -> float:
@@ -65,7 +73,7 @@ def pixel_average_precision(counts: Counts, missed: int = 0) -> float:
 
     Args:
         counts: the sum of all images' :func:`histogram`, (2, 1000).
-        missed: further pixels on the object, which are above no threshold.
+        missed: further object pixels, which are above no threshold.
     """
     true_positive, false_positive = counts[:, ::-1].cumsum(axis=1)
     positive = np.maximum(true_positive + false_positive, 1)
@@ -79,18 +87,18 @@ def pixel_iou(counts: Counts, missed: int = 0) -> Floats:
     return np.asarray(100 * true_positive / np.maximum(counts[0].sum() + missed + false_positive, 1))
 
 
-def part_coverage(image: Image, parts: Image, level: int, count: int) -> Floats:
-    """Share of each part's pixels that lie above the threshold.
+def part_coverage(image: Image, parts: Image, threshold: int, count: int) -> Floats:
+    """Share of each part's pixels that are above the threshold.
 
     Args:
         image: 8-bit map, (S, S).
         parts: part mask, (S, S), k for part k - 1, 0 where there is no object.
-        level: the threshold.
+        threshold: the threshold.
         count: number of parts.
 
     Returns:
-        (count,), NaN where a part is not to be seen.
+        (count,), NaN for a part that is not visible.
     """
     area = np.bincount(parts.ravel(), minlength=count + 1)[1 : count + 1].astype(float)
-    covered = np.bincount(parts[image > level], minlength=count + 1)[1 : count + 1]
+    covered = np.bincount(parts[image > threshold], minlength=count + 1)[1 : count + 1]
     return np.divide(covered, area, out=np.full(count, np.nan), where=area > 0)

@@ -1,9 +1,8 @@
 """Scores of a split from its IoU curves and logits.
 
-A threshold is a level 0..254 of the 8-bit map. Where it comes from is a policy: chosen on val and used on test
-("val"), chosen on the scored images themselves ("oracle", what the benchmark prints and most papers mean), a
-fixed share of the map's maximum ("fixed"), or each image's own by Otsu's method ("otsu"). All values are
-percentages, higher is better, unless a name says loss.
+A threshold is one of 0..254 for an 8-bit map. It is chosen on val and used on test ("val"), chosen on the scored images
+themselves ("oracle", which the benchmark prints and most papers report), a fixed share of the map's maximum ("fixed"),
+or chosen for each image by Otsu's method ("otsu"). All values are percentages; higher is better, except for losses.
 """
 
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eil.evaluation.protocols import Policy, Protocol
+from eil.evaluation.protocols import Protocol, ThresholdFrom
 
 IOUS = (0.3, 0.5, 0.7)
 Bools = npt.NDArray[np.bool_]
@@ -21,14 +20,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """What the metrics of a split are made of.
+    """What the metrics of a split are computed from.
 
     Attributes:
-        curve: IoU of the protocol's box for GT-known Loc at each level, (N, 255).
-        curve_v2: likewise for MaxBoxAccV2; None if the protocol has none.
-        otsu: each image's own level, (N,).
+        curve: IoU of each image's box for GT-known Loc at each threshold, (N, 255).
+        curve_v2: the same for MaxBoxAccV2; None if the protocol does not report it.
+        otsu: Otsu's threshold of each image, (N,).
         top1: whether the true class is the first prediction, (N,).
-        top5: whether it is among the first five, (N,).
+        top5: whether it is among the first five predictions, (N,).
     """
 
     curve: Curves
@@ -38,50 +37,50 @@ class Scores:
     top5: Bools
 
 
-def in_top(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], k: int) -> Bools:
-    """Whether the label's logit is among the k largest, (N, C), (N,) -> (N,); equal ones, and NaN, count against it."""
+def topk_correct(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], k: int) -> Bools:
+    """Whether the label's logit is among the k largest, (N, C), (N,) -> (N,); ties and NaN count as wrong."""
     own = logits[np.arange(len(labels)), labels]
     return np.asarray((~(logits < own[:, None])).sum(axis=1) <= k)
 
 
-def accuracy_over_levels(hits: Bools) -> npt.NDArray[np.float64]:
-    """Share of images that are found at each level, in percent: (N, 255) -> (255,)."""
+def accuracy_over_thresholds(hits: Bools) -> npt.NDArray[np.float64]:
+    """Share of hits at each threshold, in percent: (N, 255) -> (255,)."""
     return np.asarray(100 * hits.mean(axis=0))
 
 
 def choose(hits: Bools, protocol: Protocol) -> int:
-    """The level at which most images are found, among those that the protocol allows; of equals, the lowest."""
-    return int(protocol.allowed[accuracy_over_levels(hits)[protocol.allowed].argmax()])
+    """The protocol's candidate threshold with the most hits, (N, 255) -> threshold; the lowest one in a tie."""
+    return int(protocol.candidates[accuracy_over_thresholds(hits)[protocol.candidates].argmax()])
 
 
-def level_of(policy: Policy, chosen_on: Scores, scored: Scores, protocol: Protocol) -> int | Ints:
-    """The level of every image, or an own one of each, for GT-known Loc at IoU 0.5."""
-    if policy == "otsu":
+def threshold_of(threshold_from: ThresholdFrom, chosen_on: Scores, scored: Scores, protocol: Protocol) -> int | Ints:
+    """The threshold for all images, or one for each (N,), for GT-known Loc at IoU 0.5."""
+    if threshold_from == "otsu":
         return scored.otsu
-    if policy == "fixed":
+    if threshold_from == "fixed":
         return int(protocol.fixed * 255)
-    return choose(protocol.hits((scored if policy == "oracle" else chosen_on).curve, 0.5), protocol)
+    return choose(protocol.hits((scored if threshold_from == "oracle" else chosen_on).curve, 0.5), protocol)
 
 
-def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, policy: Policy) -> dict[str, float]:
-    """Every metric of a split under a policy, in percent.
+def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, threshold_from: ThresholdFrom) -> dict[str, float]:
+    """Every metric of a split, in percent.
 
-    - ``gt_known_loc``: share of images whose box, from the true class's map, has IoU >= 0.5 with a true one. Under
-      the oracle policy and with the box of the largest contour this is MaxBoxAcc (Choe et al., CVPR 2020).
-    - ``top1_loc``, ``top5_loc``: that, and the true class is the first (among the first five) predicted, at
-      the same threshold.
-    - ``max_box_acc_v2``: mean over IoU 0.3, 0.5, 0.7 of the share of images found, each at its own threshold (Choe
-      et al., TPAMI 2022, under the oracle policy); ``max_box_acc_v2_30`` etc. singly.
+    - ``gt_known_loc``: share of images whose box, from the true class's map, has IoU >= 0.5 with a true box. With the
+      oracle threshold and the largest contour's box this is MaxBoxAcc (Choe et al., CVPR 2020).
+    - ``top1_loc``, ``top5_loc``: at the same threshold, the same share of images, where also the true class is the
+      first prediction (among the first five).
+    - ``max_box_acc_v2``: mean over IoU 0.3, 0.5, 0.7 of the share of hits, each at its own threshold (Choe et al.,
+      TPAMI 2022, with the oracle threshold); ``max_box_acc_v2_30`` etc. are the single values.
     - ``top1_cls``, ``top5_cls``: classification alone.
 
     Args:
         scored: the split that is scored.
         chosen_on: the split on which "val" chooses its thresholds.
-        protocol: what counts as found, and which levels there are.
-        policy: where thresholds come from.
+        protocol: what counts as a hit, and the candidate thresholds.
+        threshold_from: how thresholds are chosen.
     """
-    level = level_of(policy, chosen_on, scored, protocol)
-    located = protocol.hits(at(scored.curve, level), 0.5)
+    threshold = threshold_of(threshold_from, chosen_on, scored, protocol)
+    located = protocol.hits(iou_at(scored.curve, threshold), 0.5)
     found = {
         "top1_loc": 100 * float((located & scored.top1).mean()),
         "top5_loc": 100 * float((located & scored.top5).mean()),
@@ -91,26 +90,26 @@ def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, policy: Polic
     }
     if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
         for iou in IOUS:
-            source = scored.curve_v2 if policy == "oracle" else chosen_on.curve_v2
-            own = level if policy in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
-            hits = protocol.hits(at(scored.curve_v2, own), iou)
+            source = scored.curve_v2 if threshold_from == "oracle" else chosen_on.curve_v2
+            own = threshold if threshold_from in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
+            hits = protocol.hits(iou_at(scored.curve_v2, own), iou)
             found[f"max_box_acc_v2_{iou * 100:.0f}"] = 100 * float(hits.mean())
         found["max_box_acc_v2"] = float(np.mean([found[f"max_box_acc_v2_{iou * 100:.0f}"] for iou in IOUS]))
     return found
 
 
-def at(curve: Curves, level: int | Ints) -> Curves:
-    """IoU of each image at a level, or at its own, (N, 255) -> (N,)."""
-    return np.asarray(curve[np.arange(len(curve)), level])
+def iou_at(curve: Curves, threshold: int | Ints) -> Curves:
+    """IoU of each image at one threshold, or at a threshold for each image (N,): (N, 255) -> (N,)."""
+    return np.asarray(curve[np.arange(len(curve)), threshold])
 
 
-def losses(scored: Scores, level: int | Ints, protocol: Protocol) -> dict[str, float]:
-    """Why GT-known Loc is not 100: in percent of the images, together with it 100.
+def losses(scored: Scores, threshold: int | Ints, protocol: Protocol) -> dict[str, float]:
+    """What is missing from GT-known Loc to 100, in percent of the images; the three add up to 100.
 
-    - ``map_loss``: no threshold whatever makes the map's box good enough.
-    - ``threshold_loss``: some threshold would, the one for all does not.
+    - ``map_loss``: at no threshold is the map's box a hit.
+    - ``threshold_loss``: at some threshold it is, but not at the chosen one.
     """
     hits = protocol.hits(scored.curve, 0.5)
     ever = hits.any(axis=1)
-    here = protocol.hits(at(scored.curve, level), 0.5)
+    here = protocol.hits(iou_at(scored.curve, threshold), 0.5)
     return {"map_loss": 100 * float((~ever).mean()), "threshold_loss": 100 * float((ever & ~here).mean())}

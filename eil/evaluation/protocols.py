@@ -1,8 +1,9 @@
-"""Protocols: how maps become boxes and boxes a score, as data (protocols.yaml)."""
+"""Evaluation protocols: how score maps become boxes, and boxes a score. They are data (protocols.yaml)."""
 
 import functools
+import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,36 +12,39 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from eil.core.run import StrictModel
 from eil.core.settings import SettingError
-from eil.evaluation.union_find import LEVELS, Rules
+from eil.evaluation.union_find import N_THRESHOLDS, BoxConvention
 
 FILE = Path(__file__).with_name("protocols.yaml")
+DEFAULT: Final = "val-threshold"
+RENAMED: Final = {"honest": "val-threshold"}  # earlier names, accepted for one release
 Contours = Literal["all", "largest", "union"]
-Policy = Literal["oracle", "val", "fixed", "otsu"]
+ThresholdFrom = Literal["oracle", "val", "fixed", "otsu"]
 Share = Annotated[float, Field(ge=0, lt=1)]
+_log = logging.getLogger(__name__)
 
 
 class Protocol(StrictModel):
-    """One way to score. Boxes by default are the wsolevaluation benchmark's; true ones are in whole pixels always.
+    """One way to score. The defaults are the wsolevaluation benchmark's; true boxes are always in whole pixels.
 
     Attributes:
-        source: where it comes from.
+        source: the paper or code that the protocol follows.
         geometry: of the images that the network sees: resized directly to the input's size, or to 256 with the
-            central 224 cut out. The cache holds "direct"; maps made on it follow any protocol's other rules.
-        interpolation: of the map on its way to the image's size.
-        order: what comes first, resizing or normalising.
+            central 224 cut out. The cache holds "direct"; the protocol's other rules also apply to maps made on it.
+        interpolation: how the map is resized to the image's size.
+        order: whether the map is resized or normalised first.
         normaliser: see :mod:`eil.evaluation.maps`.
         percentile: of the normalisers that have one, in [0, 1].
-        contours: which box counts for GT-known and Top-k Loc: the best of "all" contours, that of the
-            "largest", or the "union" of all pixels above the threshold.
-        contours_v2: likewise for MaxBoxAccV2; None if it is not part of the protocol.
-        box_end: where a box ends.
-        iou: whether a corner is a pixel with an area or a point.
-        hit: whether the IoU must reach 0.5 or exceed it.
-        empty: the box where nothing is above the threshold.
-        threshold: where the threshold comes from: the scored images themselves ("oracle"), val, a fixed share
-            of the 8-bit range, or Otsu's method for each image.
-        fixed: that share.
-        levels: shares of the 8-bit range among which a threshold is chosen; None for all 255 levels.
+        contours: which box counts for GT-known and Top-k Loc: the best box of "all" contours, the box of the
+            "largest" contour, or the box around the "union" of all pixels above the threshold.
+        contours_v2: the same choice for MaxBoxAccV2; None if the protocol does not report it.
+        box_end: the last column and row of a box that starts at x and has width w.
+        iou: whether corners are pixels with an area ("inclusive") or points ("continuous").
+        hit: whether the IoU must reach 0.5 (">=") or exceed it (">").
+        empty: the predicted box if no pixel is above the threshold.
+        threshold_from: how the threshold is chosen: for the best score on the scored images ("oracle") or on val
+            ("val"), as a fixed share of the 8-bit range ("fixed"), or by Otsu's method for each image ("otsu").
+        fixed: the share for "fixed".
+        thresholds: candidate thresholds as shares of the 8-bit range; None for all 255.
     """
 
     source: str
@@ -55,9 +59,9 @@ class Protocol(StrictModel):
     iou: Literal["inclusive", "continuous"] = "inclusive"
     hit: Literal[">=", ">"] = ">="
     empty: tuple[int, int, int, int] = (0, 0, 0, 0)
-    threshold: Policy = "val"
+    threshold_from: ThresholdFrom = "val"
     fixed: Share = 0.2
-    levels: tuple[Share, ...] | None = None
+    thresholds: tuple[Share, ...] | None = None
 
     @model_validator(mode="after")
     def _has_its_percentile(self) -> "Protocol":
@@ -66,20 +70,20 @@ class Protocol(StrictModel):
         return self
 
     @property
-    def rules(self) -> Rules:
-        """What the compiled passes need to know."""
+    def box_convention(self) -> BoxConvention:
+        """The part of the protocol that the compiled functions need."""
         beyond, clipped = {"x+w, clipped": (1, True), "x+w": (1, False), "x+w-1": (0, False)}[self.box_end]
-        return Rules(beyond, clipped, int(self.iou == "inclusive"), self.empty)
+        return BoxConvention(beyond, clipped, int(self.iou == "inclusive"), self.empty)
 
     @property
-    def allowed(self) -> npt.NDArray[np.int64]:
-        """Levels among which a threshold is chosen, ``int(share * 255)``."""
-        if self.levels is None:
-            return np.arange(LEVELS)
-        return np.array(sorted({int(share * LEVELS) for share in self.levels}))
+    def candidates(self) -> npt.NDArray[np.int64]:
+        """Thresholds to choose from, ``int(share * 255)``, ascending."""
+        if self.thresholds is None:
+            return np.arange(N_THRESHOLDS)
+        return np.array(sorted({int(share * N_THRESHOLDS) for share in self.thresholds}))
 
     def hits(self, curves: npt.NDArray[np.floating], iou: float) -> npt.NDArray[np.bool_]:
-        """Which IoUs count as found; an IoU is a ratio of whole numbers, so that float32 decides as float64 would."""
+        """Which IoUs count as a hit, same shape; an IoU is a ratio of integers, so float32 decides as float64 would."""
         least = curves.dtype.type(iou)
         return curves > least if self.hit == ">" else curves >= least
 
@@ -90,12 +94,25 @@ def read() -> dict[str, Protocol]:
     return TypeAdapter(dict[str, Protocol]).validate_python(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
+def current_name(name: str) -> str:
+    """The present name of a protocol; a name of an earlier release is accepted with a note in the log."""
+    if name in RENAMED:
+        _note_renamed(name)
+    return RENAMED.get(name, name)
+
+
 def find(name: str) -> Protocol:
-    """The protocol of that name.
+    """The protocol of that name, or of that name in an earlier release.
 
     Raises:
-        SettingError: there is none; the message lists those that there are.
+        SettingError: there is none; the message lists the known names.
     """
-    if name not in read():
+    found = read().get(current_name(name))
+    if found is None:
         raise SettingError("protocols", name, f"must be one of {', '.join(read())}")
-    return read()[name]
+    return found
+
+
+@functools.cache
+def _note_renamed(name: str) -> None:
+    _log.warning("protocol %s is now called %s; the old name will be removed in the next release", name, RENAMED[name])

@@ -1,4 +1,4 @@
-"""Score maps that anyone made: a folder of .npy files against the benchmark's lists, or arrays in a program."""
+"""Score any score maps: a folder of .npy files against the benchmark's lists, or arrays in a program."""
 
 import contextlib
 import logging
@@ -19,22 +19,24 @@ from eil.data.clipping import Overhang, clip
 from eil.data.geometry import Frame
 from eil.data.readers import wsoleval
 from eil.data.readers.wsoleval import Metadata
-from eil.evaluation import boxes, given, maps, masks, metrics, protocols
-from eil.evaluation.given import Given
+from eil.evaluation import array_inputs, iou_curves, maps, masks, metrics, protocols
+from eil.evaluation.array_inputs import ArrayInput
+from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.metrics import Scores
-from eil.evaluation.protocols import Contours, Protocol
+from eil.evaluation.protocols import Protocol
 
-CHUNK = 256  # 8-bit maps of the frame's size at once
-LARGEST_SIDE = 8192  # of a map; the largest photos are about as large
-_RESIZED = 256 / 224  # under "center-crop" an image is resized to this share of the crop's side first
-_LARGE = 2**23  # bytes of a file; larger maps are read and resized one at a time, whatever the number of threads
+LARGEST_SIDE = 8192  # of a map, in pixels; about that of the largest photos
+_RESIZED = 256 / 224  # "center-crop" first resizes an image to this share of the crop's side
+_LARGE = 2**23  # bytes of a file; larger maps are read and resized one at a time, not by several threads
 _BOXES = "localization.txt"
 _alone = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
 class MaxBoxAcc:
-    """Box accuracy over all thresholds, with torchmetrics' conventions: update, compute, reset.
+    """Box accuracy over all thresholds with torchmetrics' methods: update, compute, reset.
+
+    A wrapper around :class:`eil.evaluation.iou_curves.IouCurves` that accepts arrays of any kind.
 
     >>> metric = MaxBoxAcc("wsoleval-v1", side=8)
     >>> metric.update(np.pad(np.ones((1, 4, 4)), ((0, 0), (2, 2), (2, 2))), [np.array([[2.0, 2, 6, 6]])])
@@ -43,103 +45,87 @@ class MaxBoxAcc:
 
     Args:
         protocol: its name.
-        side: of the square frame of boxes; maps of any size are resized to it.
+        side: S of the square frame in which true boxes are given; maps of any size are resized to it.
 
     Attributes:
+        curves: IoU curves of all images so far.
         overhang: how many true boxes reached beyond the frame and were clipped to it.
-        without_contrast: how many maps had no contrast, and so find nothing.
     """
 
     def __init__(self, protocol: str = "wsoleval-v2", side: int = 224) -> None:
         self.protocol, self.side = protocols.find(protocol), side
-        self._curves: dict[Contours, list[npt.NDArray[np.float32]]] = {}
-        self._otsu: list[int] = []
-        self.overhang, self.without_contrast, self._told = Overhang(), 0, False
-        self.reset()
+        self.curves, self.overhang, self._warned = IouCurves(self.protocol, side), Overhang(), False
 
     def reset(self) -> None:
         """Forget all images."""
-        own, v2 = self.protocol.contours, self.protocol.contours_v2
-        self._curves = {contours: [] for contours in ((own, v2) if v2 and v2 != own else (own,))}
-        self._otsu = []
-        self.overhang, self.without_contrast, self._told = Overhang(), 0, False
+        self.curves, self.overhang, self._warned = IouCurves(self.protocol, self.side), Overhang(), False
 
-    def update(self, score_maps: Given, true: Given) -> None:
-        """Take in B images, as arrays, torch tensors (of any dtype and device, with gradients or not) or lists.
+    @property
+    def without_contrast(self) -> int:
+        """How many maps have no contrast; they have no box and score 0."""
+        return int(self.curves.flat.sum())
+
+    def update(self, score_maps: ArrayInput, true: ArrayInput) -> None:
+        """Add B images, as arrays, torch tensors (of any dtype and device, with gradients or not) or lists.
 
         Args:
             score_maps: (B, h, w), or B maps of any sizes.
-            true: true boxes of each in the frame, B times (K, 4), inclusive; (B, 4) for one box an image. They are
-                clipped to the frame, see ``overhang``.
+            true: true boxes of each image in the frame, B times (K, 4), inclusive; (B, 4) for one box an image. Boxes
+                are clipped to the frame, see ``overhang``.
 
         Raises:
             InputError: a map that is not finite or not two-dimensional; boxes of another number or order, or outside
-                the frame.
+                the frame. No image of the batch is added then.
         """
-        found, each = given.rows(score_maps), given.rows(true)
+        found, each = array_inputs.rows(score_maps), array_inputs.rows(true)
         if len(found) != len(each):
             raise InputError(f"{len(found)} maps for {len(each)} images")
         clipped = [
-            clip(given.boxes(own), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame")
+            clip(array_inputs.boxes(own), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame")
             for i, own in enumerate(each)
         ]
         with ThreadPoolExecutor(threads()) as pool:
-            images = list(pool.map(lambda m: maps.to_8_bit(given.array(m), self.side, self.protocol), found))
+            images = list(pool.map(lambda m: maps.to_8_bit(array_inputs.array(m), self.side, self.protocol), found))
         self.overhang = sum((overhang for _, overhang in clipped), self.overhang)
-        self.take(images, [own for own, _ in clipped])
-
-    def take(self, images: Sequence[Image], true: Sequence[Boxes]) -> None:
-        """Take in 8-bit maps (S, S) and true boxes (K, 4) within the frame."""
-        if not images:
-            return
-        self.without_contrast += sum(not image.any() for image in images)
-        for contours, found in self._curves.items():
-            found.append(boxes.iou_curves(images, true, contours, self.protocol.rules, threads()).astype(np.float32))
-        self._otsu += [maps.otsu(image) for image in images]
+        self.curves.update_images(images, [own for own, _ in clipped])
 
     def scores(self) -> Scores:
-        """Curves of all images so far; classification is taken as right."""
-        if not self._otsu:
+        """Curves of all images so far; every image counts as classified correctly."""
+        if not len(self.curves):
             raise InputError("no maps to score")
-        right = np.ones(len(self._otsu), dtype=bool)
-        v2 = self.protocol.contours_v2
-        return Scores(
-            curve=np.concatenate(self._curves[self.protocol.contours]),
-            curve_v2=np.concatenate(self._curves[v2]) if v2 else None,
-            otsu=np.array(self._otsu),
-            top1=right,
-            top5=right,
-        )
+        arrays, right = self.curves.arrays(), np.ones(len(self.curves), dtype=bool)
+        return Scores(arrays["curve"], arrays.get("curve_v2"), arrays["otsu"], top1=right, top5=right)
 
     def compute(self, chosen_on: "MaxBoxAcc | None" = None) -> dict[str, float]:
-        """Scores in percent: ``gt_known_loc`` (at IoU 0.5) and what the protocol has of ``max_box_acc_v2``.
+        """Scores in percent: ``gt_known_loc`` (at IoU 0.5), and ``max_box_acc_v2`` etc. if the protocol has it.
 
-        ``max_box_acc`` too, where it is that: the largest contour's box at the best of all thresholds.
+        ``max_box_acc`` is there too if ``gt_known_loc`` equals it: the largest contour's box at the best of all
+        thresholds.
 
         Args:
-            chosen_on: the images on which thresholds are chosen if the protocol's policy is "val".
+            chosen_on: the images on which thresholds are chosen if the protocol chooses on val.
 
         Raises:
-            InputError: nothing to choose a threshold on.
+            InputError: the protocol chooses on val, and there are no such images.
         """
-        if self.protocol.threshold == "val" and chosen_on is None:
+        own = self.protocol
+        if own.threshold_from == "val" and chosen_on is None:
             raise InputError("the protocol chooses its threshold on val, of which there are no maps")
         scored = self.scores()
         on = scored if chosen_on is None else chosen_on.scores()
         for metric in (self, chosen_on):
-            if metric is not None and metric.overhang.beyond and not metric._told:
+            if metric is not None and metric.overhang.beyond and not metric._warned:
                 _log.warning("%s", metric.overhang.remark)
-                metric._told = True
-        found = metrics.metrics(scored, on, self.protocol, self.protocol.threshold)
+                metric._warned = True
+        found = metrics.metrics(scored, on, own, own.threshold_from)
         v2 = {key: value for key, value in found.items() if key.startswith("max_box_acc_v2")}
-        own = self.protocol
-        best = own.contours == "largest" and own.threshold == "oracle" and own.levels is None
+        best = own.contours == "largest" and own.threshold_from == "oracle" and own.thresholds is None
         located = found["gt_known_loc"]
         return {"gt_known_loc": located, **({"max_box_acc": located} if best else {}), **v2}
 
 
 class FolderScore(NamedTuple):
-    """The metric of a folder of maps, the ids without a map, and what was clipped of the true boxes."""
+    """The metric of a folder of maps, the ids without a map, and what of the true boxes was clipped."""
 
     metric: MaxBoxAcc
     missing: list[str]
@@ -151,47 +137,46 @@ def score_folder(
 ) -> FolderScore:
     """Score a folder of ``{image id}.npy`` against boxes, which are clipped to their image.
 
-    Maps are resized as they are read, so that memory does not grow with their size and number.
+    Maps are resized as they are read, so memory does not grow with their size and number.
 
     Args:
         folder: of the maps.
-        metadata: whose lists have boxes and sizes.
+        metadata: lists with boxes and sizes.
         protocol: its name.
         side: of the frame.
-        allow_missing: take a map without contrast where one is missing.
+        allow_missing: treat a missing map as one without contrast.
         where: the boxes' file, for messages.
 
     Raises:
-        InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite, by its file's name; a
-            box outside its image, or more and larger overhangs than a correct list has.
+        InputError: a map that is missing, unreadable, a pickle, of a wrong shape or not finite (the message has its
+            file); a box outside its image; more or larger overhangs than a correct list has.
     """
     if metadata.boxes is None or metadata.sizes is None:
         raise InputError("boxes cannot be scored: the lists have none, or no sizes of the images (image_sizes.txt)")
     sizes = [(width, height) for width, height in metadata.sizes.tolist()]
     clipped, overhang = _clipped(metadata.boxes, sizes, metadata.ids, where)
     metric, missing = MaxBoxAcc(protocol, side), []
-    true = [framed(own, size, side, metric.protocol) for own, size in zip(clipped, sizes, strict=True)]
+    true = [boxes_in_frame(own, size, side, metric.protocol) for own, size in zip(clipped, sizes, strict=True)]
 
     def image(name: str) -> Image | None:
-        path = photos.inside(folder, f"{name}.npy", "image_ids.txt")
+        path = photos.path_below(folder, f"{name}.npy", "image_ids.txt")
         with _alone if path.is_file() and path.stat().st_size > _LARGE else contextlib.nullcontext():
             score_map = _load(path, allow_missing)
             return None if score_map is None else maps.to_8_bit(score_map, side, metric.protocol)
 
     with ThreadPoolExecutor(threads()) as pool:
-        for start in range(0, len(metadata.ids), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in iou_curves.chunks(len(metadata.ids)):
             names, found = metadata.ids[part], list(pool.map(image, metadata.ids[part]))
             missing += [name for name, own in zip(names, found, strict=True) if own is None]
             nothing = np.zeros((side, side), np.uint8)
-            metric.take([nothing if own is None else own for own in found], true[part])
+            metric.curves.update_images([nothing if own is None else own for own in found], true[part])
     return FolderScore(metric, missing, overhang)
 
 
 def _clipped(
     found: Sequence[Boxes], sizes: Sequence[tuple[int, int]], ids: Sequence[str], where: str
 ) -> tuple[list[Boxes], Overhang]:
-    """Boxes of each image clipped to it, and what was clipped, if the lists look right."""
+    """Boxes clipped to their images, and what was clipped; refuses lists with implausible overhangs."""
     total, clipped = Overhang(), []
     for own, size, name in zip(found, sizes, ids, strict=True):
         try:
@@ -211,26 +196,26 @@ def score_masks(
 
     Args:
         folder: of the maps.
-        metadata: whose lists name masks.
-        root: where the masks lie.
-        protocol: its normaliser is taken.
-        side: masks are resized to it (nearest), objects united; the ignored region is left out.
-        allow_missing: take a map without contrast where one is missing.
+        metadata: lists that name masks.
+        root: folder of the masks.
+        protocol: its name; it gives the normaliser.
+        side: masks are resized to it (nearest neighbour), all objects count as one, ignored pixels do not count.
+        allow_missing: treat a missing map as one without contrast.
     """
-    pooled, missing, flat, rules = masks.Pooled(), [], 0, protocols.find(protocol)
+    pixels, missing, flat, found = masks.PixelHistogram(), [], 0, protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
-        score_map = _load(photos.inside(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
+        score_map = _load(photos.path_below(folder, f"{name}.npy", "image_ids.txt"), allow_missing)
         missing += [] if score_map is not None else [name]
-        prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, rules)
+        prepared = maps.prepared(np.zeros((1, 1)) if score_map is None else score_map, side, found)
         flat += score_map is not None and not prepared.any()
-        mask = photos.load_mask([photos.inside(root, file, name) if file else None for file in files])
-        pooled.add(prepared, geometry.seen(mask.shape[::-1], Frame(side, side)).mask(mask))
-    if not pooled.objects:
+        mask = photos.load_mask([photos.path_below(root, file, name) if file else None for file in files])
+        pixels.add(prepared, geometry.eval_frame(mask.shape[::-1], Frame(side, side)).mask(mask))
+    if not pixels.objects:
         raise InputError(f"the masks under {root} show no object")
     return {
         "without_contrast": flat,
-        "px_ap": pooled.average_precision(),
-        "pixel_iou_best": float(pooled.iou().max()),
+        "px_ap": pixels.average_precision(),
+        "pixel_iou_best": float(pixels.iou().max()),
     }, missing
 
 
@@ -243,16 +228,17 @@ def score(
     side: int = 224,
     allow_missing: bool = False,
 ) -> dict[str, Any]:
-    """Everything that ``eil score`` prints, by :func:`score_folder` or :func:`score_masks`.
+    """The output of ``eil score``, by :func:`score_folder` or :func:`score_masks`.
 
-    ``missing`` lists ids; ``clipped_boxes`` is a remark, "" if nothing was clipped.
+    ``missing`` lists ids; ``clipped_boxes`` is one line about clipped boxes, "" if there are none.
     """
-    needs_val = protocols.find(protocol).threshold == "val"
+    protocol = protocols.current_name(protocol)
+    needs_val = protocols.find(protocol).threshold_from == "val"
     metadata = wsoleval.lists(lists)
     found: dict[str, Any]
     if metadata.masks is not None:
         if masks_root is None:
-            raise InputError(f"{lists}: names masks; say where they lie with --masks")
+            raise InputError(f"{lists}: names masks; give their folder with --masks")
         found, missing = score_masks(folder, metadata, masks_root, protocol, side, allow_missing)
     else:
         if needs_val and val is None:
@@ -274,10 +260,10 @@ def score(
     return {"protocol": protocol, "images": len(metadata.ids), "missing": missing, **found}
 
 
-def framed(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) -> Boxes:
+def boxes_in_frame(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) -> Boxes:
     """Boxes of an image of ``size`` (width, height) in the S x S frame, in whole pixels, (K, 4) -> (K, 4)."""
     frame = Frame(round(side * _RESIZED), side, protocol.geometry)
-    return geometry.seen(size, frame).boxes(true, size)
+    return geometry.eval_frame(size, frame).boxes(true, size)
 
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:

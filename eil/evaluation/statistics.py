@@ -1,21 +1,21 @@
-"""How sure a score is: the images of a split and the seeds of a training are both samples.
+"""Uncertainty of a score: the images of a split and the seeds of a training are both samples.
 
-Images are resampled (Efron's bootstrap), and the threshold is chosen anew in each replicate, as it was chosen
-on images too. All runs that are scored on the same images take the same resamples, so that differences between
-methods are paired. Seeds are few, hence their variance is taken as it is, and Student's t by its degrees of freedom.
+Images are resampled (Efron's bootstrap). Each replicate also chooses its threshold again, because the original was
+chosen on images too. All runs scored on the same images use the same resamples, so differences between methods are
+paired. There are only a few seeds, so their variance is estimated directly and Student's t accounts for their number.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
-from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, at
+from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, iou_at
 from eil.evaluation.protocols import Protocol
 
 REPLICATES = 1000
-_CHUNK = 100  # replicates at once: 50,000 images take 20 MB
+_CHUNK = 100  # replicates computed at once: 20 MB for 50,000 images
 Floats = npt.NDArray[np.float64]
 Hits = npt.NDArray[np.bool_]
 Weights = npt.NDArray[np.float32]
@@ -26,9 +26,9 @@ def replicates(scored: Scores, chosen_on: Scores, protocol: Protocol, count: int
 
     Args:
         scored: the split that is scored.
-        chosen_on: the split on which thresholds are chosen if the protocol's policy is "val".
-        protocol: its policy decides where each replicate chooses its threshold; one that is fixed stays.
-        count: how many.
+        chosen_on: the split on which thresholds are chosen if the protocol chooses on val.
+        protocol: how each replicate chooses its threshold; a fixed threshold stays.
+        count: number of replicates.
     """
     kinds = {"gt_known_loc": _Choice(protocol, scored, scored.curve, chosen_on.curve, 0.5)}
     if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
@@ -50,60 +50,59 @@ def replicates(scored: Scores, chosen_on: Scores, protocol: Protocol, count: int
     return joined | ({"max_box_acc_v2": np.mean(singles, axis=0)} if singles else {})
 
 
-def spread(runs: Floats) -> tuple[float, float, float]:
-    """Mean, and its standard deviation over images and over seeds.
+def standard_errors(runs: Floats) -> tuple[float, float, float]:
+    """Mean of a score, and its standard errors over images and over seeds.
 
     Args:
-        runs: replicates of each seed's run, (S, R), resampled alike.
+        runs: replicates of each seed's run, (S, R), on the same resamples.
 
     Returns:
-        Mean over seeds and replicates; deviation over replicates of the seeds' mean; standard error of the mean over
-        the seeds' means, 0 for one seed.
+        The mean over seeds and replicates; the standard deviation over replicates of the mean over seeds; the standard
+        error of the mean over seeds, 0 for one seed.
     """
     images = float(runs.mean(axis=0).std(ddof=1)) if runs.shape[1] > 1 else 0.0
     seeds = float(stats.sem(runs.mean(axis=1))) if len(runs) > 1 else 0.0
     return float(runs.mean()), images, seeds
 
 
-def half_width(runs: Floats, alpha: float = 0.05) -> float:
-    """Half the width of the interval that misses the truth with probability ``alpha``, (S, R) -> points.
+def ci_half_width(runs: Floats, alpha: float = 0.05) -> float:
+    """Half the width of the 1 - ``alpha`` confidence interval, (S, R) -> points.
 
-    Images give a normal part and seeds one of Student's t with S - 1 degrees of freedom; the two are added as
-    squares. That errs to the wide side; pooling their degrees of freedom (Satterthwaite) errs to the narrow side
-    when the few seeds happen to agree.
+    The part of the images is normal; the part of the seeds is Student's t with S - 1 degrees of freedom; their squares
+    are added. This interval is slightly too wide. Pooling the degrees of freedom (Satterthwaite) would make it too
+    narrow when the few seeds agree by chance.
     """
-    _, images, seeds = spread(runs)
-    of_images = float(stats.norm.isf(alpha / 2)) * images
-    of_seeds = float(stats.t.isf(alpha / 2, len(runs) - 1)) * seeds if seeds else 0.0
-    return float(np.hypot(of_images, of_seeds))
+    _, images, seeds = standard_errors(runs)
+    return _half_width(images, seeds, len(runs), alpha)
 
 
 def interval(runs: Floats) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval over images and seeds, (S, R) -> two numbers."""
-    return float(runs.mean()), half_width(runs)
+    """Mean, and half the width of its 95 % confidence interval over images and seeds, (S, R) -> two numbers."""
+    return float(runs.mean()), ci_half_width(runs)
 
 
 def p_value(difference: Floats) -> float:
-    """Two-sided p of a paired difference being none: of which interval 0 is the end, (S, R) -> a number in [0, 1]."""
+    """Two-sided p-value of a paired difference: the ``alpha`` whose interval ends at 0, (S, R) -> [0, 1]."""
     mean = abs(float(difference.mean()))
     least = 1e-9
-    if mean == 0 or half_width(difference, least) <= mean:
+    _, images, seeds = standard_errors(difference)
+    if mean == 0 or _half_width(images, seeds, len(difference), least) <= mean:
         return 1.0 if mean == 0 else least
-    return float(optimize.brentq(lambda alpha: half_width(difference, alpha) - mean, least, 1))
+    return float(optimize.brentq(lambda alpha: _half_width(images, seeds, len(difference), alpha) - mean, least, 1))
 
 
-def beats(difference: Floats, step: float) -> float:
-    """Probability that A beats B on resampled images with a seed drawn for both, (S, R) -> [0, 1].
+def probability_of_improvement(difference: Floats, step: float) -> float:
+    """Probability that A scores higher than B on resampled images with a random seed, (S, R) -> [0, 1].
 
-    Ties count half. Centred replicates do not lie on the scores' own grid, so that a tie is what is nearer to none than
-    to ``step``, the least that two scores can differ by.
+    Ties count half. Replicates are centred and so are not multiples of ``step``, the smallest difference that two
+    scores can have; a difference of at most half a step is a tie.
     """
     return float((difference > step / 2).mean() + (np.abs(difference) <= step / 2).mean() / 2)
 
 
-def detectable(difference: Floats) -> float:
-    """The smallest true difference that would be told from none at 5 % with a power of 80 %, (S, R) -> points."""
-    return half_width(difference, 0.05) + half_width(difference, 0.4)  # 0.4: one side of it holds 80 %
+def minimum_detectable_effect(difference: Floats) -> float:
+    """The smallest true difference that is found significant at 5 % with a power of 80 %, (S, R) -> points."""
+    return ci_half_width(difference, 0.05) + ci_half_width(difference, 0.4)  # 0.4: its one-sided power is 80 %
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -115,21 +114,29 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
+def _half_width(images: float, seeds: float, count: int, alpha: float) -> float:
+    """:func:`ci_half_width` from the two standard errors and the number of seeds."""
+    # The quantiles equal scipy.stats.norm.isf and scipy.stats.t.isf, which take 50 times as long.
+    of_images = -float(special.ndtri(alpha / 2)) * images
+    of_seeds = -float(special.stdtrit(count - 1, alpha / 2)) * seeds if seeds else 0.0
+    return float(np.hypot(of_images, of_seeds))
+
+
 class _Choice:
-    """Which images are found at the levels that there are, and how a replicate chooses one of these."""
+    """Hits at the candidate thresholds, and how a replicate chooses one of these."""
 
     def __init__(self, protocol: Protocol, scored: Scores, curve: Curves, curve_on: Curves, iou: float) -> None:
         self.on: Hits | None = None
-        if protocol.threshold in ("fixed", "otsu"):
-            level = scored.otsu if protocol.threshold == "otsu" else int(protocol.fixed * 255)
-            self.hits = protocol.hits(at(curve, level), iou)[:, None]  # nothing to choose
+        if protocol.threshold_from in ("fixed", "otsu"):
+            threshold = scored.otsu if protocol.threshold_from == "otsu" else int(protocol.fixed * 255)
+            self.hits = protocol.hits(iou_at(curve, threshold), iou)[:, None]  # one column: nothing to choose
             return
-        self.hits = protocol.hits(curve[:, protocol.allowed], iou)
-        if protocol.threshold == "val":
-            self.on = protocol.hits(curve_on[:, protocol.allowed], iou)
+        self.hits = protocol.hits(curve[:, protocol.candidates], iou)
+        if protocol.threshold_from == "val":
+            self.on = protocol.hits(curve_on[:, protocol.candidates], iou)
 
     def columns(self, weights: Weights, on: Weights) -> Ints:
-        """The best level's column in each replicate, (R,)."""
+        """Column of the best threshold in each replicate, (R,)."""
         accuracy = _accuracy(weights, self.hits) if self.on is None else _accuracy(on, self.on)
         return np.asarray(accuracy.argmax(axis=1))
 
@@ -137,7 +144,7 @@ class _Choice:
 def _weights(images: int, wanted: Sequence[int], stream: int) -> Weights:
     """How often each image is drawn in each replicate, (R, N).
 
-    A pure function of its arguments: this is what pairs the runs.
+    A pure function of its arguments, so all runs on the same images get the same resamples and are paired.
     """
     drawn = np.empty((len(wanted), images), np.float32)
     for row, replicate in zip(drawn, wanted, strict=True):
@@ -147,8 +154,8 @@ def _weights(images: int, wanted: Sequence[int], stream: int) -> Weights:
 
 
 def _accuracy(weights: Weights, hits: Hits) -> Floats:
-    """Accuracy of each replicate at each level, in percent, (R, N), (N, L) -> (R, L)."""
-    counts = weights @ hits.astype(np.float32)  # whole numbers, exact in float32: equal levels stay equal
+    """Accuracy of each replicate at each threshold, in percent, (R, N), (N, L) -> (R, L)."""
+    counts = weights @ hits.astype(np.float32)  # integers, exact in float32: ties stay ties
     return 100 * counts.astype(np.float64) / len(hits)
 
 

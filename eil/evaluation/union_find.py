@@ -1,4 +1,4 @@
-"""What the compiled passes over a map's pixels share: their order, union-find, boxes and their overlap."""
+"""Compiled functions that :mod:`components` and :mod:`largest_box` share: sorting, union-find, boxes and IoU."""
 
 from typing import NamedTuple
 
@@ -10,17 +10,17 @@ Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Parents = npt.NDArray[np.int32]
-LEVELS = 255
+N_THRESHOLDS = 255
 
 
-class Rules(NamedTuple):
-    """How pixels become a box, and boxes an IoU; by default as the wsolevaluation benchmark has it.
+class BoxConvention(NamedTuple):
+    """How pixels become a box, and boxes an IoU. The defaults are the wsolevaluation benchmark's.
 
     Attributes:
-        beyond: 1 if a box ends at x + w, one pixel beyond its last, 0 if at x + w - 1.
-        clipped: whether it then ends at the last pixel of the image at most.
-        inclusive: 1 if a corner is a pixel, whose area counts, 0 if it is a point.
-        empty: the box where nothing is above the threshold.
+        beyond: 1 if a box ends at x + w, one pixel beyond its last pixel; 0 if it ends at x + w - 1.
+        clipped: whether boxes are then clipped to the image.
+        inclusive: 1 if a corner is a pixel, whose area counts; 0 if it is a point.
+        empty: the predicted box if no pixel is above the threshold.
     """
 
     beyond: int = 1
@@ -30,20 +30,22 @@ class Rules(NamedTuple):
 
 
 @numba.njit(nogil=True, cache=True)
-def box_of(x0: int, y0: int, x1: int, y1: int, height: int, width: int, rules: Rules) -> tuple[int, int, int, int]:
-    """The box of a frame of pixels."""
-    x1, y1 = x1 + rules.beyond, y1 + rules.beyond
-    if rules.clipped:
+def box_of(
+    x0: int, y0: int, x1: int, y1: int, height: int, width: int, convention: BoxConvention
+) -> tuple[int, int, int, int]:
+    """The box around pixels with these first and last columns and rows."""
+    x1, y1 = x1 + convention.beyond, y1 + convention.beyond
+    if convention.clipped:
         x1, y1 = min(x1, width - 1), min(y1, height - 1)
     return (x0, y0, x1, y1)
 
 
 @numba.njit(nogil=True, cache=True)
-def overlap(box: tuple[int, int, int, int], boxes: Floats, rules: Rules) -> float:
-    """Best IoU of a box with true ones."""
+def best_iou(box: tuple[int, int, int, int], boxes: Floats, convention: BoxConvention) -> float:
+    """Best IoU of a box with any of the true boxes, (K, 4)."""
     best = 0.0
     x0, y0, x1, y1 = float(box[0]), float(box[1]), float(box[2]), float(box[3])
-    one = rules.inclusive
+    one = convention.inclusive
     own = (x1 - x0 + one) * (y1 - y0 + one)
     for k in range(boxes.shape[0]):
         wide = min(x1, boxes[k, 2]) - max(x0, boxes[k, 0]) + one
@@ -56,7 +58,7 @@ def overlap(box: tuple[int, int, int, int], boxes: Floats, rules: Rules) -> floa
 
 @numba.njit(nogil=True, cache=True)
 def by_value(image: Bytes) -> Ints:
-    """Positions of the pixels, lowest value first (a counting sort)."""
+    """Positions of the pixels sorted by value, lowest first (a counting sort), (H, W) -> (H * W,)."""
     flat = image.reshape(-1)
     starts = np.zeros(257, np.int64)
     for value in flat:
@@ -72,7 +74,7 @@ def by_value(image: Bytes) -> Ints:
 
 @numba.njit(nogil=True, cache=True)
 def find(parent: Parents, pixel: int) -> int:
-    """The root of a pixel's component, -1 if the pixel is in none; paths are halved on the way."""
+    """The root of a pixel's component, -1 if the pixel is in none (union-find with path halving)."""
     if parent[pixel] < 0:
         return -1
     while parent[pixel] != pixel:

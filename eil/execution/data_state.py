@@ -78,8 +78,8 @@ def looks(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str]]:
         dataset, own = dataset or _at_hand(run), folder / name
         found[name] = _recorded(own)
         if dataset:
-            photos = photo_cache.look(dataset, own, frame_of(run))
-            found[name] = {"photos": photos, "annotations": annotation_cache.look(dataset, own)}
+            photos = photo_cache.source_state(dataset, own, frame_of(run))
+            found[name] = {"photos": photos, "annotations": annotation_cache.source_state(dataset, own)}
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from eil.core.files import InputError
 from eil.core.records import Record
-from eil.data import part
+from eil.data import class_subset
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.report import ablation, provenance_tables
@@ -95,7 +95,7 @@ def further(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[s
         found["masks"] = table("pixels", columns, "pixel IoU: pooled over images, at the threshold that is best on val")
     if len(study.protocols) > 1:
         first = study.protocols[0]
-        own = f"test.{protocols.find(first).threshold}.gt_known_loc"
+        own = f"test.{protocols.find(first).threshold_from}.gt_known_loc"
         columns = {first: own} | {name: f"gt_known_loc@{name}" for name in study.protocols[1:]}
         others = _other_geometry(study.protocols, [record for cell in best for record in cell.records])
         what = "GT-known Loc of the same maps by protocol, each with its own threshold"
@@ -115,7 +115,11 @@ def comparisons(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Ta
         corrected = statistics.holm({label: statistics.p_value(values) for label, values in known.items()})
         for label, values in known.items():
             mean, half = statistics.interval(values)
-            numbers = (statistics.beats(values, step(base)), corrected[label], statistics.detectable(values))
+            numbers = (
+                statistics.probability_of_improvement(values, step(base)),
+                corrected[label],
+                statistics.minimum_detectable_effect(values),
+            )
             rows.append([backbone, label, base.label, Value(mean, half), *(f"{number:.2f}" for number in numbers)])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     more = (
@@ -132,7 +136,7 @@ def _detectable(cells: Sequence[Cell]) -> list[str]:
         base, *others = [cell for cell in cells if cell.backbone == backbone]
         runs = [values for cell in others if (values := difference(cell, base, METRIC)) is not None]
         if runs:
-            least = sorted(statistics.detectable(values) for values in runs)
+            least = sorted(statistics.minimum_detectable_effect(values) for values in runs)
             found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}")
     where = ", ".join(found)
     return (
@@ -169,7 +173,9 @@ def _of_the_data(study: Study, records: Sequence[Record]) -> list[str]:
 def _part(records: Sequence[Record]) -> list[str]:
     """``a part of it: 20 of 200 classes`` where the records' data are one."""
     found = {(record.provenance.get("classes"), record.provenance.get("whole_classes")) for record in records}
-    return sorted(f"a part of it: {part.words(n, whole)}" for n, whole in found if n and whole and n < whole)
+    return sorted(
+        f"a part of it: {class_subset.describe_count(n, whole)}" for n, whole in found if n and whole and n < whole
+    )
 
 
 def _sizes(cells: Sequence[Cell]) -> dict[str, str]:

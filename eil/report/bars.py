@@ -81,7 +81,7 @@ def improvement(cells: Sequence[Cell]) -> Figure:
         for i, one in enumerate(own):
             for j, other in enumerate(own):
                 runs = None if one is other else difference(one, other, METRIC)
-                values[i, j] = np.nan if runs is None else statistics.beats(runs, step(one))
+                values[i, j] = np.nan if runs is None else statistics.probability_of_improvement(runs, step(one))
         labels = [cell.method for cell in own]
         sns.heatmap(
             values, annot=True, fmt=".2f", annot_kws={"size": 6}, cmap="cividis", vmin=0, vmax=1, square=True, ax=axes,

@@ -40,10 +40,10 @@ def coco(record: Record, data: Path, folder: Path, frame: InFrame = "photo") -> 
     for name, label, size, boxes, score in zip(
         split.ids, split.labels.tolist(), split.sizes.tolist(), predicted, scores.tolist(), strict=True
     ):
-        edges = boxes + np.array([0, 0, 1, 1]) * protocol.rules.inclusive  # where the last pixel ends
+        edges = boxes + np.array([0, 0, 1, 1]) * protocol.box_convention.inclusive  # where the last pixel ends
         width, height = size if frame == "photo" else (side, side)
         if frame == "photo":
-            edges = geometry.seen((width, height), fitted).back(edges, (width, height))
+            edges = geometry.eval_frame((width, height), fitted).to_photo(edges, (width, height))
         for x, y, w, h in _as_coco(edges, (width, height), name):
             found.append(
                 {

@@ -79,7 +79,7 @@ def picks(cells: Sequence[Cell], runs: Path, count: int = EXAMPLES_SHOWN) -> dic
         count: of each.
     """
     found = np.stack(
-        [example_images.overlaps(cell.records[0], runs / cell.records[0].run.name) for cell in cells]
+        [example_images.ious_of_run(cell.records[0], runs / cell.records[0].run.name) for cell in cells]
     )  # (M, N)
     mean, apart = found.mean(axis=0), np.abs(found[0] - found[1])
     order = np.argsort(mean, kind="stable")

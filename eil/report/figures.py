@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from eil.core import registry
 from eil.core.files import replacing
 from eil.evaluation import protocols
-from eil.evaluation.union_find import LEVELS
+from eil.evaluation.union_find import N_THRESHOLDS
 from eil.report.configurations import Cell, chosen, interval, shared_label
 
 matplotlib.use("agg")  # files, never a window
@@ -89,14 +89,14 @@ def over_thresholds(cells: Sequence[Cell]) -> Figure:
     for axes, own in panels:
         for cell in own:
             curves = np.array([record.curves["gt_known_loc"] for record in cell.records])  # (seeds, 255)
-            level = np.arange(LEVELS) / LEVELS
+            level = np.arange(N_THRESHOLDS) / N_THRESHOLDS
             mean = curves.mean(axis=0)
             axes.plot(level, mean, color=colors[cell.method], label=cell.method)
             if len(own) <= FEW:  # more bands would hide one another
                 axes.fill_between(level, curves.min(axis=0), curves.max(axis=0), color=colors[cell.method], alpha=0.2)
             for name, marker in (("val", "o"), ("oracle", "*")):
                 at = round(_mean(cell, f"threshold.{name}"))
-                axes.plot(at / LEVELS, mean[at], marker, color=colors[cell.method], ms=6, clip_on=False)
+                axes.plot(at / N_THRESHOLDS, mean[at], marker, color=colors[cell.method], ms=6, clip_on=False)
         axes.set(
             xlabel="threshold (share of the map's maximum)",
             ylabel="GT-known Loc (%)",
@@ -209,7 +209,7 @@ def about(
 def threshold(cells: Sequence[Cell]) -> str:
     """In words, where the threshold comes from at which boxes are drawn: by the protocol that the records are of."""
     used = dict.fromkeys(record.protocol for cell in cells for record in cell.records)
-    return " or ".join(dict.fromkeys(THRESHOLDS[protocols.find(name).threshold] for name in used))
+    return " or ".join(dict.fromkeys(THRESHOLDS[protocols.find(name).threshold_from] for name in used))
 
 
 def legend(figure: Figure) -> None:

@@ -7,7 +7,7 @@ from eil.core import registry
 from eil.core.records import Record
 from eil.core.run import Run, readable
 from eil.core.settings import schema
-from eil.data import part
+from eil.data import class_subset
 from eil.report.table import Table
 from eil.study.study import Study
 
@@ -76,7 +76,7 @@ def _of(run: Run) -> Iterator[tuple[str, Any]]:
 
 def _short(value: Any) -> str:
     """A setting of a data set; a list of classes may be long, and study.yaml has it whole."""
-    return part.shortened(value) if isinstance(value, list | tuple) else readable(value)
+    return class_subset.abbreviated(value) if isinstance(value, list | tuple) else readable(value)
 
 
 def _or_dash(value: Any) -> Any:

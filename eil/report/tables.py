@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from eil.core.run import readable
-from eil.data import part
+from eil.data import class_subset
 from eil.evaluation import protocols
 from eil.report import published
 from eil.report.configurations import OWN, Cell, as_good_as_the_best, chosen, interval, shared_label
@@ -79,7 +79,7 @@ def _as_published(study: Study, cell: Cell) -> bool:
     """Published scores are of networks pretrained on ImageNet, of all test images, in the protocol's own geometry."""
     run = cell.records[0].run
     limited = {"classes", "images_per_class", "test_per_class"} & study.dataset.settings.keys()
-    whole = part.WHOLES.get(study.dataset.subject)  # a folder may hold some classes alone
+    whole = class_subset.FULL_SIZES.get(study.dataset.subject)  # a folder may hold some classes alone
     few = whole is not None and any(record.provenance.get("images") != whole.test for record in cell.records)
     same = run.recipe.geometry == protocols.find(study.protocols[0]).geometry and run.recipe.crops == 1
     return bool(run.pretrained) and not limited and not few and same

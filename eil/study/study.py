@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from eil import data
 from eil.core import registry, safe_yaml
@@ -70,8 +70,18 @@ class Study(StrictModel):
     logger: Literal["tensorboard"] | None = None
     columns: tuple[Column, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
-    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("honest",)
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))
+
+    @field_validator("protocols")
+    @classmethod
+    def _current_protocol_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """The earlier name of a protocol is accepted for one release."""
+        if "honest" not in names:
+            return names
+        from eil.evaluation import protocols  # numba: half a second
+
+        return tuple(map(protocols.current_name, names))
 
     @model_validator(mode="before")
     @classmethod

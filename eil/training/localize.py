@@ -21,8 +21,9 @@ from eil.core.files import InputError, write_arrays
 from eil.core.run import Run
 from eil.data import Boxes, cache
 from eil.data.augment import Batch, Batches
+from eil.data.cache import Cached
 from eil.evaluation import iou_curves, protocols
-from eil.evaluation.iou_curves import Tally
+from eil.evaluation.iou_curves import IouCurves
 from eil.methods.base import Method
 from eil.training import train, train_step
 
@@ -53,7 +54,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         run: a trained run, or a control's.
         data: folder of the decoded images.
         folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is borrowed.
-        protocol: by which maps are scored meanwhile; iou_curves.npz keeps that for :mod:`eil.evaluation.evaluate`.
+        protocol: by which maps are scored meanwhile; curves.npz keeps that for :mod:`eil.evaluation.evaluate`.
         meanwhile: whether to do so (default: on a GPU; on a CPU the two would compete).
 
     Raises:
@@ -72,7 +73,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     wrapped.mark_forward_method("extra_maps")
     wrapped.eval()
     arrays: Arrays = {}
-    tallies: dict[str, Tally] = {}
+    curves: dict[str, IouCurves] = {}
     side = int(cache.describe(data)["crop"])
     if meanwhile is None:
         meanwhile = fabric.device.type == "cuda"
@@ -81,23 +82,23 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         for split in ("val", "test"):
             batches = train_step.batches(run, data, split, model, fabric.device)
             if wanted and all(map(len, batches.split.boxes)):
-                tallies[split] = Tally(batches.split, side, wanted)
-            maps, logits = map_split(wrapped, batches, control, tallies.get(split))
+                curves[split] = IouCurves(wanted, side)
+            maps, logits = map_split(wrapped, batches, control, curves.get(split))
             if run.recipe.crops > 1:
                 logits = over_crops(wrapped, batches)
             for what, values in (("map", maps), ("logits", logits)):
                 _check_finite(what, values, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
         arrays |= _views(wrapped, batches, further=control is None)
-    if wanted and len(tallies) == 2:
-        splits = {name: each.split for name, each in tallies.items()}
-        iou_curves.keep(folder, tallies, iou_curves.stamp(arrays, splits, side, wanted))
+    if wanted and len(curves) == 2:
+        splits = {name: cache.open_split(data, name) for name in curves}
+        iou_curves.keep(folder, curves, iou_curves.stamp(arrays, splits, side, wanted))
     arrays |= {f"made_from_{what}": np.array(value) for what, value in made_from._asdict().items()}
     write_arrays(folder / "maps.npz", arrays)
 
 
 def map_split(
-    model: Method, batches: Batches, control: Control | None = None, tally: Tally | None = None
+    model: Method, batches: Batches, control: Control | None = None, curves: IouCurves | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Maps of the true classes (N, h, w), or a control's, and logits (N, C) of a split, float32 on the CPU.
 
@@ -105,18 +106,18 @@ def map_split(
         model: in evaluation mode.
         batches: of the split.
         control: whose maps to take instead of the model's.
-        tally: is given the maps as they come, by a thread of its own.
+        curves: updated with the maps of each batch, by a thread of its own.
     """
     fetched: list[_Fetched] = []
-    with ThreadPoolExecutor(1) as scorer:  # one: a tally wants them in their order
+    with ThreadPoolExecutor(1) as scorer:  # one: curves take maps in the order of the split
         scored = []
         for batch in batches.in_order():
             logits, maps = model.maps(batch.images, batch.labels)
             if control is not None:
                 maps = control(model, batch, [batches.split.boxes[i] for i in batch.index.tolist()])
             fetched.append(_fetch(maps, logits))
-            if tally is not None:
-                scored.append(scorer.submit(_score, tally, fetched[-1]))
+            if curves is not None:
+                scored.append(scorer.submit(_score, curves, batches.split, fetched[-1]))
         for each in scored:
             each.result()
     parts = [each.wait() for each in fetched]
@@ -135,8 +136,10 @@ def _fetch(maps: torch.Tensor, logits: torch.Tensor) -> _Fetched:
     return _Fetched(on_host[0], on_host[1], ready)
 
 
-def _score(tally: Tally, fetched: _Fetched) -> None:
-    tally.take(fetched.wait().maps.numpy())
+def _score(curves: IouCurves, split: Cached, fetched: _Fetched) -> None:
+    maps = fetched.wait().maps.numpy()
+    part = slice(len(curves), len(curves) + len(maps))  # batches come in the order of the split
+    curves.update(maps, split.boxes[part], split.ids[part])
 
 
 def over_crops(model: Method, batches: Batches) -> torch.Tensor:

@@ -19,7 +19,7 @@ from eil.study.study import parse
 from eil.training import localize, train
 
 SIDE = 20
-HONEST = protocols.find("honest")
+VAL_THRESHOLD = protocols.find("val-threshold")
 TRUE = [
     np.array([[3.0, 4.0, 11.0, 9.0]]),
     np.array([[0.0, 0.0, SIDE - 1.0, SIDE - 1.0]]),
@@ -39,7 +39,7 @@ def model() -> base.Method:
 
 def box_at(score_map: torch.Tensor, level: int) -> list[float]:
     """The largest contour's box of a map, x0, y0, x1, y1."""
-    candidates, areas = boxes.boxes_at(maps.to_8_bit(score_map.numpy(), SIDE, HONEST), level)
+    candidates, areas = boxes.boxes_at(maps.to_8_bit(score_map.numpy(), SIDE, VAL_THRESHOLD), level)
     return list(candidates[areas.argmax()])
 
 

@@ -198,7 +198,7 @@ def ten_epochs(bench: Bench) -> None:
         (folder / "curves.npz").unlink(missing_ok=True)
 
         def both(overlap: bool = meanwhile) -> None:
-            localize.localize(run, bench.work / "data" / run.cache, folder, "honest", overlap)
+            localize.localize(run, bench.work / "data" / run.cache, folder, "val-threshold", overlap)
             evaluate(run, bench.work / "data" / run.cache, folder)
 
         both()

@@ -23,7 +23,7 @@ from eil.evaluation.score import MaxBoxAcc
 
 SIDE, COUNT = 224, 24
 Rows = list[tuple[str, str]]
-HONEST = protocols.find("honest")
+VAL_THRESHOLD = protocols.find("val-threshold")
 TRUE = np.array([[50.0, 40.0, 160.0, 170.0]])
 
 
@@ -70,7 +70,7 @@ def seconds(act: Callable[[], object]) -> float:
 def test_boxes_against_the_literal_loop(benchmark: BenchmarkFixture, table: Rows, kind: str, least: float) -> None:
     """Median over maps of the loop's time over ours; ours is for one of the two contour rules, as the loop's."""
     rng = np.random.default_rng(0)
-    images = [maps.to_8_bit(MAPS[kind](rng), SIDE, HONEST) for _ in range(COUNT)]
+    images = [maps.to_8_bit(MAPS[kind](rng), SIDE, VAL_THRESHOLD) for _ in range(COUNT)]
     for contours in ("all", "largest"):
         boxes.iou_curve(images[0], TRUE, contours)  # compiled once
     ratios: dict[str, list[float]] = {"all": [], "largest": []}

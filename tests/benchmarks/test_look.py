@@ -94,7 +94,7 @@ def test_looking_at_unchanged_data(
         dataset = data.read(name, root, {})
         assert sum(len(split.ids) for split in dataset.splits.values()) == photos
         assert photo_cache.is_current(dataset, tmp_path / "cache", frame)
-        annotation_cache.look(dataset, tmp_path / "cache")
+        annotation_cache.source_state(dataset, tmp_path / "cache")
 
     started = time.perf_counter()
     benchmark.pedantic(look, rounds=1, iterations=1)

@@ -66,7 +66,7 @@ def test_erasing_alone(benchmark: BenchmarkFixture, table: Rows, backbone: str, 
     assert alone < 0.1 * whole
 
 
-@pytest.mark.parametrize("name", ["honest", "wsoleval-v2", "ts-cam"])
+@pytest.mark.parametrize("name", ["val-threshold", "wsoleval-v2", "ts-cam"])
 def test_maps(benchmark: BenchmarkFixture, table: Rows, name: str) -> None:
     """A 14 x 14 map to 8 bits at 224 x 224, on one thread."""
     protocol = protocols.find(name)

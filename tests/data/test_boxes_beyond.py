@@ -66,7 +66,7 @@ def test_what_is_clipped_is_told_once_also_where_preparing_went_on(
     tmp_path: Path, caplog: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(parallel, "BLOCK", 2)
-    monkeypatch.setattr(parallel, "over_processes", lambda act, tasks: (act(task) for task in tasks))
+    monkeypatch.setattr(parallel, "map_in_processes", lambda act, tasks: (act(task) for task in tasks))
     root, settings = cub(tmp_path)
     for number in (5, 18):  # the first and the last test photo
         _replace(root / "bounding_boxes.txt", f"\n{number} 10.0 5.0 29.0 39.0", f"\n{number} 10.0 5.0 6{number}.0 39.0")

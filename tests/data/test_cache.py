@@ -110,7 +110,7 @@ def test_boxes_lie_where_their_objects_are_drawn(
     y0, y1 = sorted((int(corners[2] * height), int(corners[3] * height)))
     image = np.zeros((height, width, 3), np.uint8)
     image[y0 : y1 + 1, x0 : x1 + 1] = 255
-    for placed in (geometry.seen(size, Frame(64, 56, kind)), geometry.whole(size, Frame(64, 56, kind))):
+    for placed in (geometry.eval_frame(size, Frame(64, 56, kind)), geometry.train_frame(size, Frame(64, 56, kind))):
         found = placed.image(image)
         assert found.shape == (placed.side, placed.side, 3)
         ((left, top, right, bottom),) = placed.boxes(np.array([[x0, y0, x1, y1]], dtype=float), size)
@@ -129,16 +129,16 @@ def test_boxes_lie_where_their_objects_are_drawn(
 
 def test_geometries_place_as_their_names_say() -> None:
     box = np.array([[50.0, 20.0, 149.0, 79.0]])
-    placed = geometry.seen((200, 100), Frame(64, 56, "direct"))
+    placed = geometry.eval_frame((200, 100), Frame(64, 56, "direct"))
     assert (placed.width, placed.height, placed.left, placed.top, placed.side) == (56, 56, 0, 0, 56)
     assert placed.boxes(box, (200, 100)).tolist() == [[14, 11, 41, 44]]
-    placed = geometry.seen((200, 100), Frame(64, 56, "center-crop"))
+    placed = geometry.eval_frame((200, 100), Frame(64, 56, "center-crop"))
     assert (placed.width, placed.height, placed.left, placed.top, placed.side) == (64, 64, 4, 4, 56)
     assert placed.boxes(box, (200, 100)).tolist() == [[12, 8, 43, 46]]
-    placed = geometry.seen((200, 100), Frame(64, 56, "shorter-side"))
+    placed = geometry.eval_frame((200, 100), Frame(64, 56, "shorter-side"))
     assert (placed.width, placed.height, placed.left, placed.top, placed.side) == (128, 64, 36, 4, 56)
     assert placed.boxes(box, (200, 100)).tolist() == [[0, 8, 55, 46]]  # clipped: it sticks out of the crop
-    placed = geometry.whole((100, 200), Frame(64, 56, "shorter-side"))
+    placed = geometry.train_frame((100, 200), Frame(64, 56, "shorter-side"))
     assert (placed.width, placed.height, placed.left, placed.top, placed.side) == (64, 128, 0, 32, 64)
 
 
@@ -156,7 +156,7 @@ def test_blocks_in_processes_give_what_one_gives(tmp_path: Path, monkeypatch: py
     root, _ = folder(tmp_path / "photos")
     dataset, frame = data.read("folder", root, {"held_out": 1}), Frame(40, 32, "center-crop", 10)
     cache.build(dataset, tmp_path / "one", frame)
-    monkeypatch.setattr(parallel, "BLOCK", 2)
+    monkeypatch.setattr(parallel, "BLOCK", 4)  # two blocks of train and of test, one of val
     cache.build(dataset, tmp_path / "many", frame)
     assert cache.describe(tmp_path / "one") == cache.describe(tmp_path / "many")
     for name in dataset.splits:
@@ -176,7 +176,7 @@ def test_blocks_in_processes_give_what_one_gives(tmp_path: Path, monkeypatch: py
 
 
 def test_a_fault_half_way_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "BLOCK", 2)
+    monkeypatch.setattr(parallel, "BLOCK", 3)  # two blocks of train and of test, one of val
     monkeypatch.setattr(parallel, "cores", lambda: 1)
     root, _ = folder(tmp_path / "photos")
     dataset, broken = data.read("folder", root, {"held_out": 1}), root / "test" / "dog" / "photo, 1.JPG"
@@ -196,6 +196,7 @@ def test_a_fault_half_way_keeps_what_was_done(tmp_path: Path, monkeypatch: pytes
     assert {path: after[path] for path in before} == before
     assert len(after) > len(before)
     assert not (tmp_path / ".cache.partial").exists()
+    monkeypatch.setattr(parallel, "BLOCK", 1000)
     cache.build(dataset, tmp_path / "afresh", Frame(40, 32))
     assert cache.describe(tmp_path / "cache")["photos_sha256"] == cache.describe(tmp_path / "afresh")["photos_sha256"]
 
@@ -213,7 +214,8 @@ def _noting(found: dict[Path, int]) -> Callable[[Path], None]:
 
 def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from eil.data import birds, cache, parallel; from eil.data.geometry import Frame\n"
+        "from pathlib import Path; from eil.data import cache, parallel; from eil.data.geometry import Frame\n"
+        "from eil.data.readers import birds\n"
         "if __name__ == '__main__':\n"
         "    parallel.BLOCK = 20\n"
         "    dataset = birds.read(classes=2, train_per_class=150, val_per_class=2, test_per_class=2)\n"

@@ -40,13 +40,13 @@ def test_one_photo_in_two_classes_of_a_split_is_told(tmp_path: Path) -> None:
     shutil.copy(root / "train" / "dog" / "photo, 1.JPG", root / "train" / "a cat" / "photo, 1.JPG")
     shutil.copy(root / "train" / "dog" / "photo, 0.png", root / "train" / "dog" / "photo, 1.JPG")  # one class: no word
     shutil.copy(root / "test" / "dog" / "photo, 1.JPG", root / "test" / "émeu" / "photo, 1.JPG")
-    found = check.audit(data.read("folder", root, settings))
+    found = check.check_dataset(data.read("folder", root, settings))
     assert found["problems"] == []
     assert found["kinds"]["remarks"]["classes"] == [
         "same content in two classes of test: test/dog/photo, 1.JPG (dog) and test/émeu/photo, 1.JPG (émeu)"
     ]
     shutil.copy(root / "train" / "dog" / "photo, 0.png", root / "train" / "a cat" / "photo, 1.JPG")
-    found = check.audit(data.read("folder", root, settings))
+    found = check.check_dataset(data.read("folder", root, settings))
     assert len(found["kinds"]["remarks"]["classes"]) == 3
     assert "remark: 3 images have the content of one of another class of their split; the first: same" in "\n".join(
         check.lines(found, Path("check.json"))
@@ -97,14 +97,14 @@ def _sorted(root: Path, annotations: bool) -> None:
 def test_ilsvrcs_sorted_photos_are_the_flat_ones(annotations: bool, tmp_path: Path) -> None:
     root, settings = ilsvrc(tmp_path)
     before = data.read("ilsvrc", root, settings)
-    hashes = check.audit(before)["sha256"]
+    hashes = check.check_dataset(before)["sha256"]
     _sorted(root, annotations)
     after = data.read("ilsvrc", root, settings)
     old, new = before.splits["test"], after.splits["test"]
     assert new.ids == old.ids
     assert new.labels.tolist() == old.labels.tolist()
     assert all(path.is_file() for path in new.sources)
-    assert check.audit(after)["sha256"] == hashes
+    assert check.check_dataset(after)["sha256"] == hashes
 
 
 def test_an_ilsvrc_photo_in_the_folder_of_another_class_is_named(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_boxes_of_turned_photos_need_exif_apply(kind: str, tmp_path: Path) -> No
     found = examined(turned.splits["test"], 0, scored=True)
     assert found.image.shape == (40, 24, 3)
     assert found.boxes.tolist() == [[2, 20, 9, 37]]
-    assert not [line for line in check.audit(turned)["remarks"] if "EXIF" in line]
+    assert not [line for line in check.check_dataset(turned)["remarks"] if "EXIF" in line]
 
 
 def test_a_mask_without_a_tag_is_of_the_turned_photo(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_mask_without_a_tag_is_of_the_turned_photo(tmp_path: Path) -> None:
 
 def test_exif_is_one_of_two_words_and_needs_photos() -> None:
     assert data.problems("folder", {"exif": "turn"}) == ["dataset.exif = 'turn': Input should be 'ignore' or 'apply'"]
-    with pytest.raises(InputError, match="dataset.exif = apply: birds has no photos"):
+    with pytest.raises(InputError, match="dataset.exif = apply: birds has no photo files"):
         data.read("birds", None, {"exif": "apply", "classes": 2})
 
 

@@ -21,7 +21,7 @@ VOID[0, :] = True
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "_kinds", {})
-    monkeypatch.setattr(masks, "_told", set())
+    monkeypatch.setattr(masks, "_warned", set())
 
 
 def palette(colours: list[tuple[int, int, int]], indices: np.ndarray) -> PILImage.Image:
@@ -166,7 +166,7 @@ def test_masks_of_several_kinds_in_one_folder_are_told_once(tmp_path: Path, capl
     ]
 
 
-def test_a_light_index_0_is_background_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_light_index_0_is_background_and_warned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     KINDS["a palette from white to black"].save(tmp_path / "mask.png")
     with caplog.at_level(logging.WARNING):
         masks.load_mask([tmp_path / "mask.png", None])

@@ -18,8 +18,9 @@ from pycocotools import mask as pycocotools
 from eil import data
 from eil.commands import cli
 from eil.core.files import InputError
-from eil.data import IGNORED, Split, coco, voc
-from eil.data.annotations import Polygons, Rle
+from eil.data import IGNORED, Split
+from eil.data.annotation_formats import coco, voc
+from eil.data.annotation_formats.objects import Polygons, Rle
 
 
 def boxes_of(split: Split) -> list[list[list[float]]]:
@@ -139,9 +140,7 @@ def test_coco_without_shapes_has_boxes_alone_and_with_some_says_so(tmp_path: Pat
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     dataset = data.read("folder", tmp_path, {})
     assert boxes_of(dataset.splits["test"])[0] == [[10, 5, 29, 34], [40, 5, 45, 9], [30, 10, 39, 20]]
-    assert dataset.remarks == (
-        "objects are called person, which is no class: every object of a photo counts as its own",
-    )
+    assert dataset.remarks == ("objects are called person, which is no class: every object counts for its photo",)
 
 
 def test_coco_boxes_beyond_their_photo_are_clipped_and_told(tmp_path: Path) -> None:
@@ -175,10 +174,10 @@ Change = Callable[[dict[str, Any]], object]
 COCO_FAULTS: dict[str, tuple[Change, str]] = {
     "no images": (lambda c: c.pop("images"), "annotations.json: images: expected a list"),
     "no id": (lambda c: c["annotations"][0].pop("id"), r"annotations\[0\]: expected an object with an id"),
-    "an id twice": (lambda c: c["images"][1].update(id=0), r"images\[1\]: id 0 stands there twice"),
+    "an id twice": (lambda c: c["images"][1].update(id=0), r"images\[1\]: id 0 is listed twice"),
     "a photo twice": (
         lambda c: c["images"].append(dict(c["images"][0], id=9)),
-        r"images\[4\]: val/cat/0.jpg stands there twice",
+        r"images\[4\]: val/cat/0.jpg is listed twice",
     ),
     "an unknown photo": (lambda c: c["annotations"][0].update(image_id=99), r"annotations\[0\]: image_id = 99"),
     "an unknown category": (lambda c: c["annotations"][0].update(category_id=3), r"annotations\[0\]: category_id = 3"),
@@ -286,7 +285,7 @@ def test_a_file_of_more_than_2_gb_is_not_read(tmp_path: Path) -> None:
     photos_of(tmp_path)
     with (tmp_path / "annotations.json").open("wb") as file:
         file.truncate(2_100_000_000)
-    with pytest.raises(InputError, match=r"annotations.json: has 2.1 GB, more than annotations have"):
+    with pytest.raises(InputError, match=r"annotations.json: has 2.1 GB, more than an annotation file may have"):
         data.read("folder", tmp_path, {})
 
 
@@ -381,7 +380,7 @@ def test_a_photo_without_its_xml_and_one_xml_of_two_photos_are_named(tmp_path: P
         data.read("folder", tmp_path, {"voc": "Annotations"})
     shutil.copy(path.parent.parent / "dog" / "0.xml", tmp_path / "Annotations" / "0.xml")
     (path.parent.parent / "dog" / "0.xml").unlink()
-    with pytest.raises(InputError, match=r"0.xml: is it of test/cat/0.jpg or of test/dog/0.jpg\?"):
+    with pytest.raises(InputError, match=r"0.xml: does it belong to test/cat/0.jpg or to test/dog/0.jpg\?"):
         data.read("folder", tmp_path, {"voc": "Annotations"})
     with pytest.raises(InputError, match=r"dataset.voc = none: .* has no XML file of a photo of val or test"):
         data.read("folder", tmp_path, {"voc": "none"})
@@ -430,7 +429,7 @@ def test_photos_by_a_csv(tmp_path: Path) -> None:
         ("split,path,class,note\n", "", r"labels.csv:1: no column path"),
         ("val,all/cat_2.jpg", "dev,all/cat_2.jpg", r"labels.csv:4: split = dev: expected train, val or test"),
         ("all/cat_2.jpg", "all/cat_9.jpg", r"labels.csv:4: no photo all/cat_9.jpg"),
-        ("all/cat_2.jpg", "all/cat_0.jpg", r"labels.csv:4: all/cat_0.jpg stands there twice"),
+        ("all/cat_2.jpg", "all/cat_0.jpg", r"labels.csv:4: all/cat_0.jpg is listed twice"),
         ("all/cat_2.jpg", "../cat.jpg", r"labels.csv:4: '../cat.jpg': expected a path below"),
         ("all/cat_2.jpg,cat", "all/cat_2.jpg,", r"labels.csv:4: a photo without a class"),
         ("all/cat_2.jpg,cat", "all/cat_2.jpg", r"labels.csv:4: 3 fields, but the header has 4"),

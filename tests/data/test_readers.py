@@ -98,7 +98,7 @@ def test_cub_boxes_are_the_benchmarks(tmp_path: Path) -> None:
     assert dataset.splits["val"].ids[0].endswith("_0003_4.jpg")  # the last training photo of the first class
     found = dataset.splits["test"].mask(0)
     assert found is not None
-    assert decode.around(found).tolist() == [[10, 5, 39, 44]]
+    assert decode.boxes_of_mask(found).tolist() == [[10, 5, 39, 44]]
     shutil.rmtree(root / "segmentations")
     assert data.read("cub", root.parent, settings).splits["test"].masks is None  # the folder above will do
 
@@ -139,7 +139,7 @@ def test_boxes_drawn_at_another_size_are_scaled_and_another_photo_is_found_out(t
 def test_imagenetv2_in_another_order_is_found_out(tmp_path: Path) -> None:
     root, settings = wsoleval_ilsvrc(tmp_path)
     photo(root / "ILSVRC" / "val2" / "0" / "0.jpeg", 5, (48, 60))
-    found = check.audit(data.read("wsoleval", root, settings))
+    found = check.check_dataset(data.read("wsoleval", root, settings))
     assert found["problems"] == [
         "val: val2/0/0.jpeg: is 48x60, but its boxes were drawn at 60x48: is it another photo, or are width and height "
         "swapped in the list of sizes?"
@@ -173,7 +173,7 @@ def test_masks_that_overlap_keep_their_boxes_and_blank_ones_are_found_out(tmp_pa
     ]
     for k in (1, 2):
         mask(stem / f"0_m{k}.png", (0, 0, -1, -1))
-    found = check.audit(data.read("wsoleval", root, settings))
+    found = check.check_dataset(data.read("wsoleval", root, settings))
     assert found["problems"] == ["test: test/c0/0.jpg: its mask shows no object"]
 
 
@@ -261,7 +261,7 @@ def test_folder_without_boxes_stops_at_the_evaluation(tmp_path: Path, capsys: An
     (root / "boxes.csv").unlink()
     dataset = data.read("folder", root, settings)
     assert all(len(own) == 0 for split in dataset.splits.values() for own in split.boxes)
-    assert check.audit(dataset)["splits"]["test"]["median_object"] is None
+    assert check.check_dataset(dataset)["splits"]["test"]["median_object"] is None
     study = {
         "name": "bare",
         "dataset": {"name": "folder", "root": str(root), **settings},
@@ -276,7 +276,7 @@ def test_folder_without_boxes_stops_at_the_evaluation(tmp_path: Path, capsys: An
     assert cli.main(["prepare", str(tmp_path / "bare.yaml"), *where]) == 0
     for step, code in (("train", 0), ("localize", 0), ("evaluate", 1)):
         assert cli.main([step, str(tmp_path / "bare.yaml"), "vgg_small-cam-seed0", *where]) == code
-    assert "has neither box nor mask, so that its map cannot be scored; maps.npz has it" in capsys.readouterr().err
+    assert "has neither box nor mask and cannot be scored; its map is in maps.npz" in capsys.readouterr().err
 
 
 def test_subsets_are_the_first_of_each_class(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
         _cub_lines("images.txt", "19 /etc/passwd"),
         r"images.txt:19: '/etc/passwd': expected a path below",
     ),
-    "doubled": ("cub", _cub_lines("images.txt", "3 a.jpg"), r"images.txt:19: number 3 stands there twice"),
+    "doubled": ("cub", _cub_lines("images.txt", "3 a.jpg"), r"images.txt:19: number 3 is listed twice"),
     "no label": (
         "cub",
         _cub_lines("images.txt", "19 a.jpg"),
@@ -364,7 +364,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a loop of links": (
         "folder",
         lambda root: (root / "test" / "dog" / "a.jpg").symlink_to("a.jpg"),
-        r"test/dog/a.jpg: leads to no file",
+        r"test/dog/a.jpg: not a file, or a broken link",
     ),
     "a photo without annotation": (
         "ilsvrc",

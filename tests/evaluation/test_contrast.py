@@ -87,7 +87,7 @@ def test_the_tolerance_has_two_sides(value: float) -> None:
         m = np.full((14, 14), value)
         m[4:9, 4:9] = value * (1 - share)
         assert maps.has_contrast(m) == seen
-        assert maps.to_8_bit(m, SIDE, protocols.find("honest")).any() == seen
+        assert maps.to_8_bit(m, SIDE, protocols.find("val-threshold")).any() == seen
 
 
 def test_a_small_contrast_on_a_large_offset_is_scored() -> None:
@@ -130,19 +130,19 @@ def test_maps_with_contrast_are_what_they_were_to_the_bit(seed: int, kind: str, 
     m = (rng.normal(size=rng.integers(2, 30, 2)) * scale).astype(kind)
     expected = cv2.resize(m.astype(np.float64), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     expected = (expected - expected.min()) / (expected.max() - expected.min())
-    np.testing.assert_array_equal(maps.prepared(m, SIDE, protocols.find("honest")), expected)
+    np.testing.assert_array_equal(maps.prepared(m, SIDE, protocols.find("val-threshold")), expected)
 
 
 def test_pxap_counts_the_objects_of_maps_without_contrast_as_missed() -> None:
     """By hand: of 6 object pixels 4 are ranked first, 2 have a map without contrast."""
     mask = np.array([[1, 1, 0], [2, 1, IGNORED]], np.uint8)
-    pooled = masks.Pooled()
+    pooled = masks.PixelHistogram()
     pooled.add(np.array([[1.0, 0.9, 0.1], [0.8, 0.7, 1.0]]), mask)
     assert pooled.average_precision() == 100
     pooled.add(np.zeros((2, 3)), np.array([[1, 2, 0], [0, 0, IGNORED]], np.uint8))
     assert pooled.average_precision() == pytest.approx(100 * 4 / 6)
     assert pooled.iou()[500] == pytest.approx(100 * 4 / 6)
-    nothing = masks.Pooled()
+    nothing = masks.PixelHistogram()
     nothing.add(np.zeros((2, 3)), mask)
     assert nothing.average_precision() == 0
     assert nothing.iou().max() == 0
@@ -180,8 +180,8 @@ def test_eil_score_of_constant_maps_is_0_and_says_so(
 
 
 def test_no_box_is_predicted_of_a_map_without_contrast() -> None:
-    image = maps.to_8_bit(np.full((14, 14), 0.1), SIDE, protocols.find("honest"))
+    image = maps.to_8_bit(np.full((14, 14), 0.1), SIDE, protocols.find("val-threshold"))
     for protocol in protocols.read().values():
         assert boxes.predicted_boxes(image, 100, protocol).shape == (0, 4)
         for true in CORNERS:
-            assert not boxes.iou_curve(image, true[None], protocol.contours, protocol.rules).any()
+            assert not boxes.iou_curve(image, true[None], protocol.contours, protocol.box_convention).any()

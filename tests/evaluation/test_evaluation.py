@@ -1,5 +1,7 @@
 """Boxes and metrics against slow oracles that share none of their code."""
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import pytest
@@ -14,12 +16,12 @@ from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, stati
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Protocol
 
-HONEST = protocols.find("honest")
+VAL_THRESHOLD = protocols.find("val-threshold")
 
 
 def random_map(seed: int, cells: int, side: int = 24) -> np.ndarray:
     """From smooth (few cells) to rough (many), with its extremes at 0 and 255."""
-    return maps.to_8_bit(np.random.default_rng(seed).normal(size=(cells, cells)), side, HONEST)
+    return maps.to_8_bit(np.random.default_rng(seed).normal(size=(cells, cells)), side, VAL_THRESHOLD)
 
 
 def counted_iou(a: list[float], b: list[float]) -> float:
@@ -47,12 +49,14 @@ def labelled_boxes(foreground: np.ndarray) -> set[tuple[int, int, int, int]]:
 
 
 def literal_curves(image: np.ndarray, true: np.ndarray) -> dict[int, tuple[float, float]]:
-    """The benchmark's loop: 1,000 thresholds, each a fresh look at the map; level -> best, largest."""
+    """The benchmark's loop: 1,000 shares of the maximum; threshold -> best, largest."""
     found = {}
     height, width = image.shape
     for tau in np.arange(0, 1, 0.001):
-        level = int(tau * image.max())
-        binary = cv2.threshold(image, level, 255, cv2.THRESH_BINARY)[1]
+        threshold = int(tau * image.max())
+        if threshold in found:
+            continue
+        binary = cv2.threshold(image, threshold, 255, cv2.THRESH_BINARY)[1]
         contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
         estimated = []
         for contour in contours:
@@ -60,7 +64,7 @@ def literal_curves(image: np.ndarray, true: np.ndarray) -> dict[int, tuple[float
             estimated.append([x, y, min(x + w, width - 1), min(y + h, height - 1)])
         largest = estimated[int(np.argmax([cv2.contourArea(c) for c in contours]))] if contours else [0, 0, 0, 0]
         best = max(counted_iou(box, t) for box in estimated or [[0, 0, 0, 0]] for t in true.tolist())
-        found[level] = (best, max(counted_iou(largest, t) for t in true.tolist()))
+        found[threshold] = (best, max(counted_iou(largest, t) for t in true.tolist()))
     return found
 
 
@@ -94,17 +98,18 @@ def any_map(draw: st.DrawFn) -> np.ndarray:
 
 @settings(deadline=None, max_examples=2500)
 @given(any_map(), st.integers(0, 2**31))
-def test_curves_equal_opencvs_contours_at_every_level(image: np.ndarray, seed: int) -> None:
+def test_curves_equal_opencvs_contours_at_every_threshold(image: np.ndarray, seed: int) -> None:
     height, width = image.shape
     corners = np.random.default_rng(seed).integers(0, [width, height, width, height], (2, 4)).astype(float)
     true = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
     found = [boxes.iou_curve(image, true, contours) for contours in ("all", "largest")]
-    for level in range(255):
-        candidates, areas = boxes.boxes_at(image, level)
+    starts = sorted({0, *np.unique(image[image < 255]).tolist()})  # from one to the next, the foreground is the same
+    for threshold, following in pairwise([*starts, 255]):
+        candidates, areas = boxes.boxes_at(image, threshold)
         overlaps = boxes.iou(candidates, true).max(axis=1)
-        # Without contrast there is no box, where the benchmark has one of a pixel, (0, 0, 0, 0).
-        assert found[0][level] == overlaps.max() * image.any()
-        assert found[1][level] == overlaps[areas.argmax()] * image.any()
+        # A map without contrast has no box; the benchmark predicts one of a pixel, (0, 0, 0, 0).
+        assert (found[0][threshold:following] == overlaps.max() * image.any()).all()
+        assert (found[1][threshold:following] == overlaps[areas.argmax()] * image.any()).all()
 
 
 @settings(deadline=None, max_examples=12)
@@ -115,9 +120,9 @@ def test_curves_equal_the_literal_loop_over_a_thousand_thresholds(seed: int, cel
     every, largest = (boxes.iou_curve(image, true, contours) for contours in ("all", "largest"))
     expected = literal_curves(image, true)
     assert image.max() == 0 or set(expected) == set(range(255))
-    for level, (best, of_largest) in expected.items():
-        assert every[level] == pytest.approx(best)
-        assert largest[level] == pytest.approx(of_largest)
+    for threshold, (best, of_largest) in expected.items():
+        assert every[threshold] == pytest.approx(best)
+        assert largest[threshold] == pytest.approx(of_largest)
 
 
 def test_threads_change_nothing() -> None:
@@ -130,9 +135,9 @@ def test_threads_change_nothing() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.integers(0, 2**31), st.sampled_from([2, 4, 8, 24]), st.integers(0, 254))
-def test_boxes_equal_labelled_components_and_holes(seed: int, cells: int, level: int) -> None:
+def test_boxes_equal_labelled_components_and_holes(seed: int, cells: int, threshold: int) -> None:
     image = random_map(seed, cells)
-    assert {tuple(map(int, box)) for box in boxes.boxes_at(image, level)[0]} == labelled_boxes(image > level)
+    assert {tuple(map(int, box)) for box in boxes.boxes_at(image, threshold)[0]} == labelled_boxes(image > threshold)
 
 
 def test_a_hole_is_a_box_of_its_own() -> None:
@@ -156,13 +161,13 @@ def test_resize_comes_before_normalisation() -> None:
     score_map = np.random.default_rng(0).normal(size=(4, 4))
     resized = cv2.resize(score_map, (20, 20), interpolation=cv2.INTER_CUBIC)
     expected = np.floor(255 * (resized - resized.min()) / (resized.max() - resized.min()))
-    image = maps.to_8_bit(score_map, 20, HONEST)
+    image = maps.to_8_bit(score_map, 20, VAL_THRESHOLD)
     assert (image.min(), image.max()) == (0, 255)
     np.testing.assert_array_equal(image, expected)
 
 
 def test_a_constant_map_has_no_foreground() -> None:
-    image = maps.to_8_bit(np.full((3, 3), 7.0), 12, HONEST)
+    image = maps.to_8_bit(np.full((3, 3), 7.0), 12, VAL_THRESHOLD)
     assert image.max() == 0
     true = np.array([[0.0, 0, 11, 11]])
     every, largest = (boxes.iou_curve(image, true, contours) for contours in ("all", "largest"))
@@ -172,7 +177,7 @@ def test_a_constant_map_has_no_foreground() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_map_that_is_not_finite_is_refused(bad: float) -> None:
     with pytest.raises(InputError, match="NaN or infinity"):
-        maps.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8, HONEST)
+        maps.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8, VAL_THRESHOLD)
 
 
 def scores(seed: int, count: int = 9) -> Scores:
@@ -187,8 +192,8 @@ def share(hits: list[bool]) -> float:
 
 
 def best(curves: np.ndarray, iou: float) -> tuple[float, int]:
-    """The best accuracy over levels and the first level that has it, counted image by image."""
-    rates = [share([curve[level] >= iou for curve in curves]) for level in range(255)]
+    """The best accuracy over thresholds and the first threshold that has it, counted image by image."""
+    rates = [share([curve[threshold] >= iou for curve in curves]) for threshold in range(255)]
     return max(rates), rates.index(max(rates))
 
 
@@ -198,7 +203,7 @@ def test_metrics_equal_loops_over_images(seed: int) -> None:
     found = scores(seed)
     assert found.curve_v2 is not None
     located = [curve[best(found.curve, 0.5)[1]] >= 0.5 for curve in found.curve]
-    result = metrics.metrics(found, scores(seed + 1), HONEST, "oracle")
+    result = metrics.metrics(found, scores(seed + 1), VAL_THRESHOLD, "oracle")
     assert result["gt_known_loc"] == pytest.approx(best(found.curve, 0.5)[0])
     assert result["max_box_acc_v2"] == pytest.approx(sum(best(found.curve_v2, iou)[0] for iou in (0.3, 0.5, 0.7)) / 3)
     assert result["max_box_acc_v2_30"] == pytest.approx(best(found.curve_v2, 0.3)[0])
@@ -210,47 +215,47 @@ def test_metrics_equal_loops_over_images(seed: int) -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**31))
-def test_policies_take_their_thresholds_where_they_say(seed: int) -> None:
+def test_thresholds_come_from_where_they_should(seed: int) -> None:
     test, val = scores(seed), scores(seed + 1)
-    levels = {
+    thresholds = {
         "val": [best(val.curve, 0.5)[1]] * 9,
         "oracle": [best(test.curve, 0.5)[1]] * 9,
         "fixed": [51] * 9,  # 0.2 of 255
         "otsu": test.otsu.tolist(),
     }
     found: dict[str, float] = {}
-    for policy, own in levels.items():
-        result = metrics.metrics(test, val, HONEST, policy)  # type: ignore[arg-type]
-        expected = share([curve[level] >= 0.5 for curve, level in zip(test.curve, own, strict=True)])
+    for threshold_from, own in thresholds.items():
+        result = metrics.metrics(test, val, VAL_THRESHOLD, threshold_from)  # type: ignore[arg-type]
+        expected = share([curve[threshold] >= 0.5 for curve, threshold in zip(test.curve, own, strict=True)])
         assert result["gt_known_loc"] == pytest.approx(expected)
-        found[policy] = result["gt_known_loc"]
+        found[threshold_from] = result["gt_known_loc"]
     assert found["oracle"] >= max(found["val"], found["fixed"])
 
 
-def test_a_level_that_a_protocol_lacks_is_not_chosen() -> None:
+def test_a_threshold_that_a_protocol_lacks_is_not_chosen() -> None:
     test = scores(0)
     acol = protocols.find("acol-legacy")
-    assert acol.allowed.tolist() == [20, 100, 110]
-    assert metrics.level_of("oracle", test, test, acol) == max(
-        (20, 100, 110), key=lambda level: (test.curve[:, level] >= 0.5).mean()
+    assert acol.candidates.tolist() == [20, 100, 110]
+    assert metrics.threshold_of("oracle", test, test, acol) == max(
+        (20, 100, 110), key=lambda threshold: (test.curve[:, threshold] >= 0.5).mean()
     )
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**31), st.integers(0, 254))
-def test_losses_add_up(seed: int, level: int) -> None:
+def test_losses_add_up(seed: int, threshold: int) -> None:
     found = scores(seed)
-    lost = metrics.losses(found, level, HONEST)
+    lost = metrics.losses(found, threshold, VAL_THRESHOLD)
     never = share([curve.max() < 0.5 for curve in found.curve])
     assert lost["map_loss"] == pytest.approx(never)
-    located = share([curve[level] >= 0.5 for curve in found.curve])
+    located = share([curve[threshold] >= 0.5 for curve in found.curve])
     assert lost["map_loss"] + lost["threshold_loss"] + located == pytest.approx(100)
 
 
 def test_float32_decides_as_float64_would() -> None:
     ratios = np.array([n / d for d in range(1, 400) for n in range(d + 1)])
     for iou in (0.3, 0.5, 0.7):
-        assert np.array_equal(HONEST.hits(ratios.astype(np.float32), iou), ratios >= iou)
+        assert np.array_equal(VAL_THRESHOLD.hits(ratios.astype(np.float32), iou), ratios >= iou)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 6))
@@ -258,21 +263,21 @@ def test_top_k_equals_sorting(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(size=(7, 6)), rng.integers(0, 6, 7)
     expected = [label in sorted(range(6), key=lambda c: -row[c])[:k] for row, label in zip(logits, labels, strict=True)]
-    assert metrics.in_top(logits, labels, k).tolist() == expected
+    assert metrics.topk_correct(logits, labels, k).tolist() == expected
 
 
 def test_constant_logits_and_nan_are_no_right_answer() -> None:
-    assert not metrics.in_top(np.full((2, 4), np.nan), np.array([0, 3]), 1).any()
-    assert not metrics.in_top(np.zeros((2, 4)), np.array([0, 3]), 1).any()
+    assert not metrics.topk_correct(np.full((2, 4), np.nan), np.array([0, 3]), 1).any()
+    assert not metrics.topk_correct(np.zeros((2, 4)), np.array([0, 3]), 1).any()
 
 
 @given(st.integers(0, 2**31), st.integers(0, 254))
-def test_part_coverage_equals_counting(seed: int, level: int) -> None:
+def test_part_coverage_equals_counting(seed: int, threshold: int) -> None:
     rng = np.random.default_rng(seed)
     image, parts = rng.integers(0, 256, (6, 6), dtype=np.uint8), rng.integers(0, 3, (6, 6), dtype=np.uint8)
-    found = masks.part_coverage(image, parts, level, 3)
+    found = masks.part_coverage(image, parts, threshold, 3)
     for part in (1, 2):
-        pixels = [image[y, x] > level for y in range(6) for x in range(6) if parts[y, x] == part]
+        pixels = [image[y, x] > threshold for y in range(6) for x in range(6) if parts[y, x] == part]
         assert found[part - 1] == pytest.approx(sum(pixels) / len(pixels)) if pixels else np.isnan(found[part - 1])
     assert np.isnan(found[2])
 
@@ -286,45 +291,54 @@ def test_protocols_boxes_equal_looking_at_each_level(image: np.ndarray, name: st
     protocol = protocols.find(name)
     height, width = image.shape
     true = np.array([[0.0, 0.0, width // 2, height // 2]])
-    found = boxes.iou_curve(image, true, protocol.contours, protocol.rules)
-    for level in range(0, 255, 7):
-        rows, columns = np.nonzero(image > level)
+    found = boxes.iou_curve(image, true, protocol.contours, protocol.box_convention)
+    for threshold in range(0, 255, 7):
+        rows, columns = np.nonzero(image > threshold)
         if not len(rows):
             candidates = [list(map(float, protocol.empty))]
         elif name == "eil-code":
             candidates = [[columns.min(), rows.min(), columns.max(), rows.max()]]
         else:
-            traced = cv2.findContours((image > level).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+            traced = cv2.findContours((image > threshold).astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
             if name == "ts-cam":
                 traced = [max(traced, key=cv2.contourArea)]
             candidates = [[x, y, x + w, y + h] for x, y, w, h in map(cv2.boundingRect, traced)]
             if name == "wsoleval-v2":
                 candidates = [[x, y, min(u, width - 1), min(v, height - 1)] for x, y, u, v in candidates]
         best = max(counted_iou(box, true[0].tolist()) for box in candidates)
-        assert found[level] == pytest.approx(best * image.any())
+        assert found[threshold] == pytest.approx(best * image.any())
 
 
 def test_an_iou_of_points_has_no_extra_pixel() -> None:
     image = np.zeros((10, 10), np.uint8)
     image[2:6, 2:6] = 9
-    points = protocols.find("honest").model_copy(update={"iou": "continuous"})
-    assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest", points.rules)[0] == 1
+    points = protocols.find("val-threshold").model_copy(update={"iou": "continuous"})
+    assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest", points.box_convention)[0] == 1
     assert boxes.iou_curve(image, np.array([[2.0, 2, 6, 6]]), "largest")[0] == 1
-    assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest", points.rules)[0] == pytest.approx(8 / 24)
+    assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest", points.box_convention)[0] == pytest.approx(
+        8 / 24
+    )
     assert boxes.iou_curve(image, np.array([[4.0, 2, 8, 6]]), "largest")[0] == pytest.approx(15 / 35)
 
 
 def test_strictly_more_than_half_is_another_protocol() -> None:
-    strict = HONEST.model_copy(update={"hit": ">"})
+    strict = VAL_THRESHOLD.model_copy(update={"hit": ">"})
     curve = np.array([[0.5, 0.51]])
-    assert HONEST.hits(curve, 0.5).tolist() == [[True, True]]
+    assert VAL_THRESHOLD.hits(curve, 0.5).tolist() == [[True, True]]
     assert strict.hits(curve, 0.5).tolist() == [[False, True]]
 
 
 def test_every_protocol_is_named_and_has_a_source() -> None:
-    assert list(protocols.read()) == ["honest", "wsoleval-v1", "wsoleval-v2", "eil-code", "acol-legacy", "ts-cam"]
+    assert list(protocols.read()) == [
+        "val-threshold",
+        "wsoleval-v1",
+        "wsoleval-v2",
+        "eil-code",
+        "acol-legacy",
+        "ts-cam",
+    ]
     assert all(protocol.source for protocol in protocols.read().values())
-    with pytest.raises(SettingError, match="protocols = wsol: must be one of honest, wsoleval-v1"):
+    with pytest.raises(SettingError, match="protocols = wsol: must be one of val-threshold, wsoleval-v1"):
         protocols.find("wsol")
 
 
@@ -362,7 +376,7 @@ def test_a_constant_or_negative_map_divides_by_nothing(normaliser: str) -> None:
 def test_the_order_of_resizing_and_normalising_matters() -> None:
     m = np.random.default_rng(3).normal(size=(4, 4))
     first, second = (
-        maps.prepared(m, 16, HONEST.model_copy(update={"order": order, "normaliser": "max"}))
+        maps.prepared(m, 16, VAL_THRESHOLD.model_copy(update={"order": order, "normaliser": "max"}))
         for order in ("resize-normalise", "normalise-resize")
     )
     assert not np.allclose(first, second)
@@ -462,14 +476,14 @@ def test_sizes_are_shares_of_the_image() -> None:
 
 def test_replicates_equal_a_loop_over_resamples() -> None:
     test, val = scores(1, 40), scores(2, 30)
-    found = statistics.replicates(test, val, HONEST, count=25)
+    found = statistics.replicates(test, val, VAL_THRESHOLD, count=25)
     for r in range(25):
         drawn, drawn_val = (
             np.random.default_rng([len(s.top1), stream, r]).integers(0, len(s.top1), len(s.top1))
             for stream, s in enumerate((test, val))
         )
-        level = best(val.curve[drawn_val], 0.5)[1]
-        located = test.curve[drawn, level] >= 0.5
+        threshold = best(val.curve[drawn_val], 0.5)[1]
+        located = test.curve[drawn, threshold] >= 0.5
         assert found["gt_known_loc"][r] == pytest.approx(100 * located.mean(), abs=1e-3)
         assert found["top1_loc"][r] == pytest.approx(100 * (located & test.top1[drawn]).mean(), abs=1e-3)
         assert found["top1_cls"][r] == pytest.approx(100 * test.top1[drawn].mean(), abs=1e-3)
@@ -479,21 +493,23 @@ def test_replicates_equal_a_loop_over_resamples() -> None:
         assert found["max_box_acc_v2"][r] == pytest.approx(100 * np.mean(v2), abs=1e-3)
 
 
-@pytest.mark.parametrize("policy", ["oracle", "fixed", "otsu"])
-def test_replicates_under_other_policies(policy: str) -> None:
+@pytest.mark.parametrize("threshold_from", ["oracle", "fixed", "otsu"])
+def test_replicates_with_other_thresholds(threshold_from: str) -> None:
     test, val = scores(1, 40), scores(2, 30)
-    found = statistics.replicates(test, val, HONEST.model_copy(update={"threshold": policy}), count=10)
+    found = statistics.replicates(
+        test, val, VAL_THRESHOLD.model_copy(update={"threshold_from": threshold_from}), count=10
+    )
     for r in range(10):
         drawn = np.random.default_rng([40, 0, r]).integers(0, 40, 40)
-        level = {"oracle": best(test.curve[drawn], 0.5)[1], "fixed": 51, "otsu": test.otsu[drawn]}[policy]
-        assert found["gt_known_loc"][r] == pytest.approx(100 * (test.curve[drawn, level] >= 0.5).mean(), abs=1e-3)
+        threshold = {"oracle": best(test.curve[drawn], 0.5)[1], "fixed": 51, "otsu": test.otsu[drawn]}[threshold_from]
+        assert found["gt_known_loc"][r] == pytest.approx(100 * (test.curve[drawn, threshold] >= 0.5).mean(), abs=1e-3)
 
 
 def test_the_interval_of_one_seed_is_that_of_the_images() -> None:
     count, found = 400, np.random.default_rng(0).random(400) < 0.7
     curve = np.repeat(found[:, None].astype(float), 255, axis=1)
     one = Scores(curve, None, np.zeros(count, int), found, found)
-    runs = statistics.replicates(one, one, HONEST)["gt_known_loc"][None]
+    runs = statistics.replicates(one, one, VAL_THRESHOLD)["gt_known_loc"][None]
     mean, half = statistics.interval(runs)
     assert mean == pytest.approx(100 * found.mean(), abs=0.5)
     assert half == pytest.approx(196 * np.sqrt(found.mean() * (1 - found.mean()) / count), rel=0.1)
@@ -510,12 +526,12 @@ def test_seeds_widen_the_interval_by_students_t() -> None:
 def test_methods_on_the_same_images_are_paired() -> None:
     test, val = scores(1, 200), scores(2, 100)
     better = Scores(np.minimum(test.curve + 0.2, 1), None, test.otsu, test.top1, test.top5)
-    fixed = HONEST.model_copy(update={"threshold": "fixed"})
+    fixed = VAL_THRESHOLD.model_copy(update={"threshold_from": "fixed"})
     a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
-    assert statistics.half_width(a - b) < np.hypot(statistics.half_width(a), statistics.half_width(b))
-    assert statistics.beats(a - b, 0) == 1
-    assert statistics.beats(b - a, 0) == 0
-    assert statistics.beats(a - a, 0) == 0.5
+    assert statistics.ci_half_width(a - b) < np.hypot(statistics.ci_half_width(a), statistics.ci_half_width(b))
+    assert statistics.probability_of_improvement(a - b, 0) == 1
+    assert statistics.probability_of_improvement(b - a, 0) == 0
+    assert statistics.probability_of_improvement(a - a, 0) == 0.5
     assert statistics.p_value(a - b) < 1e-3
     assert statistics.p_value(a - a) == 1
 
@@ -532,7 +548,7 @@ def test_ten_comparisons_of_nothing_find_nothing_in_19_of_20_studies() -> None:
 def test_what_is_detectable_is_found_in_four_of_five_studies() -> None:
     rng = np.random.default_rng(0)
     difference = rng.normal(0, 1.5, (1, 1000))
-    effect = statistics.detectable(difference)
+    effect = statistics.minimum_detectable_effect(difference)
     found = [statistics.p_value(difference - difference.mean() + rng.normal(effect, 1.5)) < 0.05 for _ in range(2000)]
     assert 0.77 < np.mean(found) < 0.83
 
@@ -541,3 +557,13 @@ def test_holm_equals_its_definition() -> None:
     found = statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
     assert found == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
     assert statistics.holm({}) == {}
+
+
+def test_pixel_histograms_equal_numpys_at_the_borders_of_bins() -> None:
+    edges = np.concatenate([np.arange(masks.BINS) / masks.BINS, [2.0]])
+    rng = np.random.default_rng(0)
+    borders = np.concatenate([edges[:-1], np.nextafter(edges[1:-1], 0), np.nextafter(edges[:-1], 1), [1.0]])
+    values = np.clip(np.concatenate([borders, rng.random(60_000), rng.integers(0, 256, 1000) / 255]), 0, 1)
+    found = masks.histogram(values, np.ones(values.shape, np.uint8))
+    np.testing.assert_array_equal(found[0], np.histogram(values, edges)[0])
+    assert not found[1].any()

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from eil.evaluation import boxes, errors, example_images, metrics, protocols
+from eil.evaluation import boxes, errors, example_images, maps, metrics, protocols
 from eil.evaluation.protocols import Protocol
 from eil.report import examples
 
@@ -40,13 +40,13 @@ def maps_of(seed: int, cells: int) -> np.ndarray:
 
 
 def require_same(image: np.ndarray, true: np.ndarray, protocol: Protocol) -> None:
-    curve = boxes.iou_curve(image, true, protocol.contours, protocol.rules)
+    curve = boxes.iou_curve(image, true, protocol.contours, protocol.box_convention)
     for threshold in range(255):
         found = boxes.predicted_boxes(image, threshold, protocol)
         assert len(found) == 1 or protocol.contours == "all"
-        assert boxes.overlaps(found, true, protocol.rules).max() == curve[threshold]
-        counted = boxes.counted(found, true, protocol.rules)
-        assert boxes.overlaps(counted, true, protocol.rules).tolist() == [curve[threshold]]
+        assert boxes.best_ious(found, true, protocol.box_convention).max() == curve[threshold]
+        counted = boxes.scored_box(found, true, protocol.box_convention)
+        assert boxes.best_ious(counted, true, protocol.box_convention).tolist() == [curve[threshold]]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -68,7 +68,7 @@ def test_boxes_by_hand() -> None:
     image = two_blobs()
     expected = {
         "eil-code": [[4, 4, 28, 26]],  # all that is above, to the last pixel
-        "honest": [[4, 4, 14, 14]],  # the larger blob, to x + w
+        "val-threshold": [[4, 4, 14, 14]],  # the larger blob, to x + w
         "wsoleval-v2": [[24, 22, 29, 27], [4, 4, 14, 14]],  # both
     }
     for name, found in expected.items():
@@ -77,7 +77,7 @@ def test_boxes_by_hand() -> None:
     edge[4:, 4:] = 9
     ends = {"x+w, clipped": 7, "x+w": 8, "x+w-1": 7}
     for end, last in ends.items():
-        protocol = protocols.find("honest").model_copy(update={"box_end": end})
+        protocol = protocols.find("val-threshold").model_copy(update={"box_end": end})
         assert boxes.predicted_boxes(edge, 0, protocol).tolist() == [[4, 4, last, last]]
     assert boxes.predicted_boxes(edge, 100, protocols.find("ts-cam")).tolist() == [[0, 0, 1, 1]]
 
@@ -91,8 +91,8 @@ def split_of(true: list[np.ndarray]) -> Any:
 def drawn(found: dict[str, Any]) -> list[tuple[str, str, tuple[float, ...]]]:
     """Colour, line and corners of each box in the panel of the map."""
     run = SimpleNamespace(repetition=0)
-    record = SimpleNamespace(run=run, protocol="honest")
-    cell: Any = SimpleNamespace(method="cam", label="cam", backbone="vgg", records=[record], protocol="honest")
+    record = SimpleNamespace(run=run, protocol="val-threshold")
+    cell: Any = SimpleNamespace(method="cam", label="cam", backbone="vgg", records=[record], protocol="val-threshold")
     figure = examples.qualitative({_Hashable(cell): found})
     rows = []
     for patch in figure.axes[1].patches:
@@ -111,15 +111,17 @@ class _Hashable:
         self.__dict__.update(vars(content))
 
 
-@pytest.mark.parametrize("name", ["eil-code", "honest", "wsoleval-v2", "ts-cam"])
+@pytest.mark.parametrize("name", ["eil-code", "val-threshold", "wsoleval-v2", "ts-cam"])
 def test_the_picture_shows_the_box_that_scored(name: str) -> None:
     """With eil-code the map scores 1 of the union; the largest contour's box has 0.2 and was drawn."""
     protocol = protocols.find(name)
     true = np.array([[0.0, 0, 1, 1], [4, 4, 28, 26]])
     score_map = two_blobs().astype(np.float32)
-    found = example_images.look(score_map[None], split_of([true]), SIDE, protocol, 38, [0])
-    curve = boxes.iou_curve(two_blobs(), true, protocol.contours, protocol.rules)
-    assert boxes.overlaps(found["predicted"], found["true"], protocol.rules).tolist() == [curve[38]]
+    found = example_images.example_arrays(
+        [maps.to_8_bit(score_map, SIDE, protocol)], split_of([true]), protocol, 38, [0]
+    )
+    curve = boxes.iou_curve(two_blobs(), true, protocol.contours, protocol.box_convention)
+    assert boxes.best_ious(found["predicted"], found["true"], protocol.box_convention).tolist() == [curve[38]]
     assert found["true"].tolist() == [[4, 4, 28, 26]]  # not the first, but the one that is found
     assert found["further_true"].tolist() == [[0, 0, 1, 1]]
     if name == "eil-code":
@@ -136,9 +138,9 @@ def test_the_picture_shows_the_box_that_scored(name: str) -> None:
 
 
 def test_of_a_map_without_contrast_no_box_is_drawn() -> None:
-    score_maps = np.stack([np.full((SIDE, SIDE), 0.1), two_blobs()])
-    true = np.array([[4.0, 4, 28, 26]])
-    found = example_images.look(score_maps, split_of([true, true]), SIDE, protocols.find("honest"), 38, [0, 1])
+    protocol, true = ALL["val-threshold"], np.array([[4.0, 4, 28, 26]])
+    images = [maps.to_8_bit(each, SIDE, protocol) for each in (np.full((SIDE, SIDE), 0.1), two_blobs())]
+    found = example_images.example_arrays(images, split_of([true, true]), protocol, 38, [0, 1])
     assert np.isnan(found["predicted"][0]).all()
     assert found["predicted"][1].tolist() == [4, 4, 14, 14]
     assert [row[0] for row in drawn(found)] == [examples.TRUE_BOX]
@@ -152,14 +154,14 @@ def test_the_error_table_counts_what_is_scored(name: str) -> None:
     images = [maps_of(k, 4) for k in range(60)] + [np.zeros((SIDE, SIDE), np.uint8)]
     corners = rng.integers(0, SIDE, (61, 2, 2)).astype(float)
     true = [np.concatenate([own.min(axis=0), own.max(axis=0)])[None] for own in corners]
-    curves = boxes.iou_curves(images, true, protocol.contours, protocol.rules)
+    curves = boxes.iou_curves(images, true, protocol.contours, protocol.box_convention)
     for threshold in (20, 90, 200):
         predicted = [
-            boxes.counted(boxes.predicted_boxes(image, threshold, protocol), own, protocol.rules)
+            boxes.scored_box(boxes.predicted_boxes(image, threshold, protocol), own, protocol.box_convention)
             for image, own in zip(images, true, strict=True)
         ]
         found = errors.decompose(predicted, true, np.ones(61, dtype=bool))
-        correct = 100 * float((metrics.at(curves, threshold) > 0.5).mean())
+        correct = 100 * float((metrics.iou_at(curves, threshold) > 0.5).mean())
         assert found["error_gt_known.correct"] == pytest.approx(correct)
         assert sum(value for key, value in found.items() if key.startswith("error.")) == pytest.approx(100)
         assert found["error.other"] > 0
@@ -167,8 +169,7 @@ def test_the_error_table_counts_what_is_scored(name: str) -> None:
 
 def test_figures_of_earlier_runs_are_drawn() -> None:
     """examples.npz as it was before there were further boxes."""
-    found = example_images.look(
-        two_blobs()[None], split_of([np.array([[4.0, 4, 28, 26]])]), SIDE, ALL["honest"], 38, [0]
-    )
+    split = split_of([np.array([[4.0, 4, 28, 26]])])
+    found = example_images.example_arrays([two_blobs()], split, ALL["val-threshold"], 38, [0])
     earlier = {key: value for key, value in found.items() if not key.startswith("further")}
     assert len(drawn(earlier)) == 2

@@ -56,9 +56,9 @@ def test_the_lists_are_read_as_they_stand() -> None:
         ("localization.txt", "0,0,19,19", "0,0,19,x", "localization.txt:3: could not convert"),
         ("localization.txt", "b/three.jpg", "b/tree.jpg", "localization.txt:3: unknown image id b/tree.jpg"),
         ("localization.txt", "b/three.jpg", "b/four.jpg", "localization.txt: has no line for b/three.jpg"),
-        ("image_ids.txt", "b/four.jpg", "a/one.jpg", "image_ids.txt:4: a/one.jpg stands there twice"),
+        ("image_ids.txt", "b/four.jpg", "a/one.jpg", "image_ids.txt:4: a/one.jpg is listed twice"),
         ("class_labels.txt", "b/four.jpg,1", "b/four.jpg", "class_labels.txt:4: expected 2 values, found 1"),
-        ("class_labels.txt", "b/four.jpg,1", "b/three.jpg,1", "class_labels.txt:4: the image stands there twice"),
+        ("class_labels.txt", "b/four.jpg,1", "b/three.jpg,1", "class_labels.txt:4: the image is listed twice"),
         ("image_sizes.txt", "b/four.jpg,300", "b/four.jpg,3e2", "image_sizes.txt:4: invalid literal"),
         ("image_sizes.txt", "b/four.jpg,300,300\n", "\n", "image_sizes.txt:4: an empty line"),
         ("localization.txt", "0,0,19,19", "0,nan,19,19", "localization.txt:3: a box that ends before it begins"),
@@ -114,10 +114,10 @@ def test_scores_equal_the_benchmarks_loop(maps: Path, protocol: str, contours: s
         assert found["max_box_acc_v2_30"] == pytest.approx(expected[0.3])
 
 
-def test_val_chooses_the_threshold_of_an_honest_score(maps: Path) -> None:
+def test_val_chooses_the_threshold(maps: Path) -> None:
     with pytest.raises(InputError, match="chooses its threshold on val: give --val-maps and --val-metadata"):
-        score.score(maps, LISTS, "honest")
-    same = score.score(maps, LISTS, "honest", val=(maps, LISTS))
+        score.score(maps, LISTS, "val-threshold")
+    same = score.score(maps, LISTS, "val-threshold", val=(maps, LISTS))
     assert same["gt_known_loc"] == score.score(maps, LISTS, "wsoleval-v1")["max_box_acc"]
     assert "max_box_acc" not in same  # nothing was maximised on what is scored
 
@@ -125,8 +125,10 @@ def test_val_chooses_the_threshold_of_an_honest_score(maps: Path) -> None:
 def test_a_center_crop_moves_the_boxes_with_it() -> None:
     crop = protocols.find("eil-code")
     true = np.array([[100.0, 0, 199, 99]])
-    assert score.framed(true, (200, 100), 224, crop).tolist() == [[112.0, 0.0, 223.0, 223.0]]
-    assert score.framed(true, (200, 100), 224, protocols.find("ts-cam")).tolist() == [[112.0, 0.0, 222.0, 221.0]]
+    assert score.boxes_in_frame(true, (200, 100), 224, crop).tolist() == [[112.0, 0.0, 223.0, 223.0]]
+    assert score.boxes_in_frame(true, (200, 100), 224, protocols.find("ts-cam")).tolist() == [
+        [112.0, 0.0, 222.0, 221.0]
+    ]
 
 
 def test_update_in_parts_equals_all_at_once() -> None:
@@ -200,7 +202,7 @@ def test_val_maps_come_with_their_lists(maps: Path, capsys: pytest.CaptureFixtur
 
 def test_an_unknown_protocol_is_named(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", "--maps", str(maps), "--metadata", str(LISTS), "--protocol", "v3"]) == 1
-    assert "must be one of honest, wsoleval-v1" in capsys.readouterr().err
+    assert "must be one of val-threshold, wsoleval-v1" in capsys.readouterr().err
 
 
 def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps: Path, tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps:
         recall, precision = sum(above) / positives, sum(above) / max(len(above), 1)
         average, before = average + precision * (recall - before), recall
     assert found["px_ap"] == pytest.approx(100 * average, abs=0.05)
-    with pytest.raises(InputError, match="say where they lie with --masks"):
+    with pytest.raises(InputError, match="give their folder with --masks"):
         score.score(maps, lists, "wsoleval-v2")
     # An image may have no region to ignore.
     (lists / "localization.txt").write_text("\n".join(f"{name},{k}.png," for k, name in enumerate(names)))
@@ -250,7 +252,7 @@ def accuracy(lists: Path, score_map: np.ndarray) -> list[float]:
     assert found.sizes is not None
     metric = MaxBoxAcc("wsoleval-v2")
     true = [
-        score.framed(own, tuple(size), 224, metric.protocol)
+        score.boxes_in_frame(own, tuple(size), 224, metric.protocol)
         for own, size in zip(found.boxes, found.sizes.tolist(), strict=True)
     ]
     for start in range(0, len(true), 512):

@@ -84,7 +84,7 @@ def test_a_touched_photo_costs_one_hash(tmp_path: Path, monkeypatch: pytest.Monk
     assert read == []
     touched = dataset.splits["train"].sources[2]
     touched.touch()
-    look = photo_cache.look(dataset, made, FRAME)
+    look = photo_cache.source_state(dataset, made, FRAME)
     assert cache.outdated(dataset, made, FRAME) == ""
     assert read == [touched]  # and never again
     assert look == cache.describe(made)["photos_look"]
@@ -109,7 +109,7 @@ def test_annotations_of_other_photos_are_refused(tmp_path: Path) -> None:
     annotation_cache.build(dataset, made, FRAME)
     described = json.loads((made / "dataset.json").read_text()) | {"photos_sha256": "0"}
     (made / "dataset.json").write_text(json.dumps(described))
-    with pytest.raises(InputError, match="annotations: belong to other photos; `eil prepare` makes them again"):
+    with pytest.raises(InputError, match="annotations: belong to other photos; run `eil prepare`"):
         cache.open_split(made, "test")
 
 

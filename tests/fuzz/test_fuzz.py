@@ -34,7 +34,7 @@ STUDY: dict[str, Any] = SMOKE | {
         "has": {"sizes": [[0, 16, 32]]},
     },
     "controls": ["centred_box"],
-    "protocols": ["honest", "wsoleval-v2"],
+    "protocols": ["val-threshold", "wsoleval-v2"],
     "preset": None,
 }
 PIECES = [

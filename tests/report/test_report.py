@@ -149,11 +149,11 @@ def test_marginal_effects_average_the_others(study: Study, resampled: list[Recor
 
 
 def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, resampled: list[Record]) -> None:
-    both = study.model_copy(update={"protocols": ("honest", "ts-cam")})
+    both = study.model_copy(update={"protocols": ("val-threshold", "ts-cam")})
     texts = analysis.write(both, resampled, len(resampled), [])
     names = {"main", "grid", "policies", "errors", "sizes", "comparisons", "masks", "protocols"}
     assert names < {name.removesuffix(".md") for name in texts if name.endswith(".md")}
-    assert "| Backbone | Method | honest | ts-cam | Seeds |" in texts["protocols.md"]
+    assert "| Backbone | Method | val-threshold | ts-cam | Seeds |" in texts["protocols.md"]
     assert "| 7.0 ± 0.0 |" in texts["protocols.md"]
     assert "protocols.md" not in analysis.write(study, resampled, len(resampled), [])
     assert "0-1 % (n = 8)" in texts["sizes.md"]
@@ -166,10 +166,10 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
 
 def test_a_table_never_mixes_protocols(study: Study, resampled: list[Record]) -> None:
     resampled[3] = resampled[3].model_copy(update={"protocol": "ts-cam"})
-    with pytest.raises(InputError, match="records of protocol honest, ts-cam: evaluate again"):
+    with pytest.raises(InputError, match="records of protocol val-threshold, ts-cam: evaluate again"):
         analysis.write(study, resampled, len(resampled), [])
     other = study.model_copy(update={"protocols": ("wsoleval-v2",)})
-    with pytest.raises(InputError, match="records of protocol honest: evaluate again"):
+    with pytest.raises(InputError, match="records of protocol val-threshold: evaluate again"):
         analysis.write(other, resampled[:3], 3, [])
 
 
@@ -426,7 +426,12 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     assert list(table.rows[1][-2:]) == ["–", "–"]  # EIL's is not there
     assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes[-1]
     scratch = {"backbones": ["vgg16"]}
-    for other in ({"protocols": ["honest"]}, {"dataset": {"name": "birds"}}, {"backbones": ["vgg_small"]}, scratch):
+    for other in (
+        {"protocols": ["val-threshold"]},
+        {"dataset": {"name": "birds"}},
+        {"backbones": ["vgg_small"]},
+        scratch,
+    ):
         assert not [name for name in main(**other).header if "published" in name]
 
 

@@ -43,13 +43,13 @@ def test_ties_count_half_however_a_score_lies_to_its_resamples() -> None:
     runs = configurations.difference(a, b, figures.METRIC)
     assert runs is not None
     assert (runs == 0).mean() < 0.01 < (better == 0).mean()  # no longer on the grid
-    assert statistics.beats(runs, configurations.step(a)) == pytest.approx(
+    assert statistics.probability_of_improvement(runs, configurations.step(a)) == pytest.approx(
         (better > 0).mean() + (better == 0).mean() / 2
     )
     figure = bars.improvement(configurations.group([other, one]))
     shown = [float(text.get_text()) for text in figure.axes[0].texts]
     plt.close(figure)
-    assert shown[0] == pytest.approx(statistics.beats(runs, configurations.step(a)), abs=0.005)
+    assert shown[0] == pytest.approx(statistics.probability_of_improvement(runs, configurations.step(a)), abs=0.005)
 
 
 def test_marginal_effects_are_of_the_seeds_that_all_values_have() -> None:
@@ -91,7 +91,7 @@ def test_one_seed_without_resamples_tells_nothing_apart() -> None:
 def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:
     ours, theirs = scored({"gamma": 0.5, "sigma": 1.0}, 0), scored({"sigma": 1.0, "gamma": 0.5}, 0)
     assert len(compare.compare([ours], [theirs], ("a", "b")).rows) == 1
-    with pytest.raises(InputError, match="a and b are scored by honest and wsoleval-v2"):
+    with pytest.raises(InputError, match="a and b are scored by val-threshold and wsoleval-v2"):
         compare.compare([ours], [theirs.model_copy(update={"protocol": "wsoleval-v2"})], ("a", "b"))
     recipe = theirs.run.recipe.model_copy(update={"epochs": 99})
     longer = theirs.model_copy(update={"run": theirs.run.model_copy(update={"recipe": recipe})})

@@ -53,7 +53,7 @@ def test_a_given_study_without_a_recipe_has_the_default_one(tmp_path: Path, cont
     assert code == 0, output
     kept = load(tmp_path / "results" / "tiny" / "study.yaml")
     assert kept == parse(content, "x")
-    assert (kept.recipe.epochs, kept.protocols) == (80, ("honest",))
+    assert (kept.recipe.epochs, kept.protocols) == (80, ("val-threshold",))
 
 
 def test_the_demo_runs_in_another_folder_with_overrides_of_the_command_line(tmp_path: Path) -> None:

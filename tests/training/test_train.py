@@ -22,7 +22,7 @@ from eil.execution import run_lock
 from eil.study.study import parse
 from eil.training import checkpoint, localize, train, train_step
 
-HONEST = protocols.find("honest")
+VAL_THRESHOLD = protocols.find("val-threshold")
 EIL = "vgg_small-eil-gamma0.6-sigma1-seed0"
 
 
@@ -156,7 +156,7 @@ def test_a_record_says_what_the_maps_say(runs: dict[str, Run], images: Path, tra
     level = int(record.metrics["threshold.val"])
     hits = []
     for score_map, true in zip(arrays["test_maps"], test.boxes, strict=True):
-        candidates, areas = boxes.boxes_at(maps.to_8_bit(score_map, 32, HONEST), level)
+        candidates, areas = boxes.boxes_at(maps.to_8_bit(score_map, 32, VAL_THRESHOLD), level)
         hits.append(boxes.iou(candidates[[areas.argmax()]], true).max() >= 0.5)
     assert record.metrics["test.val.gt_known_loc"] == pytest.approx(100 * np.mean(hits))
     assert record.curves["gt_known_loc"][level] == pytest.approx(100 * np.mean(hits))
@@ -175,7 +175,7 @@ def test_maps_scored_meanwhile_are_not_scored_again(
     record = evaluate.evaluate(runs[EIL], images, trained)
     kept, maps = (read_arrays(trained / name) for name in ("curves.npz", "maps.npz"))
     (trained / "curves.npz").unlink()
-    localize.localize(runs[EIL], images, trained, "honest", meanwhile=True)
+    localize.localize(runs[EIL], images, trained, "val-threshold", meanwhile=True)
     again = read_arrays(trained / "curves.npz")
     assert kept.keys() == again.keys()
     assert all(np.array_equal(kept[name], again[name]) for name in kept)

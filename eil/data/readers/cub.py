@@ -83,7 +83,7 @@ def read(
 def _official(root: Path, classes: list[str]) -> tuple[dict[str, list[Row]], Entries]:
     """Photos without boxes, "1" of the official training split and "0" of the test split; and boxes by photo."""
     images = _by_id(root / "images.txt", 1)
-    paths = {n: photos.inside(root / "images", image.fields[0], image.where) for n, image in images.items()}
+    paths = {n: photos.path_below(root / "images", image.fields[0], image.where) for n, image in images.items()}
     labels, training, boxes = (
         _of_images(root / name, count, images)
         for name, count in (("image_class_labels.txt", 1), ("train_test_split.txt", 1), ("bounding_boxes.txt", 4))
@@ -108,7 +108,7 @@ def _by_id(path: Path, count: int) -> Entries:
         if len(fields) != count:
             raise InputError(f"{path}:{line}: expected a number and {count} more fields, found {text!r}")
         if number in found:
-            raise InputError(f"{path}:{line}: number {number} stands there twice")
+            raise InputError(f"{path}:{line}: number {number} is listed twice")
         found[number] = Entry(fields, f"{path}:{line}")
     return found
 
@@ -160,7 +160,7 @@ def _cubv2(folder: Path, lists: Path, classes: Mapping[str, str]) -> tuple[Split
     number_of = {name: int(number) - 1 for number, name in classes.items() if number.isdecimal()}
     rows, kept = [], []
     for k, (name, number) in enumerate(zip(found.ids, found.labels.tolist(), strict=True)):
-        path = photos.inside(folder, name, f"{lists / 'image_ids.txt'}:{k + 1}")
+        path = photos.path_below(folder, name, f"{lists / 'image_ids.txt'}:{k + 1}")
         class_name = path.parent.name
         if class_name not in label_of:
             continue

@@ -16,8 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from eil.core.files import InputError
-from eil.data import NO_BOX, Dataset, Split, annotations, coco, csv_lists, masks, names, photos, voc
-from eil.data.annotations import Truth
+from eil.data import NO_BOX, Dataset, Split, masks, names, photos
+from eil.data.annotation_formats import coco, csv_lists, objects, voc
+from eil.data.annotation_formats.objects import Truth
 from eil.data.photos import Row
 
 SPLITS = ("train", "val", "test")
@@ -106,12 +107,12 @@ def _truth(
     if len(sources) > 1:
         raise InputError(f"{root}: boxes stand both in {sources[0]} and in {sources[1]}: keep one of them")
     if listed:
-        paths = [photos.inside(root, name, "dataset.coco") for name in listed]
+        paths = [photos.path_below(root, name, "dataset.coco") for name in listed]
         annotated, remarks = coco.read(paths, every, scored)
-        truth = annotations.truth(annotated, scored, ", ".join(map(str, paths)), coco.load_mask)
+        truth = objects.truth(annotated, scored, ", ".join(map(str, paths)), coco.load_mask)
     elif found:
         annotated, remarks = voc.read(found)
-        truth = annotations.truth(annotated, scored, f"{root}: XML files", coco.load_mask)
+        truth = objects.truth(annotated, scored, f"{root}: XML files", coco.load_mask)
     else:
         return csv_lists.boxes(root, frozenset(every)) if sources else Truth()
     return replace(truth, remarks=(*remarks, *truth.remarks))
@@ -122,12 +123,12 @@ def _with_masks(root: Path, truth: Truth, every: Sequence[str], scored: Mapping[
     remarks = truth.remarks
     if (root / MASKS).is_dir() and not truth.masks:
         wanted = {name: f"{MASKS}/{Path(name).with_suffix('.png').as_posix()}" for name in every}
-        paths = {name: photos.inside(root, wanted[name], name) for name in scored}
+        paths = {name: photos.path_below(root, wanted[name], name) for name in scored}
         found = {name: [path, None] for name, path in paths.items() if path.is_file()}
         _require_one_each(found)
         known = set(wanted.values())
         others = [name for name in names.files(root, MASKS) if names.nfc(name) not in known]
-        remarks += (f"left out: {len(others)} files in masks of no photo: {names.first(others)}",) * bool(others)
+        remarks += (f"left out: {len(others)} files in masks of no photo: {names.first_few(others)}",) * bool(others)
         truth = replace(truth, masks=found, load_mask=masks.load_mask, remarks=remarks)
         truth = replace(truth, source=truth.source or str(root / MASKS))
     if truth.source and (not truth.masks or truth.sizes):

@@ -62,7 +62,7 @@ def _wnids(path: Path) -> list[str]:
     """The classes' WordNet ids, which are names of folders."""
     found: dict[str, int] = {}
     for line, (wnid,) in _fields(path, 1):
-        photos.inside(Path(), wnid, f"{path}:{line}")
+        photos.path_below(Path(), wnid, f"{path}:{line}")
         if wnid in found:
             raise InputError(f"{path}:{line}: {wnid} stands in line {found[wnid]} too")
         found[wnid] = line
@@ -79,7 +79,7 @@ def _test(root: Path, wnids: list[str], named: Collection[str]) -> tuple[list[Lo
         if wnid not in labels and wnid not in named:
             raise InputError(f"{where}: class {shown(wnid)} is neither in wnids.txt nor in words.txt")
         if wnid in labels:
-            path = photos.inside(root / "val" / "images", file, where)
+            path = photos.path_below(root / "val" / "images", file, where)
             found.append((_row(root, path, labels[wnid], photos.box(corners, where)), where))
         else:
             others += 1

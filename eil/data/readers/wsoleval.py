@@ -73,14 +73,14 @@ def _split(images: Path, folder: Path, located: bool) -> Split:
     found = lists(folder, located)
     boxes = found.boxes if found.boxes is not None else (NO_BOX,) * len(found.ids)
     rows = [
-        (name, label, photos.inside(images, name, f"{folder / 'image_ids.txt'}:{line}"), own)
+        (name, label, photos.path_below(images, name, f"{folder / 'image_ids.txt'}:{line}"), own)
         for line, (name, label, own) in enumerate(zip(found.ids, found.labels.tolist(), boxes, strict=True), start=1)
     ]
     _require_first(rows[0][2], folder)
     if found.masks is None:
         return photos.split(rows, sizes=found.sizes, box_sources=found.box_sources)
     where = str(folder / "localization.txt")
-    masks = [[photos.inside(images, name, where) if name else None for name in own] for own in found.masks]
+    masks = [[photos.path_below(images, name, where) if name else None for name in own] for own in found.masks]
     return photos.split(rows, masks)
 
 
@@ -137,7 +137,7 @@ def lists(folder: Path, located: bool = True) -> Metadata:
     if len(known) < len(ids):
         seen: set[str] = set()
         twice = next(k for k, name in enumerate(ids, start=1) if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise InputError(f"{folder / 'image_ids.txt'}:{twice}: {ids[twice - 1]} stands there twice")
+        raise InputError(f"{folder / 'image_ids.txt'}:{twice}: {ids[twice - 1]} is listed twice")
     if not ids:
         raise InputError(f"{folder / 'image_ids.txt'}: names no image")
     labels = _one_each(folder / "class_labels.txt", known, 1, least=0)[:, 0]
@@ -188,7 +188,7 @@ def _one_each(path: Path, known: dict[str, int], count: int, least: int) -> npt.
         if len(rest) != count:
             raise InputError(f"{where}: expected {count + 1} values, found {len(rest) + 1}")
         if image in found:
-            raise InputError(f"{where}: the image stands there twice")
+            raise InputError(f"{where}: the image is listed twice")
         found[image] = _numbers(rest, int, where)
         if not all(least <= number <= LARGEST for number in found[image]):
             raise InputError(f"{where}: {','.join(rest)}: expected whole numbers from {least} to {LARGEST}")

@@ -1,4 +1,4 @@
-"""PASCAL VOC's annotations: an XML file for each photo, with its size and objects; corners count from 1."""
+"""PASCAL VOC annotations: an XML file for each photo, with its size and objects; corners count from 1."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from eil.core.files import InputError
 from eil.data import names, photos
-from eil.data.annotations import LARGEST_AREA, LARGEST_NUMBER, Annotated, Object, side
+from eil.data.annotation_formats.objects import LARGEST_AREA, LARGEST_NUMBER, Annotated, Object, side
 
 LARGEST_FILE: Final = 20_000_000  # bytes
 CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
@@ -20,19 +20,19 @@ def files(root: Path, ids: Sequence[str], folder: str | None) -> dict[str, Path]
     """The XML file of each photo that has one: beside it, or in a folder below root, by its path or its name alone.
 
     Raises:
-        InputError: one file for two photos.
+        InputError: two photos share one file.
     """
     found: dict[str, Path] = {}
     taken: dict[Path, str] = {}
     for name in ids:
         inner = f"{name.rpartition('.')[0]}.xml"
         for place in [inner] if folder is None else [f"{folder}/{inner}", f"{folder}/{inner.rpartition('/')[2]}"]:
-            path = photos.inside(root, place, name)
+            path = photos.path_below(root, place, name)
             if path.is_file():
                 found[name] = path
                 if (other := taken.setdefault(path, name)) != name:
                     raise InputError(
-                        f"{path}: is it of {other} or of {name}? Put it below {folder} by the photo's path"
+                        f"{path}: does it belong to {other} or to {name}? Put it below {folder} by the photo's path"
                     )
                 break
     return found
@@ -47,17 +47,17 @@ def read(found: Mapping[str, Path]) -> tuple[dict[str, Annotated], tuple[str, ..
     every = {name: annotation(path) for name, path in found.items()}
     low = [each.where for annotated in every.values() for each in annotated.objects if min(each.box[:2]) < 0]
     remark = (
-        f"{len(low)} objects begin at pixel 0, but VOC counts from 1: {names.first(low)}: if these files count from 0, "
-        "every box is one pixel off"
+        f"{len(low)} objects begin at pixel 0, but VOC counts from 1: {names.first_few(low)}: if these files count "
+        "from 0, every box is one pixel off"
     )
     return every, (remark,) * bool(low)
 
 
 def annotation(path: Path) -> Annotated:
-    """What one file says; objects that are ``difficult`` are kept.
+    """Annotations of one file; ``difficult`` objects are kept.
 
     Raises:
-        InputError: no such file, no XML of this kind, or one that declares entities.
+        InputError: no such file, not VOC's XML, or XML that declares entities.
     """
     root = _root(path)
     size = tuple(_whole(root.findtext(f"size/{key}", "")) for key in ("width", "height"))
@@ -76,7 +76,7 @@ def _root(path: Path) -> ElementTree.Element:
         if len(data) > LARGEST_FILE:
             raise ValueError(f"more than {LARGEST_FILE / 1e6:.0f} MB")
         checked = expat.ParserCreate()
-        checked.EntityDeclHandler = _refuse  # an entity can be made of others, and fill any memory
+        checked.EntityDeclHandler = _refuse  # nested entities can expand to any size
         checked.Parse(data, True)
         root = ElementTree.fromstring(data)
     # LookupError: no such encoding.

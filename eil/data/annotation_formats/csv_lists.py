@@ -1,4 +1,4 @@
-"""CSV lists of one's own photos: boxes.csv, and a list of classes and splits where photos are not in folders."""
+"""CSV lists: boxes.csv, and a list of classes and splits for photos that are not in class folders."""
 
 import csv
 from collections.abc import Collection, Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from eil.core.files import InputError
 from eil.data import NO_BOX, Boxes, masks, names, photos
-from eil.data.annotations import Truth
+from eil.data.annotation_formats.objects import Truth
 from eil.data.photos import Row
 
 CORNERS: Final = ["x0", "y0", "x1", "y1"]
@@ -17,20 +17,20 @@ SPLITS: Final = ("train", "val", "test")
 
 
 def labels(root: Path, name: str) -> tuple[list[str], dict[str, list[Row]], tuple[str, ...]]:
-    """Classes, photos of each split and remarks, by a CSV with the columns path, class and split.
+    """Classes, photos of each split and remarks, from a CSV with the columns path, class and split.
 
     Args:
         root: below which the photos lie.
         name: of the list, below root.
 
     Raises:
-        InputError: no such file or column, a line that is malformed or names a photo that is not there or twice, or no
-            photos of train or test.
+        InputError: no such file or column; a malformed line; a photo that is missing or listed twice; no photos of
+            train or test.
     """
-    path = photos.inside(root, name, "dataset.labels")
+    path = photos.path_below(root, name, "dataset.labels")
     listed: dict[str, tuple[str, str, Path]] = {}
     for where, fields in _table(path, ["path", "class", "split"]):
-        photo = photos.inside(root, fields["path"], where)
+        photo = photos.path_below(root, fields["path"], where)
         key = names.nfc(fields["path"])
         if not photo.is_file():
             raise InputError(f"{where}: no photo {fields['path']}")
@@ -39,7 +39,7 @@ def labels(root: Path, name: str) -> tuple[list[str], dict[str, list[Row]], tupl
         if not fields["class"]:
             raise InputError(f"{where}: a photo without a class")
         if key in listed:
-            raise InputError(f"{where}: {key} stands there twice")
+            raise InputError(f"{where}: {key} is listed twice")
         listed[key] = (fields["split"], names.nfc(fields["class"]), photo)
     classes = sorted({label for _, label, _ in listed.values()})
     rows: dict[str, list[Row]] = {}
@@ -51,17 +51,17 @@ def labels(root: Path, name: str) -> tuple[list[str], dict[str, list[Row]], tupl
 
 
 def boxes(root: Path, known: Collection[str]) -> Truth:
-    """True boxes and masks of boxes.csv.
+    """True boxes and masks from boxes.csv.
 
-    Lines are ``path,x0,y0,x1,y1``, or ``path,x0,y0,x1,y1,mask`` under a header that says so; of these, the corners or
-    the mask may be empty.
+    Lines are ``path,x0,y0,x1,y1``, or ``path,x0,y0,x1,y1,mask`` if the header says so; then the corners or the mask may
+    be empty.
 
     Args:
         root: below which the photos and the file lie.
-        known: the photos, whose files need not be looked for.
+        known: photos that are known to exist.
 
     Raises:
-        InputError: a malformed line, or one that names a photo or mask that is not there, by file and line.
+        InputError: a malformed line, or a photo or mask that does not exist; the message has file and line.
     """
     path = root / "boxes.csv"
     with_masks = False
@@ -81,7 +81,7 @@ def boxes(root: Path, known: Collection[str]) -> Truth:
         rest = header[-count:]
         if not name:
             raise InputError(f"{where}: expected path, x0, y0, x1, y1{', mask' * with_masks}: found {line}")
-        if names.nfc(name) not in known and not photos.inside(root, name, where).is_file():
+        if names.nfc(name) not in known and not photos.path_below(root, name, where).is_file():
             raise InputError(f"{where}: no photo {name}")
         mask = _mask(root, rest[4], where) if with_masks and rest[4] else None
         if any(rest[:4]) or mask is None:
@@ -98,7 +98,7 @@ def boxes(root: Path, known: Collection[str]) -> Truth:
 
 
 def _mask(root: Path, name: str, where: str) -> Path:
-    path = photos.inside(root, name, where)
+    path = photos.path_below(root, name, where)
     if not path.is_file():
         raise InputError(f"{where}: no mask {name}")
     return path
@@ -107,7 +107,7 @@ def _mask(root: Path, name: str, where: str) -> Path:
 def _complete(
     found: dict[str, list[Boxes]], files: dict[str, list[Path | None]], path: Path
 ) -> dict[str, list[Path | None]]:
-    """What load_mask takes of each photo with masks; every line of such a photo has one."""
+    """The argument of load_mask for each photo with masks; every line of such a photo must have one."""
     masked: dict[str, list[Path | None]] = {}
     for name, own in files.items():
         if any(own) and not all(own):
@@ -115,7 +115,7 @@ def _complete(
         if len(found.get(name, own)) != len(own):
             raise InputError(f"{path}: {name}: corners for some of its lines, and none for others")
         if any(own):
-            masked[name] = [*dict.fromkeys(own), None]  # one mask may be of several boxes; none is to be ignored
+            masked[name] = [*dict.fromkeys(own), None]  # one mask may cover several boxes; no region is ignored
     return masked
 
 
@@ -135,11 +135,11 @@ def _table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, 
 
 
 def _unlisted(root: Path, path: Path, listed: set[Path]) -> tuple[str, ...]:
-    """A remark on photos below root that the list leaves out; masks are none."""
+    """A remark about photos below root that are not listed; files in masks/ are not photos."""
     known = {each.relative_to(root).as_posix() for each in listed}
     others = [
         each
         for each in names.files(root)
         if photos.is_photo(Path(each)) and each not in known and not each.startswith("masks/")
     ]
-    return (f"left out: {len(others)} photos that {path.name} does not list: {names.first(others)}",) * bool(others)
+    return (f"left out: {len(others)} photos that {path.name} does not list: {names.first_few(others)}",) * bool(others)

@@ -1,6 +1,7 @@
-"""Annotations of photos, whatever format they come in: objects with names, boxes and shapes.
+"""Annotated objects, whatever their file format: names, boxes and shapes.
 
-:mod:`eil.data.coco` and :mod:`eil.data.voc` read them; here they become true boxes and masks of photos of a class.
+:mod:`eil.data.annotation_formats.coco` and :mod:`eil.data.annotation_formats.voc` read them; :func:`truth` turns them
+into true boxes and masks.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from eil.data import Boxes, Image, names
 from eil.data.clipping import Overhang, clip
 
 LARGEST_SIDE: Final = 65_535
-LARGEST_AREA: Final = 350_000_000  # pixels, which is about what Pillow decodes
+LARGEST_AREA: Final = 350_000_000  # pixels, about the most that Pillow decodes
 LARGEST_NUMBER: Final = 2**31 - 1
 
 
@@ -53,7 +54,7 @@ class Object:
 
 @dataclass(frozen=True)
 class Annotated:
-    """What a file says of one photo: (width, height), and its objects."""
+    """Annotations of one photo: its (width, height) and its objects."""
 
     size: tuple[int, int]
     objects: tuple[Object, ...]
@@ -61,7 +62,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a mask is made of: shapes of objects and of regions to ignore, in an image of (width, height)."""
+    """Source of a mask: shapes of objects and of regions to ignore, in an image of (width, height)."""
 
     size: tuple[int, int]
     objects: tuple[Polygons | Rle, ...]
@@ -74,13 +75,13 @@ class Truth:
     """True boxes and masks of photos, by id.
 
     Attributes:
-        source: the file or kind of file that they come from; "" if there is none.
-        boxes: (K, 4) of each photo that has any.
-        masks: what ``load_mask`` takes, of each photo that has one.
-        sizes: (width, height) at which boxes were drawn, if the source says so.
+        source: the file or kind of file that they come from; "" without one.
+        boxes: (K, 4) for each photo that has boxes.
+        masks: the argument of ``load_mask`` for each photo that has a mask.
+        sizes: (width, height) at which boxes were drawn, if the source gives it.
         load_mask: decodes a mask, if there are masks.
-        box_sources: of each photo, ``FILE:LINE`` of each of its boxes, where that is known.
-        remarks: lines on what was left out or looks odd.
+        box_sources: for each photo, ``FILE:LINE`` of each of its boxes, if known.
+        remarks: lines about what was left out or is suspicious.
     """
 
     source: str = ""
@@ -97,7 +98,7 @@ def truth(
 ) -> Truth:
     """True boxes and masks of photos from their annotations.
 
-    Where objects have names of classes, a photo's own are those of its class. Where none has, all are.
+    If any object has the name of a class, only objects of the photo's own class count. Otherwise all objects count.
 
     Args:
         found: annotations by a photo's id.
@@ -106,7 +107,7 @@ def truth(
         load_mask: decodes :class:`Shapes`.
 
     Raises:
-        InputError: a photo without an object of its class, or a box of which nothing lies in the photo.
+        InputError: a photo without an object of its class, or a box outside the photo.
     """
     chosen, remarks = _of_class(found, classes)
     boxes: dict[str, Boxes] = {}
@@ -116,7 +117,7 @@ def truth(
         if not clipped:
             raise InputError(
                 f"{source}: {name}: no object of its class, {classes[name]} (found: "
-                f"{names.first({each.name for each in found[name].objects}) or 'none'})"
+                f"{names.first_few({each.name for each in found[name].objects}) or 'none'})"
             )
         boxes[name] = np.concatenate([box for box, _ in clipped])
         overhang = sum((over for _, over in clipped), overhang)
@@ -134,10 +135,10 @@ def truth(
 def _of_class(
     found: Mapping[str, Annotated], classes: Mapping[str, str]
 ) -> tuple[dict[str, Sequence[Object]], tuple[str, ...]]:
-    """Objects that are true for a photo's class, and what to say of the others."""
+    """The objects of each photo that count, and remarks about the others."""
     every = {each.name for annotated in found.values() for each in annotated.objects}
     if not {_key(name) for name in every} & {_key(name) for name in classes.values()}:
-        said = f"objects are called {names.first(every)}, which is no class: every object of a photo counts as its own"
+        said = f"objects are called {names.first_few(every)}, which is no class: every object counts for its photo"
         return {name: annotated.objects for name, annotated in found.items()}, (said,) if every else ()
     chosen = {
         name: [each for each in annotated.objects if _key(each.name) == _key(classes[name])]
@@ -148,7 +149,7 @@ def _of_class(
 
 
 def _shapes(found: Mapping[str, Annotated], chosen: Mapping[str, Sequence[Object]]) -> tuple[dict[str, Shapes], str]:
-    """A mask of each photo if every object has a shape, and what to say if some have."""
+    """A mask of each photo if every object has a shape, and a remark if only some have."""
     objects = [each for own in chosen.values() for each in own if not each.crowd]
     bare = next((each for each in objects if each.shape is None), None)
     if bare is not None:
@@ -171,7 +172,7 @@ def side(value: Any) -> TypeGuard[int]:
 
 
 def numbers(values: Any, counts: Collection[int] = ()) -> TypeGuard[list[float]]:
-    """Whether values are a list of numbers that are finite and not absurd, of one of these counts if any is given."""
+    """Whether values are a list of finite numbers of plausible size, of one of these lengths if any is given."""
     return (
         isinstance(values, list)
         and (not counts or len(values) in counts)
@@ -180,5 +181,5 @@ def numbers(values: Any, counts: Collection[int] = ()) -> TypeGuard[list[float]]
 
 
 def _key(name: str) -> str:
-    """Of two names that differ in case, spaces or Unicode's normal form alone, the same."""
+    """A key that is equal for names that only differ in case, spaces or Unicode normal form."""
     return " ".join(names.nfc(name).casefold().replace("_", " ").split())

@@ -1,8 +1,8 @@
-"""COCO's annotations: JSON with images, annotations and categories; boxes, polygons and run-length masks.
+"""COCO annotations: JSON with images, annotations and categories; boxes, polygons and run-length masks.
 
-The file is anyone's, and pycocotools trusts what it is given: it reads beyond its memory for runs of a wrong sum, and
-fills the machine's for a polygon far outside of its image. So everything is checked before, runs are decoded here, and
-pycocotools draws polygons alone.
+The file is untrusted, and pycocotools does not check its input: runs with a wrong sum make it read beyond its memory,
+and a polygon far outside of its image makes it fill all memory. So this module checks everything first and decodes runs
+itself; pycocotools only draws polygons.
 """
 
 from collections import defaultdict
@@ -16,10 +16,10 @@ import numpy.typing as npt
 from eil.core.files import InputError, read_json
 from eil.core.safe_yaml import shown
 from eil.data import Image, masks, names
-from eil.data.annotations import LARGEST_AREA, Annotated, Object, Polygons, Rle, Shapes, numbers, side
+from eil.data.annotation_formats.objects import LARGEST_AREA, Annotated, Object, Polygons, Rle, Shapes, numbers, side
 
-LARGEST_FILE: Final = 2_000_000_000  # bytes; COCO's own largest has 450 MB
-MOST_POINTS: Final = 20_000_000  # of an outline that is followed pixel by pixel
+LARGEST_FILE: Final = 2_000_000_000  # bytes; the largest file of COCO itself has 450 MB
+MOST_POINTS: Final = 20_000_000  # pixels along a polygon's outline
 Key = int | str  # an id
 Bools = npt.NDArray[np.bool_]
 
@@ -32,10 +32,10 @@ def read(
     Args:
         paths: of the files.
         ids: of all photos: their paths below the root.
-        scored: those whose annotations are wanted.
+        scored: the photos whose annotations are needed.
 
     Raises:
-        InputError: a file that is not in the format, by the place in it; a file name that may be several photos'.
+        InputError: a file that is not in the format, with the place in it; a file name that matches several photos.
     """
     by_name = defaultdict(list)
     for name in ids:
@@ -49,14 +49,16 @@ def read(
             missing.append(file_name)
             continue
         if photo in seen:
-            raise InputError(f"{where}: {photo} stands there twice")
+            raise InputError(f"{where}: {photo} is listed twice")
         seen.add(photo)
         if photo in scored:
             found[photo] = annotated
     if missing and not seen:
-        raise InputError(f"{paths[0]}: none of its {len(missing)} images is a photo here: {names.first(missing)}")
+        raise InputError(f"{paths[0]}: none of its {len(missing)} images is a photo here: {names.first_few(missing)}")
     listed = ", ".join(path.name for path in paths)
-    return found, (f"{listed}: {len(missing)} images that are no photos here: {names.first(missing)}",) * bool(missing)
+    return found, (f"{listed}: {len(missing)} images that are no photos here: {names.first_few(missing)}",) * bool(
+        missing
+    )
 
 
 def load_mask(shapes: Shapes) -> Image:
@@ -68,7 +70,7 @@ def load_mask(shapes: Shapes) -> Image:
     objects, ignored = (
         [draw(shape, shapes.size, shapes.where) for shape in each] for each in (shapes.objects, shapes.ignored)
     )
-    return masks.united(objects, ignored)
+    return masks.merged(objects, ignored)
 
 
 def draw(shape: Polygons | Rle, size: tuple[int, int], where: str) -> Bools:
@@ -93,7 +95,7 @@ def runs_of(counts: tuple[int, ...] | str, size: tuple[int, int], where: str) ->
     """Lengths of runs that fill an image of (width, height).
 
     Raises:
-        InputError: they do not, or the text is not COCO's compressed form.
+        InputError: the runs do not fill the image, or the text is not COCO's compressed form.
     """
     runs = list(_uncompressed(counts, where)) if isinstance(counts, str) else list(counts)
     if any(run < 0 for run in runs) or sum(runs) != size[0] * size[1]:
@@ -102,7 +104,7 @@ def runs_of(counts: tuple[int, ...] | str, size: tuple[int, int], where: str) ->
 
 
 def _uncompressed(text: str, where: str) -> Iterator[int]:
-    """Numbers of 5 bits a character, each from the third on as the difference from the last but one."""
+    """Decode compressed runs: 5 bits a character; from the third number on, differences to the one two before."""
     last = [0, 0, 0]
     number = bits = count = 0
     for character in text:
@@ -111,7 +113,7 @@ def _uncompressed(text: str, where: str) -> Iterator[int]:
             break
         number |= (code & 31) << bits
         bits += 5
-        if code & 32:  # more of this number follows
+        if code & 32:  # the number continues
             continue
         number -= (1 << bits) if code & 16 else 0  # its sign
         number += last[count % 2] if count > 2 else 0
@@ -127,7 +129,7 @@ def _uncompressed(text: str, where: str) -> Iterator[int]:
 def _images(path: Path) -> Iterator[tuple[str, str, Annotated]]:
     """File name, place and annotations of each image of a file."""
     if path.is_file() and path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"{path}: has {path.stat().st_size / 1e9:.1f} GB, more than annotations have")
+        raise InputError(f"{path}: has {path.stat().st_size / 1e9:.1f} GB, more than an annotation file may have")
     content = read_json(path)
     categories: dict[Key, str] = {}
     for key, each, where in _entries(content, "categories", path):
@@ -149,7 +151,7 @@ def _images(path: Path) -> Iterator[tuple[str, str, Annotated]]:
 
 
 def _entries(content: Mapping[str, Any], kind: str, path: Path) -> Iterator[tuple[Key, dict[str, Any], str]]:
-    """Id, content and place of each entry of a list."""
+    """Id, content and place (file and index) of each entry of a list."""
     listed = content.get(kind)
     if not isinstance(listed, list):
         raise InputError(f"{path}: {kind}: expected a list, as COCO's annotations have it")
@@ -159,7 +161,7 @@ def _entries(content: Mapping[str, Any], kind: str, path: Path) -> Iterator[tupl
         if not isinstance(each, dict) or not isinstance(each.get("id"), int | str):
             raise InputError(f"{where}: expected an object with an id, found {shown(each)}")
         if each["id"] in seen:
-            raise InputError(f"{where}: id {each['id']} stands there twice")
+            raise InputError(f"{where}: id {each['id']} is listed twice")
         seen.add(each["id"])
         yield each["id"], each, where
 
@@ -213,7 +215,7 @@ def _shape(found: Any, size: tuple[int, int], where: str) -> Polygons | Rle | No
 
 
 def _require_drawable(points: npt.NDArray[np.float64], size: tuple[int, int], where: str) -> None:
-    """Refuse a polygon, (P, 2), that has no area, lies far outside, or takes too long to follow."""
+    """Refuse a polygon, (P, 2), that has no area, lies far outside the image, or has an extremely long outline."""
     following = np.roll(points, -1, axis=0)
     area = abs(float((points[:, 0] * following[:, 1] - points[:, 1] * following[:, 0]).sum())) / 2
     length = float(np.abs(points - following).max(axis=1).sum())
@@ -225,7 +227,7 @@ def _require_drawable(points: npt.NDArray[np.float64], size: tuple[int, int], wh
 
 
 def _photo(file_name: str, by_name: Mapping[str, Sequence[str]], where: str) -> str | None:
-    """The photo whose path ends with a file name, or the other way round."""
+    """The photo whose path ends with the file name, or whose path is an end of the file name; None without one."""
     wanted = "/" + names.nfc(file_name.replace("\\", "/")).removeprefix("./").lstrip("/")
     near = [
         name
@@ -235,6 +237,6 @@ def _photo(file_name: str, by_name: Mapping[str, Sequence[str]], where: str) -> 
     exact = [name for name in near if f"/{name}" == wanted]
     if len(near) > 1 and not exact:
         raise InputError(
-            f"{where}: file_name = {shown(file_name)}: may be {names.first(near)}: give the path below root"
+            f"{where}: file_name = {shown(file_name)}: may be {names.first_few(near)}: give the path below root"
         )
     return next(iter(exact or near), None)

@@ -14,7 +14,7 @@ from eil import data
 from eil.commands import cli
 from eil.core.files import InputError
 from eil.core.records import Record
-from eil.data import part
+from eil.data import class_subset
 from eil.report import analysis, configurations, provenance_tables, tables
 from eil.study.study import Study, load, parse
 
@@ -123,7 +123,7 @@ def test_classes_are_kept_by_name_or_id(gaps: Path, wanted: list[Any], kept: tup
     found = data.read("cub", gaps, {"held_out": 1, "classes": wanted})
     assert found.classes == tuple(CLASSES[k] for k in kept)
     assert found.class_ids == tuple(whole.class_ids[k] for k in kept)
-    assert found.whole == 200
+    assert found.whole_classes == 200
     for name, split in found.splits.items():
         every = whole.splits[name]
         ids = [image for image, label in zip(every.ids, every.labels, strict=True) if label in kept]
@@ -176,18 +176,21 @@ def test_every_layout_has_a_part_by_name(layout: str, tmp_path: Path) -> None:
     found = data.read(name, root, settings | {"classes": [whole.classes[2], whole.classes[0]]})
     assert found.classes == (whole.classes[0], whole.classes[2])
     assert set(found.splits["test"].labels.tolist()) == {0, 1}
-    assert found.whole == {"folder": 3, "ilsvrc": 1000, "wsoleval ILSVRC": 1000, "wsoleval OpenImages": 100}.get(
-        layout, 200
-    )
+    assert found.whole_classes == {
+        "folder": 3,
+        "ilsvrc": 1000,
+        "wsoleval ILSVRC": 1000,
+        "wsoleval OpenImages": 100,
+    }.get(layout, 200)
 
 
 def test_drawn_birds_have_a_part_by_name_too() -> None:
     found = data.read("birds", None, {"classes": ["bird 09", "bird 02"], "train_per_class": 2})
-    assert (found.classes, found.whole) == (("bird 02", "bird 09"), 10)
+    assert (found.classes, found.whole_classes) == (("bird 02", "bird 09"), 10)
     np.testing.assert_array_equal(
         found.splits["train"].image(3), data.read("birds", None, {"train_per_class": 2}).splits["train"].image(17)
     )
-    assert data.read("birds", None, {"classes": 5}).whole == 5  # as many as asked for are drawn: no part
+    assert data.read("birds", None, {"classes": 5}).whole_classes == 5  # as many as asked for are drawn: no part
 
 
 # CUBV2
@@ -340,10 +343,10 @@ def test_published_scores_stand_beside_no_part() -> None:
 
 
 def test_a_long_list_is_shortened() -> None:
-    assert part.shortened(["a", "b"]) == "2: a, b"
-    assert part.shortened([1, 2, 3, 4]) == "4: 1, 2, 3, …"
-    assert part.words(20, 200) == "20 of 200 classes"
-    assert part.words(200, 200) == part.words(200, None) == "200 classes"
+    assert class_subset.abbreviated(["a", "b"]) == "2: a, b"
+    assert class_subset.abbreviated([1, 2, 3, 4]) == "4: 1, 2, 3, …"
+    assert class_subset.describe_count(20, 200) == "20 of 200 classes"
+    assert class_subset.describe_count(200, 200) == class_subset.describe_count(200, None) == "200 classes"
 
 
 def test_the_shipped_study_names_the_classes_of_the_real_folder() -> None:

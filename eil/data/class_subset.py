@@ -1,6 +1,6 @@
-"""A part of a data set: some of its classes by name or id, and the words that say that it is a part.
+"""Subsets of a data set's classes: selection by name or id, and texts such as "20 of 200 classes".
 
-Scores of a part are not those of the whole, so the whole's size is kept wherever a part goes.
+Scores on a subset do not compare with scores on the full data set, so the full size is kept with every subset.
 """
 
 import difflib
@@ -12,27 +12,27 @@ from pydantic_core import PydanticCustomError
 
 from eil.core.files import InputError
 
-NAMED: Final = 3  # of a long list of classes, those that are written out
+NAMED: Final = 3  # classes of a long list that are written out
 
 
-class Whole(NamedTuple):
-    """The size of a whole data set, as published: classes, and test images."""
+class FullSize(NamedTuple):
+    """Published size of a full data set: classes and test images."""
 
     classes: int
     test: int
 
 
 # Wah et al. 2011; Russakovsky et al. 2015; Choe et al. 2020 (OpenImages30k); Le and Yang 2015.
-WHOLES: Final[Mapping[str, Whole]] = {
-    "cub": Whole(200, 5_794),
-    "ilsvrc": Whole(1_000, 50_000),
-    "openimages": Whole(100, 5_000),
-    "tiny_imagenet": Whole(200, 10_000),
+FULL_SIZES: Final[Mapping[str, FullSize]] = {
+    "cub": FullSize(200, 5_794),
+    "ilsvrc": FullSize(1_000, 50_000),
+    "openimages": FullSize(100, 5_000),
+    "tiny_imagenet": FullSize(200, 10_000),
 }
 
 
 def _require_choice(value: Any) -> Any:
-    """A number or a list, told in one line: a union's errors have one for each of its kinds."""
+    """Accept a number or a list. A pydantic union would report one error for each of its types."""
     number = isinstance(value, int) and not isinstance(value, bool) and value >= 2
     listed = isinstance(value, list | tuple) and len(value) >= 2
     if not number and not (listed and all(type(each) in (str, int) for each in value)):
@@ -42,11 +42,11 @@ def _require_choice(value: Any) -> Any:
     return value
 
 
-Choice = Annotated[int | tuple[str | int, ...], PlainValidator(_require_choice)]
+ClassChoice = Annotated[int | tuple[str | int, ...], PlainValidator(_require_choice)]
 
 
 def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[str], source: str) -> list[int]:
-    """Which classes a list means, in the order of the data set.
+    """Positions of the listed classes, in the order of the data set.
 
     Args:
         wanted: names or ids; a number is an id, and so is its text, with leading zeros or without.
@@ -55,7 +55,7 @@ def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[s
         source: the data set's name, for messages.
 
     Raises:
-        InputError: a class that is not there (the closest are told), has the name of another, or is listed twice.
+        InputError: an unknown class (the message has similar names), an ambiguous name, or a class listed twice.
     """
     found: dict[int, str | int] = {}
     for k, each in enumerate(wanted):
@@ -73,13 +73,13 @@ def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[s
     return sorted(found)
 
 
-def words(classes: int, whole: int | None) -> str:
-    """``20 of 200 classes``, or ``200 classes`` of a whole."""
+def describe_count(classes: int, whole: int | None) -> str:
+    """``20 of 200 classes``, or ``200 classes`` if they are all."""
     return f"{classes} of {whole} classes" if whole is not None and whole > classes else f"{classes} classes"
 
 
-def shortened(listed: Sequence[object]) -> str:
-    """A list as a table shows it: its length and the first of it."""
+def abbreviated(listed: Sequence[object]) -> str:
+    """A list for a table: its length and its first items."""
     dots = ", …" if len(listed) > NAMED else ""
     return f"{len(listed)}: {', '.join(map(str, listed[:NAMED]))}{dots}"
 
@@ -87,7 +87,7 @@ def shortened(listed: Sequence[object]) -> str:
 def _matches(wanted: str, names: Sequence[str], ids: Sequence[str]) -> list[int]:
     named = [i for i, name in enumerate(names) if name == wanted]
     same = [i for i, text in enumerate(ids) if text == wanted]
-    if same and (not named or set(same) <= set(named)):  # an id tells apart what one name does not
+    if same and (not named or set(same) <= set(named)):  # an id is unique where a name is not
         return same
     if named or not wanted.isdecimal():
         return named
@@ -97,4 +97,4 @@ def _matches(wanted: str, names: Sequence[str], ids: Sequence[str]) -> list[int]
 def _closest(wanted: str, names: Sequence[str], ids: Sequence[str]) -> str:
     known = list(dict.fromkeys([*names, *ids]))
     close = [] if wanted.isdecimal() else difflib.get_close_matches(wanted, known, NAMED, cutoff=0.5)
-    return f"closest: {', '.join(close)}" if close else f"it has {shortened(ids)}"
+    return f"closest: {', '.join(close)}" if close else f"it has {abbreviated(ids)}"

@@ -184,7 +184,7 @@ def test_eil_score_refuses_lists_that_look_swapped(
 def test_val_boxes_are_clipped_alike(place: Path) -> None:
     val = Path(shutil.copytree(place, place / "val"))
     spoil(val, "localization", "0.jpg,10,5,79,49", "0.jpg,10,5,112,49", 1)
-    found = score.score(place / "maps", place / "lists", "honest", (val / "maps", val / "lists"))
+    found = score.score(place / "maps", place / "lists", "val-threshold", (val / "maps", val / "lists"))
     assert f"{val / 'lists' / 'localization.txt'}: 0.jpg" in found["clipped_boxes"]
 
 

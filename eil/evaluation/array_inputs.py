@@ -1,4 +1,4 @@
-"""Arrays out of what users hand over: numpy arrays, nested lists, and torch tensors, without importing torch."""
+"""Arrays from user input: numpy arrays, nested lists or torch tensors. Does not import torch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from eil.core.files import InputError
 from eil.data import Boxes
 
 Array = npt.NDArray[Any]
-Given = npt.ArrayLike | Sequence[npt.ArrayLike]
+ArrayInput = npt.ArrayLike | Sequence[npt.ArrayLike]
 
 
-def rows(values: Given) -> list[Any]:
-    """The B items of a stacked array or tensor (fetched from its device at once), or of a list."""
+def rows(values: ArrayInput) -> list[Any]:
+    """The B items of a stacked array or tensor (copied from its device in one transfer), or of a list."""
     whole: Any = values.detach().cpu() if hasattr(values, "detach") else values
     try:
         return list(whole)
@@ -23,14 +23,14 @@ def rows(values: Given) -> list[Any]:
 
 
 def array(values: npt.ArrayLike) -> Array:
-    """An array, a nested list, or a tensor of any dtype, device and gradient, as an array of the same numbers.
+    """Convert an array, a nested list, or a tensor of any dtype and device to an array of the same values.
 
     Raises:
         InputError: lists of different lengths.
     """
     if hasattr(values, "detach"):
         tensor: Any = values.detach().cpu()
-        # numpy has no bfloat16; float64 holds what every real dtype has.
+        # numpy has no bfloat16; float64 holds every value of torch's real dtypes.
         return np.asarray(tensor.numpy() if tensor.is_complex() else tensor.double().numpy())
     if isinstance(values, list | tuple):
         values = [array(each) if hasattr(each, "detach") else each for each in values]

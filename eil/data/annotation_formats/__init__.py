@@ -1,0 +1,1 @@
+"""Annotation files for one's own photos: COCO, PASCAL VOC, and CSV lists."""
