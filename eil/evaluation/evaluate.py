@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from eil.core import provenance
 from eil.core.files import InputError, read_json, write_arrays
-from eil.core.records import Record
+from eil.core.metrics import MAIN
+from eil.core.records import Record, Score
 from eil.core.run import Run
 from eil.data import annotation_cache, cache, fingerprint
 from eil.data.cache import Cached, Fingerprints
 from eil.evaluation import boxes, errors, example_images, iou_curves, maps, masks, metrics, protocols, statistics
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Policy, Protocol
+from eil.evaluation.score_rows import Named, replicate_rows, rows
 
 Arrays = dict[str, npt.NDArray[Any]]
 CHUNK = 256  # maps at full size at once
@@ -54,21 +56,25 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
         raise InputError(f"image {bare} has neither box nor mask, so that its map cannot be scored; maps.npz has it")
     on, scored = iou_curves.scores(folder, arrays, {"val": val, "test": test}, side, protocol).values()
     level = metrics.level_of(protocol.threshold, on, scored, protocol)
-    found = _metrics(on, scored, protocol, level)
-    found |= _against_masks(arrays, val, test, side, protocol, level, description["parts"])
-    found |= _mistakes(arrays["test_maps"], scored, test, side, protocol, level)
+    against_masks = _against_masks(arrays, val, test, side, protocol, level, description["parts"])
+    mistakes = _mistakes(arrays["test_maps"], scored, test, side, protocol, level)
+    found = _scores(on, scored, protocol, names[0], level)
+    found += rows(against_masks | mistakes, names[0], protocol.threshold)
+    for name in names[1:]:
+        further = protocols.find(name)
+        found += rows(_under(further, arrays, val, test, side), name, further.threshold)
     training = {} if run.control else read_json(folder / "train.json", "eil train")
     hits = protocol.hits(scored.curve, 0.5)
     record = Record(
         run=run,
         key=run.key,
         status="done",
-        metrics=found,
         protocol=names[0],
-        others={name: _under(protocols.find(name), arrays, val, test, side) for name in names[1:]},
-        replicates={k: v.round(3).tolist() for k, v in statistics.replicates(scored, on, protocol).items()},
-        curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()}
-        | _history(training.pop("history", [])),
+        threshold_from={name: protocols.find(name).threshold for name in names},
+        scores=found,
+        replicates=replicate_rows(statistics.replicates(scored, on, protocol), names[0], protocol.threshold),
+        curves={"gt_known_loc": metrics.accuracy_over_levels(hits).round(3).tolist()},
+        history=_history(training.pop("history", [])),
         training=training,
         provenance=provenance.provenance()
         | {f"{what}_sha256": value for what, value in made_from._asdict().items()}
@@ -78,8 +84,8 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = ("honest
     )
     write_arrays(folder / "examples.npz", example_images.examples(arrays, test, side, protocol, level))
     record.save(folder / "record.json")
-    shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
-    _log.info("%s: %s", run.name, shown)
+    shown = [(key.label, record.value(key)) for key in MAIN]
+    _log.info("%s: %s", run.name, ", ".join(f"{label} {value:.1f}" for label, value in shown if value is not None))
     return record
 
 
@@ -90,18 +96,15 @@ def _require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) 
             raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
-def _metrics(on: Scores, scored: Scores, protocol: Protocol, level: int | metrics.Ints) -> dict[str, float]:
-    """Scores of test under every policy ("own" is the protocol's), and of val under thresholds chosen there."""
-    found: dict[str, float] = {}
+def _scores(on: Scores, scored: Scores, protocol: Protocol, name: str, level: int | metrics.Ints) -> list[Score]:
+    """Scores of test under every way to a threshold, and of val under thresholds chosen there."""
+    found: list[Score] = []
     for policy in POLICIES:
-        own = metrics.metrics(scored, on, protocol, policy)
-        found |= {f"test.{policy}.{key}": value for key, value in own.items()}
-        if policy == protocol.threshold:
-            found |= {f"test.own.{key}": value for key, value in own.items()}
-        found[f"threshold.{policy}"] = float(np.mean(metrics.level_of(policy, on, scored, protocol)))
-    found |= {f"val.val.{key}": value for key, value in metrics.metrics(on, on, protocol, "val").items()}
-    found |= {f"loss.{key}": value for key, value in metrics.losses(scored, level, protocol).items()}
-    return found
+        threshold = {"threshold": float(np.mean(metrics.level_of(policy, on, scored, protocol)))}
+        found += rows(metrics.metrics(scored, on, protocol, policy) | threshold, name, policy)
+    found += rows(metrics.metrics(on, on, protocol, "val"), name, "val", split="val")
+    found += rows(metrics.losses(scored, level, protocol), name, protocol.threshold)
+    return list(dict.fromkeys(found))  # classification needs no threshold: one row stands for all four
 
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
@@ -120,7 +123,7 @@ def _against_masks(
     protocol: Protocol,
     level: int | metrics.Ints,
     names: list[str],
-) -> dict[str, float]:
+) -> Named:
     """PxAP, pixel IoU at the threshold that is best on val, and the mean share of each part that a map covers."""
     if test.masks is None or val.masks is None:
         return {}
@@ -136,13 +139,13 @@ def _against_masks(
             for i, image in enumerate(images, start)
         ]
     best = int(pooled["val"].iou().argmax())
-    found = {"test.px_ap": pooled["test"].average_precision()}
-    found["test.pixel_iou"] = float(pooled["test"].iou()[best])
+    found: Named = {"px_ap": pooled["test"].average_precision()}
+    found["pixel_iou"] = float(pooled["test"].iou()[best])
     with warnings.catch_warnings(action="ignore"):  # of a mean of nothing
         shares = np.nanmean(covered, axis=0)
     # A part that no test image shows has no share.
     seen = {name: float(share) for name, share in zip(names, shares, strict=True) if np.isfinite(share)}
-    return found | {f"coverage.{name}": 100 * share for name, share in seen.items()}
+    return found | {("part_coverage", name): 100 * share for name, share in seen.items()}
 
 
 def _mistakes(
@@ -152,7 +155,7 @@ def _mistakes(
     side: int,
     protocol: Protocol,
     level: int | metrics.Ints,
-) -> dict[str, float]:
+) -> Named:
     """Kinds of error of the box that is scored, and accuracy by the object's size."""
     levels = np.broadcast_to(level, len(test.ids))
     predicted = [
@@ -168,4 +171,4 @@ def _mistakes(
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {f"history.{key}": [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
+    return {key: [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}

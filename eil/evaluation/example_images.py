@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core.files import read_arrays
+from eil.core.metrics import ScoreKey
 from eil.core.records import Record
 from eil.data import Boxes, cache
 from eil.data.cache import Cached
@@ -134,4 +135,6 @@ def _levels(record: Record, score_maps: npt.NDArray[np.floating], side: int, pro
 
 
 def _chosen(record: Record) -> int:
-    return round(record.metrics[f"threshold.{protocols.find(record.protocol).threshold}"])
+    found = record.value(ScoreKey("threshold"))
+    assert found is not None  # every record that is done has it
+    return round(found)
