@@ -7,7 +7,7 @@ from eil.core.metrics import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
 from eil.data import part
 from eil.evaluation import protocols
 from eil.report import published
-from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval
+from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, students
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
 from eil.study.study import Study
@@ -47,18 +47,27 @@ def grid_table(study: Study, configurations: Sequence[Configuration], notes: Not
 
 
 def scores_table(
-    title: str, configurations: Sequence[Configuration], columns: Columns, notes: Notes, bold: bool = True
+    title: str, configurations: Sequence[Configuration], columns: Columns, notes: Notes, seeds_alone: bool = False
 ) -> Table:
-    """A row a configuration, a column a score that all of them have; ``bold`` marks the best on each backbone."""
+    """A row a configuration, a column a score that all of them have; the best on each backbone in bold.
+
+    Args:
+        title: of the table.
+        configurations: a row each.
+        columns: header -> score.
+        notes: of the table.
+        seeds_alone: intervals over seeds alone, and nothing in bold; for scores of which some have no replicates.
+    """
     shown = {name: key for name, key in columns.items() if configurations and all(c.has(key) for c in configurations)}
     best: dict[ScoreKey, list[Configuration]] = {key: [] for key in shown.values()}
-    for _, own in by_backbone(configurations) if bold else ():
+    for _, own in by_backbone(configurations) if not seeds_alone else ():
         rivals = [each for each in own if not each.control]
         for key in best:
             best[key] += as_good_as_the_best(rivals, key)
     rows: list[list[str | Value]] = []
     for each in configurations:
-        values = [Value(*interval(each, key), each in winners) for key, winners in best.items()]
+        found = {key: students(each.values(key)) if seeds_alone else interval(each, key) for key in best}
+        values = [Value(*found[key], each in winners) for key, winners in best.items()]
         rows.append([each.backbone, each.label, *values, str(len(each.records))])
     kinds = [(each.backbone, each.control is None) for each in configurations]
     blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]

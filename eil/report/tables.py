@@ -152,7 +152,7 @@ def _of_scores(study: Study, configurations: Sequence[Configuration], shared: No
         if declared.name == "protocols":
             own = replace(own, geometry=notes.other_geometry(study.protocols, [r for c in best for r in c.records]))
         columns = declared.columns(study, best[0].records[0])
-        found[declared.name] = scores_table(f"{study.name}: {declared.title}", best, columns, own, bold=False)
+        found[declared.name] = scores_table(f"{study.name}: {declared.title}", best, columns, own, seeds_alone=True)
     found["comparisons"] = comparisons(study, best, shared)
     for name, settings in ablation.effects(methods).items():
         found[f"marginal_{name}"] = ablation.marginal(study, name, settings, shared)
