@@ -162,3 +162,12 @@ def _require(value: str, known: tuple[str, ...]) -> str:
 
 ColumnLabel = Annotated[str, AfterValidator(_require_column)]
 MetricLabel = Annotated[str, AfterValidator(_require_label)]
+
+
+def documented() -> list[str]:
+    """The list of metrics as lines of a Markdown table, for docs/results.md."""
+    lines = ["| `metric` | label | better | unit | needs | what it is |", "|---|---|---|---|---|---|"]
+    for each in _DECLARED:
+        cells = (f"`{each.name}`", each.label, each.better or "–", each.unit, each.needs or "–", each.description)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
