@@ -26,6 +26,7 @@ class Metric:
         unit: of the value.
         needs: the annotations that it needs, beside classes.
         threshold_from: where its threshold always comes from, "" if it has none; None for the protocol's.
+        replicated: whether it has bootstrap replicates, and so an interval over images and seeds.
         column: whether a study's main table may show it.
         main: whether the main table shows it by default.
         main_oracle: whether the main table shows it under the oracle threshold, too.
@@ -38,6 +39,7 @@ class Metric:
     unit: str = "%"
     needs: Literal["", "boxes", "masks", "parts"] = "boxes"
     threshold_from: ThresholdFrom | None = None
+    replicated: bool = False
     column: bool = False
     main: bool = False
     main_oracle: bool = False
@@ -82,7 +84,7 @@ _DECLARED: Final = (
     Metric(
         "top1_loc", "Top-1 Loc",
         "GT-known Loc, and the true class is predicted first, at the same threshold",
-        column=True, main=True,
+        column=True, replicated=True, main=True,
     ),
     Metric(
         "top5_loc", "Top-5 Loc", "GT-known Loc, and the true class is among the first five predicted", column=True,
@@ -91,19 +93,19 @@ _DECLARED: Final = (
         "gt_known_loc", "GT-known Loc",
         "share of images whose box, from the true class's map, has IoU of at least 0.5 with a true box; "
         "with the oracle threshold and the largest contour this is MaxBoxAcc",
-        column=True, main=True, main_oracle=True,
+        column=True, replicated=True, main=True, main_oracle=True,
     ),
     Metric(
         "max_box_acc_v2", "MaxBoxAccV2",
         "mean of the shares of images found at IoU 0.3, 0.5 and 0.7, each at its own threshold",
-        column=True, main=True, main_oracle=True,
+        column=True, replicated=True, main=True, main_oracle=True,
     ),
     Metric("max_box_acc_v2_30", "MaxBoxAccV2 at IoU 0.3", "the share at IoU 0.3 alone"),
     Metric("max_box_acc_v2_50", "MaxBoxAccV2 at IoU 0.5", "the share at IoU 0.5 alone"),
     Metric("max_box_acc_v2_70", "MaxBoxAccV2 at IoU 0.7", "the share at IoU 0.7 alone"),
     Metric(
         "top1_cls", "Top-1 Cls", "share of images whose true class is predicted first", needs="", threshold_from="",
-        column=True, main=True,
+        column=True, replicated=True, main=True,
     ),
     Metric(
         "top5_cls", "Top-5 Cls", "share of images whose true class is among the first five predicted", needs="",
