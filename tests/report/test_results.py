@@ -17,6 +17,8 @@ from eil.core import metrics, records
 from eil.core.files import InputError
 from eil.core.metrics import METRICS, ScoreKey
 from eil.report import results
+from eil.report.notes import Notes
+from eil.report.table import Table, Value
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "tests" / "data" / "results"
@@ -91,3 +93,34 @@ def test_every_metric_is_in_the_docs() -> None:
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for line in [*metrics.documented(), *metrics.COLUMNS]:
         assert line in text, line
+
+
+def test_notes_stand_in_the_caption_or_below_by_their_field() -> None:
+    notes = Notes(columns="c", interval="i", protocol="p", data=("d", "e"), machine="m", other=("o",))
+    assert notes.caption() == ["c", "i", "p"]
+    assert notes.below() == ["d", "e", "m", "o"]
+    assert notes.lines() == ["c", "i", "p", "d", "e", "m", "o"]
+
+
+def test_latex_marks_the_best_and_the_blocks() -> None:
+    table = Table("T", ["a", "x ↑"], [["p_q", Value(1.0, 0.5, True)], ["r", Value(2.0, 0.5)]], Notes(data=("d",)), [1])
+    lines = table.latex().splitlines()
+    start = lines.index(r"\toprule")
+    assert lines[start : start + 7] == [
+        r"\toprule",
+        r"a & x $\uparrow$ \\",
+        r"\midrule",
+        r"p\_q & \bfseries 1.0 $\pm$ 0.5 \\",
+        r"\midrule",
+        r"r & 2.0 $\pm$ 0.5 \\",
+        r"\bottomrule",
+    ]
+    page = Table("<T>", ["<a>"], [["<b>"]], Notes(other=("<c>",))).html()
+    assert all(f"&lt;{letter}&gt;" in page for letter in "Tabc")
+    assert "<a>" not in page
+
+
+def test_tables_with_the_same_header_twice_are_written() -> None:
+    table = Table("T", ["a", "x", "x"], [["p", "1", "2"]])
+    assert r"a & x & x \\" in table.latex()
+    assert table.html().count("<th ") == 3
