@@ -114,7 +114,7 @@ def status(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     """Print a run's record readably; with --image, draw its map and boxes."""
     from eil.execution import run_lock
-    from eil.report import examples, status
+    from eil.report import example_figures, status
 
     run = _study(args).run(args.run)
     found = _current(args, [run], run_lock.collect([run], args.results / "runs"))
@@ -123,7 +123,11 @@ def show(args: argparse.Namespace) -> None:
     print("\n".join(status.shown(found[0])))
     if args.image:
         path = args.out or args.results / "shown" / f"{run.name}-{args.image.replace('/', '_')}.png"
-        print(examples.draw_one(found[0], args.image, args.data / run.cache, args.results / "runs" / run.name, path))
+        print(
+            example_figures.draw_one(
+                found[0], args.image, args.data / run.cache, args.results / "runs" / run.name, path
+            )
+        )
 
 
 def boxes(args: argparse.Namespace) -> None:
@@ -171,20 +175,19 @@ def clean(args: argparse.Namespace) -> None:
 
 def aggregate(args: argparse.Namespace) -> None:
     """Gather the records of a study into records.parquet and tables."""
-    from eil.core import records
     from eil.execution import run_lock
-    from eil.report import analysis
+    from eil.report import results, tables
 
     study = _study(args)
     runs, dropped = study.plan(str(args.study))
     found, others = _apart(args, runs, run_lock.collect(runs, args.results / "runs"))
-    with replacing(args.results / "records.parquet") as beside:
-        records.table(found).to_parquet(beside)
-    notes = [f"left out: {line}" for line in dropped]
-    notes += run_lock.outdated(runs, [*found, *others], args.results / "runs") + run_lock.of_other_data(others)
+    with replacing(args.results / results.FILE) as beside:
+        results.table(found).to_parquet(beside)
+    left_out = [f"left out: {line}" for line in dropped]
+    left_out += run_lock.outdated(runs, [*found, *others], args.results / "runs") + run_lock.of_other_data(others)
     with replacing(args.results / "tables") as beside:  # whole, so that no earlier table stays
         beside.mkdir()
-        for name, text in analysis.write(study, found, len(runs), notes).items():
+        for name, text in tables.write(study, found, len(runs), left_out).items():
             write_text(beside / name, text)
     failed = sum(record.status == "failed" for record in found)
     print(f"{len(found) - failed} of {len(runs)} runs done, {failed} failed; tables in {args.results / 'tables'}")
@@ -194,12 +197,12 @@ def aggregate(args: argparse.Namespace) -> None:
 def figures(args: argparse.Namespace) -> None:
     """Draw a study's figures from its records."""
     from eil.execution import run_lock
-    from eil.report import draw
+    from eil.report import figures as drawn
 
     runs = _runs(args)
     found, others = _apart(args, runs, run_lock.collect(runs, args.results / "runs"))
     done = [record for record in found if record.status == "done"]
-    draw.write(done, args.results, args.data)
+    drawn.write(done, args.results, args.data)
     left_out = run_lock.outdated(runs, [*found, *others], args.results / "runs") + run_lock.of_other_data(others)
     print("\n".join([f"figures of {len(done)} runs in {args.results / 'figures'}", *left_out]))
 
@@ -216,9 +219,7 @@ def measure(args: argparse.Namespace) -> None:
     with gpu_lease.held(alone=True):
         found = timing.timings(runs, args.data, args.batches, args.precisions, args.iterations, args.warmup)
     done = [each for each in run_lock.collect(runs, args.results / "runs") if each.status == "done"]
-    best = configurations.chosen([cell for cell in configurations.group(done) if not cell.control]) if done else []
-    accuracy = {(cell.backbone, cell.method): cell.mean(configurations.OWN + "gt_known_loc") for cell in best}
-    print(report.write(found, args.results / "timing", accuracy))
+    print(report.write(found, args.results / "timing", configurations.accuracy(done)))
 
 
 def profile(args: argparse.Namespace) -> None:

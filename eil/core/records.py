@@ -1,49 +1,90 @@
-"""The record of a run: metrics, settings and provenance in one JSON file; also of a run that failed."""
+"""The record of a run in one JSON file: scores as rows, settings and provenance; also of a run that failed."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from eil.core.files import InputError, read_json, write_json
+from eil.core.metrics import METRICS, ScoreKey, Split, ThresholdFrom
 from eil.core.run import Run, readable
 
 Status = Literal["done", "failed"]
+VERSION: Final = 2
 
 
-class Record(BaseModel):
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Scored(_Row):
+    """What was scored, and how.
+
+    Attributes:
+        split: "val" or "test".
+        protocol: a name in protocols.yaml.
+        threshold_from: "val", "oracle" (chosen on the scored images), "fixed", "otsu", or "" if there is no threshold.
+        metric: a name in :data:`eil.core.metrics.METRICS`.
+        subset: "" for all images; else an object's size, a part, or a kind of error.
+    """
+
+    split: Split
+    protocol: str
+    threshold_from: ThresholdFrom
+    metric: str
+    subset: str = ""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What no other row of the record shares."""
+        return self.split, self.protocol, self.threshold_from, self.metric, self.subset
+
+
+class Score(_Scored):
+    """One score; ``value`` has the metric's unit, mostly percent."""
+
+    value: float
+
+
+class Replicates(_Scored):
+    """Bootstrap replicates of one score (see :mod:`eil.evaluation.statistics`)."""
+
+    values: list[float]
+
+
+class Record(_Row):
     """What a run came to.
 
     Attributes:
+        version: of this format.
         run: the run's own settings.
-        key: hash of these settings; a record of other settings is stale.
-        status: "failed" comes with ``error``, "done" with ``metrics``.
+        key: hash of these settings; a record with another key was made with different settings.
+        status: "failed" comes with ``error``, "done" with ``scores``.
         step: that failed, and ``log``, the last lines that it wrote.
-        metrics: "split.policy.metric" -> value in percent (see :mod:`eil.evaluation.metrics`); the policy "own" is
-            the protocol's.
-        protocol: by which the metrics were made.
-        others: further protocols' metrics, each by its own policy.
-        replicates: bootstrap replicates of the main metrics (see :mod:`eil.evaluation.statistics`).
-        curves: named lists, such as accuracy over thresholds.
+        protocol: the record's own, whose scores the tables show.
+        threshold_from: of every protocol that scored the maps, where its own threshold comes from.
+        scores: one row each.
+        replicates: of the main scores.
+        curves: a metric's name -> its value at each of the 255 thresholds.
+        history: name of a part of the loss, or of ``epoch``, ``lr``, ``seconds`` … -> its value in each epoch.
         training: seconds, epochs and last parts of the loss.
         provenance: versions, machine, data and weights.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+    version: Literal[2] = 2
     run: Run
     key: str
     status: Status
     step: str | None = None
     error: str | None = None
     log: list[str] = []
-    metrics: dict[str, float] = {}
-    protocol: str = "val-threshold"
-    others: dict[str, dict[str, float]] = {}
-    replicates: dict[str, list[float]] = {}
+    protocol: str = ""
+    threshold_from: dict[str, ThresholdFrom] = {}
+    scores: list[Score] = []
+    replicates: list[Replicates] = []
     curves: dict[str, list[float]] = {}
+    history: dict[str, list[float]] = {}
     training: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
@@ -51,46 +92,57 @@ class Record(BaseModel):
         """Write the record as JSON."""
         write_json(path, self.model_dump(mode="json"))
 
+    def value(self, key: ScoreKey) -> float | None:
+        """The value of a score; None if the record does not have it."""
+        wanted = self._complete(key)
+        return next((row.value for row in self.scores if row.identity == wanted), None)
+
+    def replicates_of(self, key: ScoreKey) -> list[float] | None:
+        """The bootstrap replicates of a score; None if the record does not have them."""
+        wanted = self._complete(key)
+        return next((row.values for row in self.replicates if row.identity == wanted), None)
+
+    def subsets(self, metric: str) -> list[str]:
+        """Subsets of which the record's own protocol has this metric, in order, without "" for all images."""
+        rows = (row for row in self.scores if (row.metric, row.protocol) == (metric, self.protocol))
+        return [subset for subset in dict.fromkeys(row.subset for row in rows) if subset]
+
+    def _complete(self, key: ScoreKey) -> tuple[str, ...]:
+        """A key with this record's protocol and its threshold where it leaves them open."""
+        protocol = self.protocol if key.protocol is None else key.protocol
+        declared = METRICS[key.metric].threshold_from
+        chosen = self.threshold_from.get(protocol, "") if declared is None else declared
+        chosen = chosen if key.threshold_from is None else key.threshold_from
+        return key.split, protocol, chosen, key.metric, key.subset
+
 
 def read(path: Path) -> Record:
     """Read a record.
 
     Raises:
-        InputError: no such file, or no record in it.
+        InputError: no such file, no record in it, or one of another version.
     """
+    content = read_json(path)
+    require_version(content, path)
     try:
-        return Record.model_validate(read_json(path))
+        return Record.model_validate(content)
     except ValueError as error:
-        raise InputError(f"{path}: not a record of this version: {error}") from None
+        raise InputError(f"{path}: not a record of version {VERSION}: {error}") from None
 
 
-def table(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record: backbone, method, settings (JSON), repetition, status, and every metric."""
-    rows = [
-        {
-            "backbone": record.run.backbone,
-            "pretrained": readable(record.run.pretrained),
-            "method": record.run.method,
-            "control": record.run.control,
-            "settings": settings_label(record.run.settings),
-            **{f"setting.{key}": value for key, value in record.run.settings.items()},
-            "repetition": record.run.repetition,
-            "status": record.status,
-            "error": record.error,
-            **record.metrics,
-            "seconds": record.training.get("seconds"),
-        }
-        for record in records
-    ]
-    frame = pd.DataFrame(rows)
-    for name in [name for name in frame if str(name).startswith("setting.")]:
-        given = frame[name].dropna()
-        kinds = {type(value) for value in given}
-        if not kinds <= {int, float} and kinds != {bool}:  # a column of a file has one type
-            frame[name] = given.map(readable).reindex(frame.index)
-    return frame
+def require_version(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse a record that another version of this format wrote.
+
+    Raises:
+        InputError: it did; the message says what to do.
+    """
+    version = content.get("version", 1)
+    if version != VERSION:
+        failed = content.get("status") == "failed"
+        again = "delete it and run again" if failed else "evaluate the run again; nothing is trained"
+        raise InputError(f"{path}: was made by version {version} of eil: {again}")
 
 
-def settings_label(settings: dict[str, Any]) -> str:
+def settings_label(settings: Mapping[str, Any]) -> str:
     """``gamma=0.7, sigma=1, at=pool3+pool4``."""
     return ", ".join(f"{key}={readable(value)}" for key, value in settings.items())

@@ -8,9 +8,11 @@ import numpy.typing as npt
 
 from eil.data import Boxes
 from eil.evaluation.boxes import area, intersection, iou
+from eil.evaluation.score_rows import Named
 
 KINDS = ("correct", "cls", "multi_instance", "part", "more", "other")
 SIZES = (0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100)  # percent of the image; squares of 0, 10, 20, ... % of its side
+SIZE_SUBSETS = {f"object size {low}-{high} %": f"{low}-{high} %" for low, high in pairwise(SIZES)}  # -> short label
 Bools = npt.NDArray[np.bool_]
 
 
@@ -35,7 +37,7 @@ def kind(box: Boxes, true: Boxes) -> str:
     return "more" if of_true[best] >= 0.7 else "other"
 
 
-def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) -> dict[str, float]:
+def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) -> Named:
     """Share of images of each error type, in percent; they add up to 100.
 
     Args:
@@ -44,29 +46,29 @@ def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) ->
         top1: whether the class is right, (N,).
 
     Returns:
-        ``error.{kind}``, in which a wrong class ("cls") is checked first, as SPA does; and ``error_gt_known.{kind}``,
-        which ignores the predicted class.
+        ``box_kind``, in which a wrong class ("cls") is checked first, as SPA does, and ``box_kind_gt_known``, which
+        ignores the predicted class; each type is a subset.
     """
     kinds = np.array(
         [kind(own.reshape(4), boxes) if own.size else "other" for own, boxes in zip(predicted, true, strict=True)]
     )
     with_class = np.where(top1, kinds, "cls")
-    found = {f"error.{name}": 100 * float((with_class == name).mean()) for name in KINDS}
-    return found | {f"error_gt_known.{name}": 100 * float((kinds == name).mean()) for name in KINDS if name != "cls"}
+    found: Named = {("box_kind", name): 100 * float((with_class == name).mean()) for name in KINDS}
+    return found | {("box_kind_gt_known", name): 100 * float((kinds == name).mean()) for name in KINDS if name != "cls"}
 
 
-def by_size(located: Bools, true: Sequence[Boxes], side: int) -> dict[str, float]:
+def by_size(located: Bools, true: Sequence[Boxes], side: int) -> Named:
     """GT-known Loc by object size: the share of the image that the first true box covers.
 
     Returns:
-        ``size.{low}-{high}`` in percent of the images in the bin, and ``size_images.{low}-{high}``, their
-        number; bins without images are left out.
+        ``gt_known_loc`` in percent of the images in the bin, and ``images``, their number; each bin of
+        :data:`SIZE_SUBSETS` is a subset; bins without images are left out.
     """
     shares = np.array([100 * area(boxes[:1])[0] / side**2 for boxes in true])
     bins = np.digitize(shares, SIZES[1:-1], right=True)
-    found = {}
-    for k, (low, high) in enumerate(pairwise(SIZES)):
+    found: Named = {}
+    for k, subset in enumerate(SIZE_SUBSETS):
         if (bins == k).any():
-            found[f"size.{low}-{high}"] = 100 * float(located[bins == k].mean())
-            found[f"size_images.{low}-{high}"] = float((bins == k).sum())
+            found["gt_known_loc", subset] = 100 * float(located[bins == k].mean())
+            found["images", subset] = float((bins == k).sum())
     return found

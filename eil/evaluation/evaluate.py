@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from eil.core import provenance
 from eil.core.files import InputError, read_json, write_arrays
-from eil.core.records import Record
+from eil.core.metrics import MAIN
+from eil.core.records import Record, Score
 from eil.core.run import Run
 from eil.data import annotation_cache, cache, fingerprint
 from eil.data.cache import Cached, Fingerprints
@@ -25,6 +26,7 @@ from eil.evaluation.map_pass import ImageFile
 from eil.evaluation.masks import PixelHistogram
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Protocol, ThresholdFrom
+from eil.evaluation.score_rows import Named, replicate_rows, rows
 
 Arrays = dict[str, npt.NDArray[Any]]
 THRESHOLD_SOURCES: tuple[ThresholdFrom, ...] = ("val", "oracle", "fixed", "otsu")
@@ -57,30 +59,34 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
         curves, pixels = _scan(folder, arrays, splits, side, protocol, images)
         on, scored = (iou_curves.scores_of(curves[key], arrays[f"{key}_logits"], splits[key]) for key in splits)
         threshold = metrics.threshold_of(protocol.threshold_from, on, scored, protocol)
-        found = _metrics(on, scored, protocol, threshold)
-        found |= _against_masks(pixels, images, test, threshold, parts)
-        found |= _mistakes(images, scored, test, side, protocol, threshold)
+        against_masks = _against_masks(pixels, images, test, threshold, parts)
+        mistakes = _mistakes(images, scored, test, side, protocol, threshold)
         positions = arrays["examples"].tolist()
         examples = example_images.example_arrays([images[i] for i in positions], test, protocol, threshold, positions)
+    found = _scores(on, scored, protocol, name, threshold)
+    found += rows(against_masks | mistakes, name, protocol.threshold_from)
+    for other in others:
+        further = protocols.find(other)
+        found += rows(_under(further, arrays, val, test, side), other, further.threshold_from)
     training = {} if run.control else read_json(folder / "train.json", "eil train")
     hits = protocol.hits(scored.curve, 0.5)
     record = Record(
         run=run,
         key=run.key,
         status="done",
-        metrics=found,
         protocol=name,
-        others={other: _under(protocols.find(other), arrays, val, test, side) for other in others},
-        replicates={k: v.round(3).tolist() for k, v in statistics.replicates(scored, on, protocol).items()},
-        curves={"gt_known_loc": metrics.accuracy_over_thresholds(hits).round(3).tolist()}
-        | _history(training.pop("history", [])),
+        threshold_from={each: protocols.find(each).threshold_from for each in (name, *others)},
+        scores=found,
+        replicates=replicate_rows(statistics.replicates(scored, on, protocol), name, protocol.threshold_from),
+        curves={"gt_known_loc": metrics.accuracy_over_thresholds(hits).round(3).tolist()},
+        history=_history(training.pop("history", [])),
         training=training,
         provenance=provenance.provenance() | _of_data(data, description, made_from, len(test.ids)),
     )
     write_arrays(folder / "examples.npz", examples | example_images.extra_views(arrays, side, protocol))
     record.save(folder / "record.json")
-    shown = ", ".join(f"{k} {found[f'test.val.{k}']:.1f}" for k in ("top1_loc", "gt_known_loc", "top1_cls"))
-    _log.info("%s: %s", run.name, shown)
+    shown = [(key.label, record.value(key)) for key in MAIN]
+    _log.info("%s: %s", run.name, ", ".join(f"{label} {value:.1f}" for label, value in shown if value is not None))
     return record
 
 
@@ -126,20 +132,15 @@ def _require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) 
             raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
-def _metrics(on: Scores, scored: Scores, protocol: Protocol, threshold: int | metrics.Ints) -> dict[str, float]:
-    """Scores of test with every way to choose thresholds ("own" is the protocol's), and of val chosen on val."""
-    found: dict[str, float] = {}
+def _scores(on: Scores, scored: Scores, protocol: Protocol, name: str, threshold: int | metrics.Ints) -> list[Score]:
+    """Scores of test with every way to choose thresholds, and of val with thresholds chosen there."""
+    found: list[Score] = []
     for threshold_from in THRESHOLD_SOURCES:
-        own = metrics.metrics(scored, on, protocol, threshold_from)
-        found |= {f"test.{threshold_from}.{key}": value for key, value in own.items()}
-        if threshold_from == protocol.threshold_from:
-            found |= {f"test.own.{key}": value for key, value in own.items()}
-        found[f"threshold.{threshold_from}"] = float(
-            np.mean(metrics.threshold_of(threshold_from, on, scored, protocol))
-        )
-    found |= {f"val.val.{key}": value for key, value in metrics.metrics(on, on, protocol, "val").items()}
-    found |= {f"loss.{key}": value for key, value in metrics.losses(scored, threshold, protocol).items()}
-    return found
+        mean = {"threshold": float(np.mean(metrics.threshold_of(threshold_from, on, scored, protocol)))}
+        found += rows(metrics.metrics(scored, on, protocol, threshold_from) | mean, name, threshold_from)
+    found += rows(metrics.metrics(on, on, protocol, "val"), name, "val", split="val")
+    found += rows(metrics.losses(scored, threshold, protocol), name, protocol.threshold_from)
+    return list(dict.fromkeys(found))  # classification needs no threshold: one row stands for all four
 
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
@@ -156,7 +157,7 @@ def _against_masks(
     test: Cached,
     threshold: int | metrics.Ints,
     names: Sequence[str],
-) -> dict[str, float]:
+) -> Named:
     """PxAP, pixel IoU at the threshold that is best on val, and the mean share of each part that a map covers."""
     if test.masks is None or not pixels:
         return {}
@@ -165,13 +166,13 @@ def _against_masks(
         masks.part_coverage(image, test.masks[i], int(thresholds[i]), len(names)) for i, image in enumerate(images)
     ]
     best = int(pixels["val"].iou().argmax())
-    found = {"test.px_ap": pixels["test"].average_precision()}
-    found["test.pixel_iou"] = float(pixels["test"].iou()[best])
+    found: Named = {"px_ap": pixels["test"].average_precision()}
+    found["pixel_iou"] = float(pixels["test"].iou()[best])
     with warnings.catch_warnings(action="ignore"):  # numpy warns of a mean of nothing
         shares = np.nanmean(covered, axis=0)
     # A part that no test image shows has no share.
     shown = {name: float(share) for name, share in zip(names, shares, strict=True) if np.isfinite(share)}
-    return found | {f"coverage.{name}": 100 * share for name, share in shown.items()}
+    return found | {("part_coverage", name): 100 * share for name, share in shown.items()}
 
 
 def _mistakes(
@@ -181,7 +182,7 @@ def _mistakes(
     side: int,
     protocol: Protocol,
     threshold: int | metrics.Ints,
-) -> dict[str, float]:
+) -> Named:
     """Error types of the box that is scored, and accuracy by object size."""
     thresholds = np.broadcast_to(threshold, len(test.ids))
     predicted = []
@@ -196,4 +197,4 @@ def _mistakes(
 
 
 def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {f"history.{key}": [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
+    return {key: [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core.files import read_arrays
+from eil.core.metrics import ScoreKey
 from eil.core.records import Record
 from eil.data import Boxes, Image, cache
 from eil.data.cache import Cached
@@ -135,4 +136,6 @@ def _threshold_of(record: Record, image: Image, protocol: Protocol) -> int:
 
 
 def _chosen_threshold(record: Record) -> int:
-    return round(record.metrics[f"threshold.{protocols.find(record.protocol).threshold_from}"])
+    found = record.value(ScoreKey("threshold"))
+    assert found is not None  # every record that is done has it
+    return round(found)

@@ -81,13 +81,8 @@ def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, threshold_fro
     """
     threshold = threshold_of(threshold_from, chosen_on, scored, protocol)
     located = protocol.hits(iou_at(scored.curve, threshold), 0.5)
-    found = {
-        "top1_loc": 100 * float((located & scored.top1).mean()),
-        "top5_loc": 100 * float((located & scored.top5).mean()),
-        "gt_known_loc": 100 * float(located.mean()),
-        "top1_cls": 100 * float(scored.top1.mean()),
-        "top5_cls": 100 * float(scored.top5.mean()),
-    }
+    successes = located_successes(located[:, None], scored) | classified_successes(scored)
+    found = {name: 100 * float(success.mean()) for name, success in successes.items()}
     if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
         for iou in IOUS:
             source = scored.curve_v2 if threshold_from == "oracle" else chosen_on.curve_v2
@@ -96,6 +91,20 @@ def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, threshold_fro
             found[f"max_box_acc_v2_{iou * 100:.0f}"] = 100 * float(hits.mean())
         found["max_box_acc_v2"] = float(np.mean([found[f"max_box_acc_v2_{iou * 100:.0f}"] for iou in IOUS]))
     return found
+
+
+def located_successes(hits: Bools, scored: Scores) -> dict[str, Bools]:
+    """Which images count for each metric of boxes at L thresholds, from the images whose box is a hit, (N, L)."""
+    return {
+        "top1_loc": hits & scored.top1[:, None],
+        "top5_loc": hits & scored.top5[:, None],
+        "gt_known_loc": hits,
+    }
+
+
+def classified_successes(scored: Scores) -> dict[str, Bools]:
+    """Which images count for each metric without a threshold, (N, 1)."""
+    return {"top1_cls": scored.top1[:, None], "top5_cls": scored.top5[:, None]}
 
 
 def iou_at(curve: Curves, threshold: int | Ints) -> Curves:

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
+from eil.core.metrics import METRICS
+from eil.evaluation import metrics
 from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, iou_at
 from eil.evaluation.protocols import Protocol
 
@@ -33,21 +35,27 @@ def replicates(scored: Scores, chosen_on: Scores, protocol: Protocol, count: int
     kinds = {"gt_known_loc": _Choice(protocol, scored, scored.curve, chosen_on.curve, 0.5)}
     if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
         kinds |= {f"v2_{iou}": _Choice(protocol, scored, scored.curve_v2, chosen_on.curve_v2, iou) for iou in IOUS}
+    located = _replicated(metrics.located_successes(kinds["gt_known_loc"].hits, scored))
+    classified = _replicated(metrics.classified_successes(scored))
     parts: list[dict[str, Floats]] = []
     for start in range(0, count, _CHUNK):
         wanted = range(start, min(start + _CHUNK, count))
         weights, on = (_weights(len(s.top1), wanted, stream) for stream, s in enumerate((scored, chosen_on)))
-        found = {}
+        found: dict[str, Floats] = {}
         for name, choice in kinds.items():
             columns = choice.columns(weights, on)
-            found[name] = _take(_accuracy(weights, choice.hits), columns)
-            if name == "gt_known_loc":
-                found["top1_loc"] = _take(_accuracy(weights, choice.hits & scored.top1[:, None]), columns)
-        found["top1_cls"] = _accuracy(weights, scored.top1[:, None])[:, 0]
+            successes = located if name == "gt_known_loc" else {name: choice.hits}
+            found |= {metric: _take(_accuracy(weights, success), columns) for metric, success in successes.items()}
+        found |= {metric: _accuracy(weights, success)[:, 0] for metric, success in classified.items()}
         parts.append(found)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     singles = [joined.pop(name) for name in kinds if name.startswith("v2_")]
     return joined | ({"max_box_acc_v2": np.mean(singles, axis=0)} if singles else {})
+
+
+def _replicated(successes: Mapping[str, Hits]) -> dict[str, Hits]:
+    """The metrics that are declared to have replicates."""
+    return {name: success for name, success in successes.items() if METRICS[name].replicated}
 
 
 def standard_errors(runs: Floats) -> tuple[float, float, float]:

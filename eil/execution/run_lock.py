@@ -65,7 +65,7 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
             path = own / name
             if path.exists() and (record := records.read(path)).key == run.key:
                 if record.run.key != run.key:
-                    raise InputError(f"{path}: its run is not the one whose key it has; delete it to make it anew")
+                    raise InputError(f"{path}: corrupt record (key mismatch): delete it and run again")
                 found.append(record)
                 break
         else:
@@ -82,7 +82,11 @@ def outdated(runs: Iterable[Run], found: Sequence[Record], folder: Path) -> list
     """
     collected = {record.run.name for record in found}
     names = [run.name for run in runs if run.name not in collected and (folder / run.name / "record.json").exists()]
-    lines = [f"runs left out, as their records are of other settings: {len(names)}, {names[0]} first"] if names else []
+    lines = (
+        [f"runs left out, as their records were made with different settings: {len(names)}, {names[0]} first"]
+        if names
+        else []
+    )
     done = [record for record in found if record.training.get("sources") is not None]
     stale = [each.run.name for each in done if each.training["sources"] != source_hash.of_step("train", each.run)]
     if stale:

@@ -3,7 +3,7 @@
 import logging
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from eil.core import records
@@ -35,7 +35,7 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
     """
     recorded = records.read(folder / "record.json")
     if recorded.key != run.key:
-        raise InputError(f"{folder / 'record.json'}: is of other settings than the study's present ones")
+        raise InputError(f"{folder / 'record.json'}: was made with different settings")
     if recorded.protocol != protocols[0]:
         raise InputError(f"{folder / 'record.json'}: is by protocol {recorded.protocol}, the study's is {protocols[0]}")
     if retrain and run.recipe.devices > 1:
@@ -57,9 +57,13 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
 
 def differences(recorded: Record, found: Record) -> list[str]:
     """Numbers of two records that differ, a line each; weights' hashes too, where both were trained."""
-    lines = _differing("", recorded.metrics, found.metrics)
-    for name in recorded.others.keys() | found.others.keys():
-        lines += _differing(f"{name}: ", recorded.others.get(name, {}), found.others.get(name, {}))
+    one, other = ({row.identity: row.value for row in record.scores} for record in (recorded, found))
+    nothing = math.nan
+    lines = [
+        f"{', '.join(filter(None, row))}: recorded {one.get(row, nothing):.9g}, now {other.get(row, nothing):.9g}"
+        for row in sorted(one.keys() | other.keys())
+        if not math.isclose(one.get(row, nothing), other.get(row, nothing), rel_tol=0, abs_tol=TOLERANCE)
+    ]
     hashes = [record.training.get("weights_sha256") for record in (recorded, found)]
     if hashes[0] != hashes[1]:
         lines.append(f"weights: recorded {hashes[0]}, now {hashes[1]}")
@@ -75,12 +79,3 @@ def _from_scratch(run: Run, data: Path, folder: Path, recorded: Record) -> None:
     torch.set_num_threads(recorded.training.get("provenance", recorded.provenance).get("threads", 1))
     train.train(run.trained, data, folder.with_name(run.trained.name))
     localize.localize(run, data, folder)
-
-
-def _differing(prefix: str, one: Mapping[str, float], other: Mapping[str, float]) -> list[str]:
-    nothing = math.nan
-    return [
-        f"{prefix}{key}: recorded {one.get(key, nothing):.9g}, now {other.get(key, nothing):.9g}"
-        for key in sorted(one.keys() | other.keys())
-        if not math.isclose(one.get(key, nothing), other.get(key, nothing), rel_tol=0, abs_tol=TOLERANCE)
-    ]

@@ -20,7 +20,8 @@ from eil.core.provenance import device_name
 from eil.core.run import Run
 from eil.profiling.stopwatch import stopwatch
 from eil.profiling.timing import Contender, on_one_device
-from eil.report import figures
+from eil.report import figure_style
+from eil.report.notes import Notes
 from eil.report.table import Table
 
 matplotlib.use("agg")
@@ -129,16 +130,16 @@ def write(run: Run, found: Profile, folder: Path) -> Path:
         [each.name[:80], f"{each.calls:.0f}", f"{1000 * each.seconds:.2f}", f"{100 * each.seconds / work:.1f}"]
         for each in found.operations[:SHOWN]
     ]
-    notes = [
+    notes = (
         found.verdict,
         f"an iteration of {1000 * found.seconds:.1f} ms under the profiler: the device is busy for "
         f"{100 * found.busy:.0f} %, a batch is waited for in {100 * found.waiting:.1f} %",
         f"{device_name()}, {where['threads']} threads, {run.recipe.precision}, torch {where['versions']['torch']}, "
         f"commit {where['commit']}, {where['time'][:10]}",
-    ]
+    )
     header = ["operation", "calls an iteration", "ms an iteration", "% of the work"]
     path = folder / "profile.md"
-    table = Table(f"Profile of {run.name}", header, rows, notes)
+    table = Table(f"Profile of {run.name}", header, rows, Notes(other=notes))
     write_text(path, table.markdown())
     _draw_memory(found, folder / "memory")
     write_text(path.with_suffix(".html"), table.html([folder / "memory.png"]))
@@ -164,10 +165,12 @@ def _memory(profiler: Any, on_gpu: bool) -> list[tuple[float, int]]:
 
 
 def _draw_memory(found: Profile, path: Path) -> None:
-    with plt.rc_context(figures.STYLE):
-        figure, axes = plt.subplots(figsize=(2 * figures.COLUMN, 2.2), layout="constrained")
+    with plt.rc_context(figure_style.STYLE):
+        figure, axes = plt.subplots(figsize=(2 * figure_style.COLUMN, 2.2), layout="constrained")
         seconds, held = zip(*found.memory, strict=True) if found.memory else ((), ())
         axes.step(seconds, [each / 2**20 for each in held], where="post", lw=0.8)
         axes.set(xlabel="time (s)", ylabel="memory (MiB)")
-        figures.caption(figure, f"what iterations allocate and release, over what was held before; {device_name()}")
-        figures.save(figure, path)
+        figure_style.caption(
+            figure, f"what iterations allocate and release, over what was held before; {device_name()}"
+        )
+        figure_style.save(figure, path)

@@ -1,17 +1,16 @@
-"""Two studies, or the same at two commits, side by side: what changed, and whether that can be told from chance."""
+"""Two studies, or the same at two commits, side by side: what changed, and how significant that is."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from eil.core import records
 from eil.core.files import InputError
+from eil.core.metrics import MAIN
 from eil.core.records import Record, settings_label
 from eil.evaluation import statistics
-from eil.report.configurations import Cell, difference, group, interval
+from eil.report.configurations import Configuration, difference, group, interval
+from eil.report.notes import Notes
 from eil.report.table import Table, Value
-from eil.report.tables import MAIN
-
-_COLUMNS = {name: metric for name, metric in MAIN.items() if metric.startswith("test.own.")}
 
 
 def read(folder: Path) -> list[Record]:
@@ -48,28 +47,29 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
     paired = _images(ours) == _images(theirs)
     rows: list[list[str | Value]] = []
     for a, b in pairs:
-        for name, metric in _COLUMNS.items():
-            if not (a.has(metric) and b.has(metric)):
-                continue
-            runs = difference(b, a, metric) if paired else None
+        for key in (key for key in MAIN if a.has(key) and b.has(key)):
+            runs = difference(b, a, key) if paired else None
             change = "–" if runs is None else Value(*statistics.interval(runs))
             told = "" if runs is None else f"{statistics.p_value(runs):.3f}"
-            scores = [Value(*interval(cell, metric)) for cell in (a, b)]
-            rows.append([a.backbone, a.label, name, *scores, change, told])
-    header = ["Backbone", "Method", "Score", *names, "second less first", "p"]
-    notes = ["percent ± half-width of the 95 % interval over images and seeds; p: not corrected for their number"]
-    notes += [] if paired else ["the test images are not the same: differences have no interval"]
-    notes += _otherwise(pairs)
-    notes += [f"{name}: commit {', '.join(_commits(found))}" for name, found in zip(names, (ours, theirs), strict=True)]
+            scores = [Value(*interval(each, key)) for each in (a, b)]
+            rows.append([a.backbone, a.label, key.heading, *scores, change, told])
+    header = ["Backbone", "Method", "Score", *names, "Δ vs. first", "p"]
+    other = [] if paired else ["the test images are not the same: differences have no interval"]
+    other += _otherwise(pairs)
+    other += [f"{name}: commit {', '.join(_commits(found))}" for name, found in zip(names, (ours, theirs), strict=True)]
+    notes = Notes(
+        interval="percent ± half-width of the 95 % interval over images and seeds; p: not corrected for several tests",
+        other=tuple(other),
+    )
     return Table(f"{names[0]} and {names[1]}", header, rows, notes)
 
 
-def _same(one: Cell, other: Cell) -> bool:
+def _same(one: Configuration, other: Configuration) -> bool:
     known = [(c.backbone, c.method, c.control, settings_label(dict(sorted(c.settings.items())))) for c in (one, other)]
     return known[0] == known[1]
 
 
-def _otherwise(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
+def _otherwise(pairs: Sequence[tuple[Configuration, Configuration]]) -> list[str]:
     """A line if the trainings of what is compared differ in more than their code."""
     found: dict[str, str] = {}
     for runs in ((a.records[0].run, b.records[0].run) for a, b in pairs):
@@ -77,7 +77,7 @@ def _otherwise(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
             run.recipe.model_dump() | {"pretrained": run.pretrained, "output_stride": run.output_stride} for run in runs
         )
         found |= {key: f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other[key]}
-    return [f"trained otherwise: {', '.join(found.values())}"] if found else []
+    return [f"trained with different settings: {', '.join(found.values())}"] if found else []
 
 
 def _images(found: Sequence[Record]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Records grouped into cells: one backbone, one method, one choice of settings, all repetitions."""
+"""Records grouped into configurations: one backbone, one method, one choice of settings, all repetitions."""
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, settings_label
 from eil.evaluation import statistics
 
 Floats = npt.NDArray[np.float64]
-OWN = "test.own."  # scores under the protocol's own threshold policy
-SELECTION = "val.val.gt_known_loc"  # what settings are chosen by; test is never asked
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One contestant on one backbone.
+class Configuration:
+    """One method with its settings on one backbone.
 
     Attributes:
-        backbone: and ``method``, by name.
+        backbone: by name.
+        method: by name.
         settings: of the method, as the study gives them.
         records: done, one a repetition, in order.
         control: whose maps they are, if not the method's own.
@@ -40,70 +40,101 @@ class Cell:
             return f"control: {self.control.replace('_', ' ')}"
         return f"{self.method} ({settings_label(self.settings)})" if self.settings else self.method
 
-    def values(self, metric: str) -> list[float]:
-        """The metric of each repetition; ``metric@protocol`` is that of a further protocol."""
-        name, _, protocol = metric.partition("@")
-        return [(record.others[protocol] if protocol else record.metrics)[name] for record in self.records]
+    @property
+    def grid_settings(self) -> dict[str, Any]:
+        """All settings but gamma and sigma, over which a grid has a table of its own."""
+        return {key: value for key, value in self.settings.items() if key not in ("gamma", "sigma")}
 
-    def mean(self, metric: str) -> float:
+    def values(self, key: ScoreKey) -> list[float]:
+        """The score of each repetition.
+
+        Raises:
+            KeyError: a record does not have it.
+        """
+        found = [value for record in self.records if (value := record.value(key)) is not None]
+        if len(found) < len(self.records):
+            raise KeyError(f"{self.label} on {self.backbone}: no {key}")
+        return found
+
+    def mean(self, key: ScoreKey) -> float:
         """Over the repetitions."""
-        return float(np.mean(self.values(metric)))
+        return float(np.mean(self.values(key)))
 
-    def replicates(self, metric: str, repetitions: Container[int] | None = None) -> Floats | None:
-        """Bootstrap replicates of the protocol's own score, (S, R); None if the records have none of it."""
-        name = metric.removeprefix(OWN)
-        chosen = [r for r in self.records if repetitions is None or r.run.repetition in repetitions]
-        if not metric.startswith(OWN) or not chosen or any(name not in record.replicates for record in chosen):
-            return None
-        # The score itself is the centre; resamples, whose thresholds are chosen anew, only spread around theirs.
-        return np.array([_centred(r.replicates[name], r.metrics[metric]) for r in chosen])
+    def replicates(self, key: ScoreKey, repetitions: Container[int] | None = None) -> Floats | None:
+        """Bootstrap replicates of a score, (S, R); None if a record does not have them.
 
-    def has(self, metric: str) -> bool:
-        """Whether the records know the metric."""
-        name, _, protocol = metric.partition("@")
-        return all(name in (r.others.get(protocol, {}) if protocol else r.metrics) for r in self.records)
+        Args:
+            key: the score.
+            repetitions: of which repetitions; None for all.
+        """
+        found = []
+        for record in self.records:
+            if repetitions is None or record.run.repetition in repetitions:
+                replicates, score = record.replicates_of(key), record.value(key)
+                if replicates is None or score is None:
+                    return None
+                found.append(_centred(replicates, score))
+        return np.array(found) if found else None
+
+    def has(self, key: ScoreKey) -> bool:
+        """Whether all records have the score."""
+        return all(record.value(key) is not None for record in self.records)
 
 
-def shared_label(cells: Sequence[Cell]) -> str:
-    """What cells of one grid over gamma and sigma have in common: ``eil on vgg_small, at=pool3``."""
-    others = {key: value for key, value in cells[0].settings.items() if key not in ("gamma", "sigma")}
-    return f"{cells[0].method} on {cells[0].backbone}" + (f", {settings_label(others)}" if others else "")
+def shared_label(grid: Sequence[Configuration]) -> str:
+    """What configurations of one grid over gamma and sigma have in common: ``eil on vgg_small, at=pool3``."""
+    others = settings_label(grid[0].grid_settings)
+    return f"{grid[0].method} on {grid[0].backbone}" + (f", {others}" if others else "")
 
 
-def group(records: Iterable[Record]) -> list[Cell]:
-    """Cells of the records that are done, in their order."""
-    cells: dict[tuple[str, str, str, str | None], list[Record]] = {}
+def group(records: Iterable[Record]) -> list[Configuration]:
+    """Configurations of the records that are done, in their order."""
+    found: dict[tuple[str, str, str, str | None], list[Record]] = {}
     for record in records:
         if record.status == "done":
             run = record.run
             key = (run.backbone, run.method, settings_label(run.settings), run.control)
-            cells.setdefault(key, []).append(record)
+            found.setdefault(key, []).append(record)
     return [
-        Cell(backbone, method, found[0].run.settings, tuple(sorted(found, key=lambda r: r.run.repetition)), control)
-        for (backbone, method, _, control), found in cells.items()
+        Configuration(
+            backbone, method, own[0].run.settings, tuple(sorted(own, key=lambda r: r.run.repetition)), control
+        )
+        for (backbone, method, _, control), own in found.items()
     ]
 
 
-def chosen(cells: Sequence[Cell]) -> list[Cell]:
+def by_backbone(configurations: Sequence[Configuration]) -> list[tuple[str, list[Configuration]]]:
+    """Each backbone with its configurations, in their order."""
+    names = dict.fromkeys(each.backbone for each in configurations)
+    return [(name, [each for each in configurations if each.backbone == name]) for name in names]
+
+
+def chosen(configurations: Sequence[Configuration]) -> list[Configuration]:
     """Of each method and control on each backbone, the settings with the best mean GT-known Loc on val.
 
-    Means over other seeds do not compare: settings of which repetitions are missing are chosen only if all lack some.
+    Means over different seeds are not comparable: settings that lack repetitions are chosen only if all settings do.
     """
-    best: dict[tuple[str, str, str | None], Cell] = {}
-    for cell in cells:
-        key = (cell.backbone, cell.method, cell.control)
-        if key not in best or _rank(cell) > _rank(best[key]):
-            best[key] = cell
+    best: dict[tuple[str, str, str | None], Configuration] = {}
+    for each in configurations:
+        key = (each.backbone, each.method, each.control)
+        if key not in best or _rank(each) > _rank(best[key]):
+            best[key] = each
     return list(best.values())
 
 
-def interval(cell: Cell, metric: str) -> tuple[float, float]:
+def accuracy(records: Iterable[Record]) -> dict[tuple[str, str], float]:
+    """Mean GT-known Loc by backbone and method, with the settings chosen on val; controls are left out."""
+    best = chosen([each for each in group(records) if not each.control])
+    return {(each.backbone, each.method): each.mean(GT_KNOWN_LOC) for each in best}
+
+
+def interval(configuration: Configuration, key: ScoreKey) -> tuple[float, float]:
     """Mean, and half the width of its 95 % interval: over images and seeds, or over seeds alone (Student's t).
 
-    Replicates over images exist of the protocol's own scores; NaN for one seed without them.
+    Only the main scores have replicates over images; without them, one seed gives NaN.
     """
-    runs = cell.replicates(metric)
-    return students(cell.values(metric)) if runs is None else statistics.interval(runs)
+    runs = configuration.replicates(key)
+    return students(configuration.values(key)) if runs is None else statistics.interval(runs)
 
 
 def students(values: Sequence[float]) -> tuple[float, float]:
@@ -114,50 +145,50 @@ def students(values: Sequence[float]) -> tuple[float, float]:
     return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def difference(cell: Cell, other: Cell, metric: str) -> Floats | None:
-    """Replicates of ``cell``'s score less ``other``'s, (S, R), over the repetitions that both have."""
-    common = common_repetitions([cell, other])
-    ours, theirs = (c.replicates(metric, common) for c in (cell, other))
+def difference(configuration: Configuration, other: Configuration, key: ScoreKey) -> Floats | None:
+    """Replicates of ``configuration``'s score minus ``other``'s, (S, R), over the repetitions that both have."""
+    common = common_repetitions([configuration, other])
+    ours, theirs = (each.replicates(key, common) for each in (configuration, other))
     return None if ours is None or theirs is None or not common else ours - theirs
 
 
-def as_good_as_the_best(cells: Sequence[Cell], metric: str) -> list[Cell]:
-    """The best by its mean, and all that cannot be told from it at 5 % (Holm's correction over the rest).
+def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
+    """The best by its mean, and all that do not differ from it significantly at 5 % (Holm's correction).
 
-    Repetitions pair, as they share initial weights and data order, and images do. Without replicates a paired
-    t interval over the repetitions decides, and by one repetition nothing can be told.
+    Differences are paired: repetitions share initial weights and data order, and the images are the same. Without
+    replicates a paired t interval over the repetitions decides; one repetition cannot show a difference.
     """
-    if not cells:
+    if not configurations:
         return []
-    best = max(cells, key=lambda cell: cell.mean(metric))
-    rest = {str(k): cell for k, cell in enumerate(cells) if cell is not best}
+    best = max(configurations, key=lambda each: each.mean(key))
+    rest = {str(k): each for k, each in enumerate(configurations) if each is not best}
     p_values = {}
-    for key, cell in rest.items():
-        runs = difference(best, cell, metric)
-        p_values[key] = _paired_p(best, cell, metric) if runs is None else statistics.p_value(runs)
+    for name, each in rest.items():
+        runs = difference(best, each, key)
+        p_values[name] = _paired_p(best, each, key) if runs is None else statistics.p_value(runs)
     corrected = statistics.holm(p_values)
-    return [best, *(cell for key, cell in rest.items() if corrected[key] > 0.05)]
+    return [best, *(each for name, each in rest.items() if corrected[name] > 0.05)]
 
 
-def step(cell: Cell) -> float:
-    """The least by which two accuracies over the cell's test images can differ, in points."""
-    return 100 / float(cell.records[0].provenance["images"])
+def step(configuration: Configuration) -> float:
+    """The smallest difference of two accuracies over the test images, in points."""
+    return 100 / float(configuration.records[0].provenance["images"])
 
 
-def common_repetitions(cells: Iterable[Cell]) -> set[int]:
+def common_repetitions(configurations: Iterable[Configuration]) -> set[int]:
     """Which repetitions all of them have."""
-    return set.intersection(*({record.run.repetition for record in cell.records} for cell in cells))
+    return set.intersection(*({record.run.repetition for record in each.records} for each in configurations))
 
 
-def _rank(cell: Cell) -> tuple[int, float]:
-    return len(cell.records), cell.mean(SELECTION)
+def _rank(configuration: Configuration) -> tuple[int, float]:
+    return len(configuration.records), configuration.mean(SELECTION)
 
 
-def _paired_p(cell: Cell, other: Cell, metric: str) -> float:
-    own, others = (
-        dict(zip((r.run.repetition for r in c.records), c.values(metric), strict=True)) for c in (cell, other)
+def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
+    ours, theirs = (
+        dict(zip((r.run.repetition for r in each.records), each.values(key), strict=True)) for each in (one, other)
     )
-    differences = [own[repetition] - others[repetition] for repetition in own.keys() & others.keys()]
+    differences = [ours[repetition] - theirs[repetition] for repetition in ours.keys() & theirs.keys()]
     if len(differences) < 2:
         return 1.0
     if np.ptp(differences) == 0:
@@ -166,5 +197,6 @@ def _paired_p(cell: Cell, other: Cell, metric: str) -> float:
 
 
 def _centred(replicates: Sequence[float], score: float) -> Floats:
+    """Replicates around the score itself: resamples choose thresholds anew, so that their own mean differs from it."""
     values = np.asarray(replicates)
     return values - values.mean() + score

@@ -8,6 +8,7 @@ from eil.core.records import Record
 from eil.core.run import Run, readable
 from eil.core.settings import schema
 from eil.data import class_subset
+from eil.report.notes import Notes
 from eil.report.table import Table
 from eil.study.study import Study
 
@@ -34,7 +35,7 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
         everywhere = {place for places in held.values() for place in places}
         rows += [[key, value, _where(list(places), everywhere)] for value, places in held.items()]
     note = "what the study does not say is the default; – is none, or the backbone's own"
-    return Table(f"{study.name}: settings", ["Setting", "Value", "Where"], rows, [note])
+    return Table(f"{study.name}: settings", ["Setting", "Value", "Where"], rows, Notes(other=(note,)))
 
 
 def provenance(study: Study, records: Sequence[Record]) -> Table:
@@ -55,12 +56,12 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
     data = sorted({str(record.provenance.get("data_sha256")) for record in records})
     names = [name for name, _ in next(iter(groups), ())]
     header = ["Trainings", *names, "first", "last", "hours", "peak memory (MiB)", "energy (kJ)"]
-    notes = [
+    notes = (
         "commit +: the sources had been changed since; hours: the sum over trainings, of which several may run at once",
         "peak memory and energy: since a training's last start; energy: of one whole device, where it is reported",
         "data (SHA-256): " + ", ".join(data),
-    ]
-    return Table(f"{study.name}: what trained it", header, rows, notes)
+    )
+    return Table(f"{study.name}: what trained it", header, rows, Notes(other=notes))
 
 
 def _of(run: Run) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from eil.core.files import InputError
+from eil.core.metrics import MetricLabel
 from eil.core.run import StrictModel
 from eil.core.settings import problems
 
@@ -19,7 +20,7 @@ class Published(StrictModel):
 
     Attributes:
         dataset: as its paper calls it; ``backbone`` and ``method`` likewise.
-        metric: such as MaxBoxAccV2.
+        metric: the label of one in :mod:`eil.core.metrics`.
         value: in percent.
         protocol: a name in protocols.yaml, or words where it is none of these.
         source: where it was read.
@@ -29,7 +30,7 @@ class Published(StrictModel):
     dataset: str
     backbone: str
     method: str
-    metric: Literal["GT-known Loc", "MaxBoxAccV2", "PxAP", "Top-1 Cls", "Top-1 Loc", "Top-5 Cls", "Top-5 Loc"]
+    metric: MetricLabel
     value: float = Field(ge=0, le=100)
     protocol: str
     source: str

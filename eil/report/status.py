@@ -1,23 +1,16 @@
-"""What the terminal shows of a study and of a run: how far, what came out, what to do next."""
+"""Progress of a study and scores of a run, as lines for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eil.core.files import InputError, read_json
+from eil.core.metrics import COLUMNS
 from eil.core.records import Record, settings_label
 from eil.core.run import Run
 from eil.data.cache import Fingerprints
 from eil.execution import data_state, run_lock
 
-SHOWN = {
-    "Top-1 Loc": "test.own.top1_loc",
-    "Top-5 Loc": "test.own.top5_loc",
-    "GT-known Loc": "test.own.gt_known_loc",
-    "MaxBoxAccV2": "test.own.max_box_acc_v2",
-    "Top-1 Cls": "test.own.top1_cls",
-    "GT-known Loc (oracle)": "test.oracle.gt_known_loc",
-}
 _MOST = 5  # failures that are told in full
 
 
@@ -77,7 +70,8 @@ def shown(record: Record) -> list[str]:
     if record.error:
         return [*lines, f"  failed in {record.step}: {record.error}", *(f"    {line}" for line in record.log)]
     lines += [f"  protocol {record.protocol}, {record.provenance.get('images')} test images"]
-    lines += [f"  {name:<22} {record.metrics[key]:6.1f} %" for name, key in SHOWN.items() if key in record.metrics]
+    scores = [(label, value) for label, key in COLUMNS.items() if (value := record.value(key)) is not None]
+    lines += [f"  {label:<22} {value:6.1f} %" for label, value in scores]
     training: Mapping[str, Any] = record.training
     if training:
         lines.append(f"  trained for {training['epochs']} epochs in {training['seconds']:.0f} s, {_machine(training)}")

@@ -3,32 +3,39 @@
 import html
 import math
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from eil.report.notes import Notes
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
 _CSS = (
     "body{font:14px sans-serif;margin:2em}h1{font-size:18px}table{border-collapse:collapse}"
-    "th,td{padding:.25em .8em;text-align:left;white-space:nowrap}tr:first-child{border-bottom:1px solid}"
-    "table{border-top:2px solid;border-bottom:2px solid}tr.block{border-top:1px solid}"
+    "th,td{padding:.25em .8em;text-align:left;white-space:nowrap}thead{border-bottom:1px solid}"
+    "table{border-top:2px solid;border-bottom:2px solid}"
     "li{color:#555;max-width:60em}img{max-width:100%}"
 )
+_HEAD = 4  # lines of a LaTeX tabular before its first row
 
 
 @dataclass(frozen=True)
 class Value:
-    """A mean with half the width of its 95 % interval; ``best`` if nothing is told to be better."""
+    """A mean with half the width of its 95 % interval; ``best`` if nothing is significantly better."""
 
     mean: float
     half: float
     best: bool = False
 
-    def text(self, sign: str) -> str:
+    def __str__(self) -> str:
         """With one decimal; without the interval if there is none."""
         mean = f"{round(self.mean, 1) + 0.0:.1f}"  # no minus before a zero
-        return mean if math.isnan(self.half) else f"{mean}{sign}{self.half:.1f}"
+        return mean if math.isnan(self.half) else f"{mean} ± {self.half:.1f}"
 
 
 @dataclass(frozen=True)
@@ -39,15 +46,19 @@ class Table:
         title: what it shows.
         header: a name a column.
         rows: as many cells each.
-        notes: the first three belong to a caption (what ± is, the protocol), the others below the table.
+        notes: what the table says of itself.
         blocks: rows that begin a block, above which a line stands.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str | Value]]
-    notes: Sequence[str]
+    notes: Notes = field(default_factory=Notes)
     blocks: Sequence[int] = ()
+
+    def formats(self) -> dict[str, str]:
+        """The table in every format, by the suffix of its file."""
+        return {"csv": self.csv(), "md": self.markdown(), "tex": self.latex(), "html": self.html()}
 
     def csv(self) -> str:
         """Every value as two columns, its mean and the half-width of its interval, unrounded; a hole is empty."""
@@ -66,74 +77,56 @@ class Table:
 
     def markdown(self) -> str:
         """A Markdown table with its title and notes."""
-        body = [[_markdown(cell) for cell in row] for row in self.rows]
+        body = [[f"**{cell}**" if _is_best(cell) else str(cell) for cell in row] for row in self.rows]
         lines = [" | ".join(row) for row in [self.header, ["---"] * len(self.header), *body]]
-        notes = "\n".join(f"- {note}" for note in self.notes)
+        notes = "\n".join(f"- {note}" for note in self.notes.lines())
         return f"**{self.title}**\n\n" + "\n".join(f"| {line} |" for line in lines) + f"\n\n{notes}\n"
 
     def html(self, pictures: Sequence[Path] = ()) -> str:
         """A page of its own, with PNG files below the table; it needs nothing from elsewhere."""
-        lines = [_html_row("th", self.header)]
-        lines += [_html_row("td", map(_html, row), k in self.blocks) for k, row in enumerate(self.rows)]
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes.lines())
         title = html.escape(self.title)
+        encoded = [b64encode(path.read_bytes()).decode() for path in pictures]
         return (
-            f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{_CSS}</style>\n'
-            f"<h1>{title}</h1>\n<table>\n"
-            + "\n".join(lines)
-            + f"\n</table>\n<ul>{notes}</ul>\n"
-            + "".join(f'<img src="data:image/png;base64,{b64encode(p.read_bytes()).decode()}"><br>\n' for p in pictures)
+            f'<!doctype html><meta charset="utf-8"><title>{title}</title><style>{_CSS}</style>\n<h1>{title}</h1>\n'
+            + self._styled(html.escape).to_html(table_uuid="table")
+            + f"\n<ul>{notes}</ul>\n"
+            + "".join(f'<img src="data:image/png;base64,{each}"><br>\n' for each in encoded)
         )
 
     def latex(self) -> str:
         """A booktabs table over both columns, no wider than the text; further notes stand small below it."""
-        body = []
-        for k, row in enumerate(self.rows):
-            body += [r"\midrule"] if k in self.blocks else []
-            body.append(" & ".join(_latex(cell) for cell in row) + r" \\")
-        below = [r"\par\smallskip\raggedright\footnotesize", *map(_sentence, self.notes[3:])] if self.notes[3:] else []
+        columns = "".join("l" if isinstance(cell, str) else "c" for cell in self.rows[0])
+        lines = self._styled(_escape).to_latex(hrules=True, column_format=columns, convert_css=True).splitlines()
+        for k in reversed(self.blocks):
+            lines.insert(_HEAD + k, r"\midrule")
+        below = [_sentence(note) for note in self.notes.below()]
         return "\n".join(
             [
                 r"% \usepackage{booktabs,graphicx}",
                 r"\begin{table*}",
                 r"\centering",
-                rf"\caption{{{' '.join([_escape(f'{self.title}.'), *map(_sentence, self.notes[:3])])}}}",
+                rf"\caption{{{' '.join([_escape(f'{self.title}.'), *map(_sentence, self.notes.caption())])}}}",
                 r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
-                rf"\begin{{tabular}}{{{''.join('l' if isinstance(c, str) else 'c' for c in self.rows[0])}}}",
-                r"\toprule",
-                " & ".join(map(_escape, self.header)) + r" \\",
-                r"\midrule",
-                *body,
-                r"\bottomrule",
-                r"\end{tabular}}",
-                *below,
+                *lines[:-1],
+                rf"{lines[-1]}}}",
+                *([r"\par\smallskip\raggedright\footnotesize", *below] if below else []),
                 r"\end{table*}",
                 "",
             ]
         )
 
-
-def _markdown(cell: str | Value) -> str:
-    if isinstance(cell, str):
-        return cell
-    text = cell.text(" ± ")
-    return f"**{text}**" if cell.best else text
-
-
-def _html(cell: str | Value) -> str:
-    text = html.escape(cell if isinstance(cell, str) else cell.text(" ± "))
-    return f"<b>{text}</b>" if isinstance(cell, Value) and cell.best else text
+    def _styled(self, escape: Callable[[str], str]) -> "Styler":
+        """The table with the best in bold and a line above each block, its texts escaped."""
+        css = pd.DataFrame([["font-weight: bold;" if _is_best(cell) else "" for cell in row] for row in self.rows])
+        css.loc[list(self.blocks)] += "border-top: 1px solid;"
+        frame = pd.DataFrame([[escape(str(cell)) for cell in row] for row in self.rows])
+        styler = frame.style.hide(axis="index").apply(lambda _: css, axis=None)
+        return styler.relabel_index([escape(name) for name in self.header], axis="columns")
 
 
-def _html_row(kind: str, cells: Iterable[str], block: bool = False) -> str:
-    return ('<tr class="block">' if block else "<tr>") + "".join(f"<{kind}>{cell}</{kind}>" for cell in cells) + "</tr>"
-
-
-def _latex(cell: str | Value) -> str:
-    if isinstance(cell, str):
-        return _escape(cell)
-    text = cell.text(r" $\pm$ ")
-    return rf"\textbf{{{text}}}" if cell.best else text
+def _is_best(cell: str | Value) -> bool:
+    return isinstance(cell, Value) and cell.best
 
 
 def _sentence(note: str) -> str:
@@ -143,8 +136,8 @@ def _sentence(note: str) -> str:
 
 
 def _escape(text: str) -> str:
-    commands = {"↑": "uparrow", "↓": "downarrow", "≥": "geq", "γ": "gamma", "σ": "sigma", "±": "pm", "\\": "backslash"}
-    signs = {sign: rf"$\{name}$" for sign, name in commands.items()}
+    commands = {"↑": "uparrow", "↓": "downarrow", "≥": "geq", "γ": "gamma", "σ": "sigma", "±": "pm", "Δ": "Delta"}
+    signs = {sign: rf"$\{name}$" for sign, name in (commands | {"\\": "backslash"}).items()}
     signs |= {sign: rf"\{sign}" for sign in "_%&#$"} | {"{": r"\{", "}": r"\}", "–": "--"}
     signs |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(signs.get(character, character) for character in text)

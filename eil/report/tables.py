@@ -1,138 +1,163 @@
-"""The main table, the grid, and gamma over sigma, from records alone."""
+"""Every table of a study, declared in :data:`DECLARED`, and the code of those that are not just scores."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from eil.core.run import readable
-from eil.data import class_subset
-from eil.evaluation import protocols
-from eil.report import published
-from eil.report.configurations import OWN, Cell, as_good_as_the_best, chosen, interval, shared_label
+from eil.core.metrics import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
+from eil.core.records import Record
+from eil.evaluation import statistics
+from eil.evaluation.errors import KINDS, SIZE_SUBSETS
+from eil.report import ablation, notes, provenance_tables
+from eil.report.configurations import Configuration, by_backbone, chosen, difference, group, step
+from eil.report.main_table import Columns, grid_table, main_table, scores_table
+from eil.report.notes import Notes
 from eil.report.table import Table, Value
 from eil.study.study import Study
 
-# column -> metric; the threshold is the protocol's unless the column says oracle
-MAIN = {
-    "Top-1 Loc ↑": "test.own.top1_loc",
-    "GT-known Loc ↑": "test.own.gt_known_loc",
-    "MaxBoxAccV2 ↑": "test.own.max_box_acc_v2",
-    "Top-1 Cls ↑": "test.own.top1_cls",
-    "GT-known Loc (oracle) ↑": "test.oracle.gt_known_loc",
-    "MaxBoxAccV2 (oracle) ↑": "test.oracle.max_box_acc_v2",
-}
-METRIC = MAIN["GT-known Loc ↑"]
-FURTHER = {
-    "Top-5 Loc ↑": "test.own.top5_loc",
-    "Top-5 Cls ↑": "test.own.top5_cls",
-    "Top-1 Loc (oracle) ↑": "test.oracle.top1_loc",
-    "PxAP ↑": "test.px_ap",
-    "pixel IoU ↑": "test.pixel_iou",
-}
+THRESHOLD_LABELS = {"val": "val", "fixed": "fixed", "otsu": "Otsu", "oracle": "oracle"}
+KIND_LABELS = {kind: kind.replace("_", " ") for kind in KINDS}
 
 
-def columns_of(study: Study) -> dict[str, str]:
-    """The main table's columns, column -> metric: those that the study names, or the field's."""
-    if study.columns is None:
-        return MAIN
-    known = MAIN | FURTHER
-    by_name = {name.removesuffix(" ↑"): name for name in known}
-    return {by_name[name]: known[by_name[name]] for name in study.columns}
+@dataclass(frozen=True)
+class ScoresTable:
+    """A table of scores: a row a configuration, of a grid the one chosen on val.
+
+    Attributes:
+        name: of its files.
+        title: what it shows.
+        columns: by the study and one of its records, header -> score; columns that a configuration lacks are left out.
+        explanation: what the columns mean.
+    """
+
+    name: str
+    title: str
+    columns: Callable[[Study, Record], Columns]
+    explanation: str = ""
 
 
-def main_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
-    """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods."""
-    backbones = list(dict.fromkeys(cell.backbone for cell in cells))
-    contestants = sorted(chosen(cells), key=lambda cell: (backbones.index(cell.backbone), cell.control is not None))
-    kinds = [(cell.backbone, cell.method, cell.control) for cell in cells]
-    many = {c.label for c in contestants if kinds.count((c.backbone, c.method, c.control)) > 1}
-    note = [f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}"] if many else []
-    if borrowed := {cell.method for cell in contestants if cell.control}:
-        note.append(
-            f"controls learn nothing: their own maps with the classification of {', '.join(sorted(borrowed))}; none is "
-            "compared for the best; the oracle box is the true one, random class the map of another class"
-        )
-    table = cells_table(
-        f"{study.name}: methods on {study.dataset.subject}", contestants, columns_of(study), [*notes, *note]
-    )
-    return _beside_published(table, study, contestants)
+def policies(study: Study, record: Record) -> Columns:
+    """GT-known Loc under every threshold, and what is lost."""
+    arrow = METRICS["gt_known_loc"].arrow
+    found = {f"{THRESHOLD_LABELS[t]}{arrow}": ScoreKey("gt_known_loc", threshold_from=t) for t in THRESHOLDS}
+    return found | {key.heading: key for key in (ScoreKey("map_loss"), ScoreKey("threshold_loss"))}
 
 
-def _beside_published(table: Table, study: Study, cells: Sequence[Cell]) -> Table:
-    """Two columns more, the published score and ours less it, for each metric of which there is any."""
-    header, rows, notes = list(table.header), [list(row) for row in table.rows], list(table.notes)
-    for column in (name for name, metric in MAIN.items() if metric.startswith(OWN)):
-        metric = column.removesuffix(" ↑")
-        keys = [(study.dataset.subject, c.backbone, c.control or c.method, metric, study.protocols[0]) for c in cells]
-        scores = [
-            published.find(*key) if _as_published(study, cell) else None for key, cell in zip(keys, cells, strict=True)
-        ]
-        if any(scores):
-            header += [f"published {metric}", f"less published {metric}"]
-            for row, cell, score in zip(rows, cells, scores, strict=True):
-                ours = cell.mean(MAIN[column])
-                row.extend([f"{score.value:.1f}", f"{ours - score.value:+.1f}"] if score else ["–", "–"])
-            notes += sorted({f"published {metric}: {score.source}" for score in scores if score})
-    return replace(table, header=header, rows=rows, notes=notes)
+def errors(study: Study, record: Record) -> Columns:
+    """Each kind of error."""
+    return {label: ScoreKey("box_kind", kind) for kind, label in KIND_LABELS.items()}
 
 
-def _as_published(study: Study, cell: Cell) -> bool:
-    """Published scores are of networks pretrained on ImageNet, of all test images, in the protocol's own geometry."""
-    run = cell.records[0].run
-    limited = {"classes", "images_per_class", "test_per_class"} & study.dataset.settings.keys()
-    whole = class_subset.FULL_SIZES.get(study.dataset.subject)  # a folder may hold some classes alone
-    few = whole is not None and any(record.provenance.get("images") != whole.test for record in cell.records)
-    same = run.recipe.geometry == protocols.find(study.protocols[0]).geometry and run.recipe.crops == 1
-    return bool(run.pretrained) and not limited and not few and same
+def sizes(study: Study, record: Record) -> Columns:
+    """Each range of sizes that holds images, with their number."""
+    counts = {subset: record.value(ScoreKey("images", subset)) for subset in SIZE_SUBSETS}
+    return {
+        f"{SIZE_SUBSETS[subset]} (n = {count:.0f})": ScoreKey("gt_known_loc", subset)
+        for subset, count in counts.items()
+        if count is not None
+    }
 
 
-def grid_table(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> Table:
-    """Every cell of the grid."""
-    return cells_table(f"{study.name}: every setting on {study.dataset.subject}", cells, columns_of(study), notes)
+def masks(study: Study, record: Record) -> Columns:
+    """Scores of pixels, and how much of each part is covered."""
+    found = {key.heading: key for key in (ScoreKey("px_ap"), ScoreKey("pixel_iou"))}
+    return found | {f"{part} covered": ScoreKey("part_coverage", part) for part in record.subsets("part_coverage")}
 
 
-def gamma_sigma_tables(study: Study, cells: Sequence[Cell], notes: Sequence[str]) -> dict[str, Table]:
-    """GT-known Loc over gamma and sigma, one table per backbone, method and other settings."""
-    tables = {}
-    for name, grid in gamma_sigma_grids(cells).items():
-        gammas = sorted({float(cell.settings["gamma"]) for cell in grid})
-        sigmas = sorted({float(cell.settings["sigma"]) for cell in grid})
-        at = {(float(cell.settings["gamma"]), float(cell.settings["sigma"])): cell for cell in grid}
-        best = as_good_as_the_best(grid, METRIC)
-        rows: list[list[str | Value]] = []
-        for gamma in gammas:
-            line = [at.get((gamma, sigma)) for sigma in sigmas]
-            rows.append([f"{gamma:g}", *(Value(*interval(c, METRIC), c in best) if c else "–" for c in line)])
-        header = ["γ", *(f"σ = {sigma:g}" for sigma in sigmas)]
-        tables[name] = Table(f"{study.name}: GT-known Loc ↑ of {shared_label(grid)} over γ and σ", header, rows, notes)
-    return tables
+def protocols(study: Study, record: Record) -> Columns:
+    """GT-known Loc by each protocol, if there are several."""
+    names = study.protocols
+    return {name: ScoreKey("gt_known_loc", protocol=name) for name in names} if len(names) > 1 else {}
 
 
-def gamma_sigma_grids(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Cells of methods that have both a gamma and a sigma, by what else they are; two or more of a kind."""
-    grids: dict[str, list[Cell]] = {}
-    for cell in cells:
-        others = {key: value for key, value in cell.settings.items() if key not in ("gamma", "sigma")}
-        pair = [cell.settings.get(key) for key in ("gamma", "sigma")]
-        if all(isinstance(value, int | float) for value in pair):
-            label = "_".join([cell.backbone, cell.method, *(f"{k}-{readable(v)}" for k, v in sorted(others.items()))])
-            grids.setdefault(label, []).append(cell)
-    return {label: grid for label, grid in grids.items() if len(grid) > 1}
+DECLARED = (
+    ScoresTable(
+        "policies",
+        "GT-known Loc by where the threshold comes from",
+        policies,
+        "map loss: no threshold makes the box good enough; threshold loss: some threshold does, but not the one used",
+    ),
+    ScoresTable(
+        "errors",
+        "kinds of error of the largest contour's box",
+        errors,
+        "of the largest contour's box, whichever box the protocol scores; in SPA's order: wrong class, IoU above 0.5, "
+        "several objects, part of one, more than one, other",
+    ),
+    ScoresTable("sizes", "GT-known Loc by the share of the image that the object covers", sizes),
+    ScoresTable("masks", "pixels", masks, "pixel IoU: pooled over images, at the threshold that is best on val"),
+    ScoresTable("protocols", "GT-known Loc of the same maps by protocol, each with its own threshold", protocols),
+)
 
 
-def cells_table(
-    title: str, cells: Sequence[Cell], columns: Mapping[str, str], notes: Sequence[str], bold: bool = True
-) -> Table:
-    """A row a cell, a column a metric that all cells know; ``bold`` marks the best on each backbone."""
-    shown = {name: metric for name, metric in columns.items() if cells and all(cell.has(metric) for cell in cells)}
-    best: dict[str, list[Cell]] = {metric: [] for metric in shown.values()}
-    for backbone in dict.fromkeys(cell.backbone for cell in cells) if bold else ():
-        rivals = [cell for cell in cells if cell.backbone == backbone and not cell.control]
-        for metric in best:
-            best[metric] += as_good_as_the_best(rivals, metric)
+def write(study: Study, records: Sequence[Record], planned: int, left_out: Sequence[str]) -> dict[str, str]:
+    """Every table of a study in every format, file name -> content.
+
+    Args:
+        study: what was compared.
+        records: of the runs that there are.
+        planned: how many runs there should be.
+        left_out: what else every table says of itself, a line each.
+    """
+    shared = notes.of_study(study, records, planned, left_out)
+    found = {
+        name: table
+        for name, table in _of_scores(study, group(records), shared).items()
+        if any(isinstance(cell, Value) for row in table.rows for cell in row)
+    }
+    done = [record for record in records if record.status == "done"]
+    if any(not record.run.control for record in done):
+        found["settings"] = provenance_tables.settings(study, [record.run for record in done])
+        found["provenance"] = provenance_tables.provenance(study, done)
+    failed = [[r.run.name, r.step or "–", " ".join((r.error or "").split())] for r in records if r.status == "failed"]
+    if failed:
+        found["failures"] = Table(f"{study.name}: runs that failed", ["Run", "Step", "Error"], failed)
+    return {
+        f"{name}.{suffix}": text
+        for name, table in found.items()
+        if table.rows
+        for suffix, text in table.formats().items()
+    }
+
+
+def comparisons(study: Study, configurations: Sequence[Configuration], shared: Notes) -> Table:
+    """Each method against the first on its backbone, in GT-known Loc."""
     rows: list[list[str | Value]] = []
-    for cell in cells:
-        values = [Value(*interval(cell, metric), cell in winners) for metric, winners in best.items()]
-        rows.append([cell.backbone, cell.label, *values, str(len(cell.records))])
-    kinds = [(cell.backbone, cell.control is None) for cell in cells]
-    blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
-    return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes, blocks)
+    for backbone, (base, *others) in by_backbone(configurations):
+        runs = {each.label: difference(each, base, GT_KNOWN_LOC) for each in others}
+        known = {label: values for label, values in runs.items() if values is not None}
+        corrected = statistics.holm({label: statistics.p_value(values) for label, values in known.items()})
+        for label, values in known.items():
+            numbers = (
+                statistics.probability_of_improvement(values, step(base)),
+                corrected[label],
+                statistics.minimum_detectable_effect(values),
+            )
+            texts = [f"{number:.2f}" for number in numbers]
+            rows.append([backbone, label, base.label, Value(*statistics.interval(values)), *texts])
+    header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
+    explanation = (
+        "difference in points of GT-known Loc; P(better): on resampled images with one seed drawn for both; smallest "
+        "detectable: the true difference that this study would find significant at 5 % with a power of 80 %"
+    )
+    return Table(f"{study.name}: against the first method", header, rows, replace(shared, columns=explanation))
+
+
+def _of_scores(study: Study, configurations: Sequence[Configuration], shared: Notes) -> dict[str, Table]:
+    """Every table that the records allow, by its file's name."""
+    methods = [each for each in configurations if not each.control]
+    if not methods:
+        return {}
+    best = chosen(methods)
+    shared = replace(shared, detectable=notes.detectable(best))
+    found = {"main": main_table(study, configurations, shared), "grid": grid_table(study, methods, shared)}
+    found |= {f"gamma_sigma_{name}": t for name, t in ablation.gamma_sigma_tables(study, methods, shared).items()}
+    for declared in DECLARED:
+        own = replace(shared, columns=declared.explanation, interval=notes.seeds_alone(study))
+        if declared.name == "protocols":
+            own = replace(own, geometry=notes.other_geometry(study.protocols, [r for c in best for r in c.records]))
+        columns = declared.columns(study, best[0].records[0])
+        found[declared.name] = scores_table(f"{study.name}: {declared.title}", best, columns, own, seeds_alone=True)
+    found["comparisons"] = comparisons(study, best, shared)
+    for name, settings in ablation.effects(methods).items():
+        found[f"marginal_{name}"] = ablation.marginal(study, name, settings, shared)
+    return found

@@ -12,6 +12,7 @@ from eil.core import provenance
 from eil.core.files import replacing, write_json, write_text
 from eil.core.provenance import device_name
 from eil.profiling.timing import PARTS, Timing
+from eil.report.notes import Notes
 from eil.report.table import Table
 
 LABELS = ("q1", "median", "q3")
@@ -32,13 +33,13 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
     precisions = "-".join(sorted({each.precision for each in found}))
     versions = f"torch{where['versions']['torch']}"
     stem = re.sub(r"[^a-z0-9.]+", "-", f"{device_name()} {precisions} {versions}".lower()).strip("-")
-    notes = [
+    notes = (
         f"{device_name()}, {where['threads']} threads, torch {where['versions']['torch']}, commit {where['commit']}, "
         f"{where['time'][:10]}",
         f"median of {min(each.iterations for each in found)} iterations or more [quartiles]; overhead: median of "
         "interleaved pairs with the backbone's first method; predicted: by floating-point operations",
         "MFU: share of what a large product of matrices reaches on the device in the same precision",
-    ]
+    )
     path = folder / f"{stem}.csv"
     with replacing(path) as beside:
         pd.DataFrame([row(each) for each in found]).to_csv(beside, index=False)
@@ -65,7 +66,7 @@ def row(timing: Timing) -> dict[str, Any]:
     }
 
 
-def table(found: Sequence[Timing], notes: Sequence[str]) -> Table:
+def table(found: Sequence[Timing], notes: tuple[str, ...]) -> Table:
     """One line a timing."""
     header = ["Backbone", "Method", "batch", "precision", "iteration (ms) ↓", *(f"{part} %" for part in PARTS)]
     header += [
@@ -95,4 +96,4 @@ def table(found: Sequence[Timing], notes: Sequence[str]) -> Table:
                 f"{100 * each.mfu:.0f} %",
             ]
         )
-    return Table("Cost of a training iteration", header, rows, notes)
+    return Table("Cost of a training iteration", header, rows, Notes(other=notes))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from eil.core.provenance import device_name
 from eil.profiling.timing import PARTS, Timing
-from eil.report import figures
+from eil.report import figure_style
 
 matplotlib.use("agg")
 Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Loc
@@ -20,9 +20,9 @@ Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Lo
 def write(found: Sequence[Timing], accuracy: Accuracy, stem: Path) -> list[Path]:
     """Write every figure as ``{stem}-{name}``; the paths of the PNG files."""
     paths = []
-    with plt.rc_context(figures.STYLE):
+    with plt.rc_context(figure_style.STYLE):
         for name, figure in drawn(found, accuracy).items():
-            figures.save(figure, stem.with_name(f"{stem.name}-{name}"))
+            figure_style.save(figure, stem.with_name(f"{stem.name}-{name}"))
             paths.append(stem.with_name(f"{stem.name}-{name}.png"))
     return paths
 
@@ -37,7 +37,7 @@ def drawn(found: Sequence[Timing], accuracy: Accuracy) -> dict[str, Figure]:
 
 def iterations(found: Sequence[Timing]) -> Figure:
     """Bars of the median time of an iteration by part, with the quartiles of the whole, a panel a backbone."""
-    figure, panels = figures.per_backbone(found)
+    figure, panels = figure_style.per_backbone(found)
     shades = plt.get_cmap("cividis")(np.linspace(0.1, 0.9, len(PARTS)))
     for axes, own in panels:
         at = np.arange(len(own))
@@ -51,14 +51,14 @@ def iterations(found: Sequence[Timing]) -> Figure:
         axes.set(ylabel="time of an iteration (ms)", xticks=at)
         axes.set_xticklabels([_label(each, own) for each in own], rotation=90)
     panels[0][0].legend(fontsize=6)
-    figures.caption(figure, f"bars: medians of the parts; whiskers: quartiles of the whole; {device_name()}")
+    figure_style.caption(figure, f"bars: medians of the parts; whiskers: quartiles of the whole; {device_name()}")
     return figure
 
 
 def overheads(found: Sequence[Timing]) -> Figure:
     """Time over the first method's, measured over predicted by operations; on the diagonal they agree."""
-    figure, panels = figures.per_backbone(found)
-    colors = figures.method_colors([each.method for each in found])
+    figure, panels = figure_style.per_backbone(found)
+    colors = figure_style.method_colors([each.method for each in found])
     for axes, own in panels:
         most = 1.1 * max(max(each.overhead[2], each.predicted) for each in own)
         axes.plot([0, most], [0, most], color="0.7", lw=0.8, zorder=0)
@@ -68,21 +68,21 @@ def overheads(found: Sequence[Timing]) -> Figure:
             axes.errorbar(each.predicted, middle, error, fmt="o", ms=4, color=colors[each.method], label=each.method)
         axes.set(xlabel="predicted by operations", ylabel="measured", xlim=(0, most), ylim=(0, most), aspect="equal")
         _legend_once(axes)
-    figures.caption(figure, f"time of an iteration over the first method's, median and quartiles; {device_name()}")
+    figure_style.caption(figure, f"time of an iteration over the first method's, median and quartiles; {device_name()}")
     return figure
 
 
 def pareto(found: Sequence[Timing], accuracy: Accuracy) -> Figure:
     """GT-known Loc over the time of an iteration."""
-    figure, panels = figures.per_backbone(found)
-    colors = figures.method_colors([each.method for each in found])
+    figure, panels = figure_style.per_backbone(found)
+    colors = figure_style.method_colors([each.method for each in found])
     for axes, own in panels:
         for each in (each for each in own if (each.backbone, each.method) in accuracy):
             score = accuracy[each.backbone, each.method]
             axes.plot(1000 * each.seconds["total"][1], score, "o", color=colors[each.method], label=each.method)
         axes.set(xlabel="time of an iteration (ms)", ylabel="GT-known Loc (%)", xlim=(0, None))
         _legend_once(axes)
-    figures.caption(figure, f"left and up is better; settings chosen on val; {device_name()}")
+    figure_style.caption(figure, f"left and up is better; settings chosen on val; {device_name()}")
     return figure
 
 

@@ -19,16 +19,13 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from eil import data
 from eil.core import registry, safe_yaml
 from eil.core.files import InputError
+from eil.core.metrics import ColumnLabel
 from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
 from eil.study import presets, study_paths
 
 T = TypeVar("T", bound=BaseModel)
 RESERVED = ("preset", "recipe")
-Column = Literal[
-    "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "MaxBoxAccV2", "Top-1 Cls", "Top-5 Cls", "PxAP", "pixel IoU",
-    "Top-1 Loc (oracle)", "GT-known Loc (oracle)", "MaxBoxAccV2 (oracle)",
-]  # fmt: skip
 MOST_RUNS = 10_000  # of a study; at a minute each they take a week
 LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
@@ -68,7 +65,7 @@ class Study(StrictModel):
     recipe: Recipe = Recipe()
     preset: str | None = None
     logger: Literal["tensorboard"] | None = None
-    columns: tuple[Column, ...] | None = None
+    columns: tuple[ColumnLabel, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))

@@ -10,6 +10,7 @@ import torch
 from baselines import controls
 from eil.core import records, registry
 from eil.core.files import InputError, read_arrays
+from eil.core.metrics import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.augment import Batch
@@ -130,15 +131,15 @@ def test_a_controls_run_has_the_networks_logits_and_its_own_maps(
     for name, run in controlled.items():
         np.testing.assert_array_equal(read_arrays(tmp_path / name / "maps.npz")["test_logits"], logits)
         record = records.read(tmp_path / name / "record.json")
-        assert record.metrics["test.val.top1_cls"] == cam.metrics["test.val.top1_cls"]
+        assert record.value(ScoreKey("top1_cls")) == cam.value(ScoreKey("top1_cls"))
         assert (record.training == {}) == (run.control is not None)
-    oracle = found["oracle_box"].metrics
-    assert oracle["test.val.gt_known_loc"] == 100
-    assert oracle["test.val.top1_loc"] == oracle["test.val.top1_cls"]
+    oracle = found["oracle_box"]
+    assert oracle.value(ScoreKey("gt_known_loc")) == 100
+    assert oracle.value(ScoreKey("top1_loc")) == oracle.value(ScoreKey("top1_cls"))
     # An independent count of what the whole image scores.
     test = cache.open_split(images, "test")
     whole = [boxes.iou(np.array([[0, 0, 31, 31]]), true).max() >= 0.5 for true in test.boxes]
-    assert found["full_image"].metrics["test.val.gt_known_loc"] == pytest.approx(100 * np.mean(whole))
+    assert found["full_image"].value(ScoreKey("gt_known_loc")) == pytest.approx(100 * np.mean(whole))
 
 
 def test_a_control_cannot_be_trained(controlled: dict[str, Run], images: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def steps(bench: Bench) -> None:
         + [device_name(), each.precision]
         for each in found
     ]
-    write_text(path.with_suffix(".csv"), Table("", columns, rates, ()).csv())
+    write_text(path.with_suffix(".csv"), Table("", columns, rates).csv())
 
 
 def compiled(bench: Bench) -> None:

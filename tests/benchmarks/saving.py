@@ -7,6 +7,7 @@ from pathlib import Path
 from eil.core import provenance
 from eil.core.files import write_text
 from eil.core.provenance import device_name
+from eil.report.notes import Notes
 from eil.report.table import Table
 
 
@@ -25,5 +26,5 @@ def save(
     made += f"torch {where['versions']['torch']}, {where['time'][:10]}"
     slug = re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
     path = folder / f"{what}-{slug}-{where['time'][:10]}.md"
-    write_text(path, Table(title, header, rows, [made, *notes]).markdown())
+    write_text(path, Table(title, header, rows, Notes(other=(made, *notes))).markdown())
     return path

@@ -59,7 +59,7 @@ def table() -> Iterator[list[Row]]:
         for row in sorted(rows)
     ]
     columns = [*header, "ms", "GFLOP/s", "device", "precision"]
-    write_text(path.with_suffix(".csv"), Table("", columns, rates, ()).csv())
+    write_text(path.with_suffix(".csv"), Table("", columns, rates).csv())
 
 
 def build(name: str, backbone: str, size: int, batch: int) -> tuple[Method, torch.Tensor, Targets]:

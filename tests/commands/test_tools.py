@@ -13,9 +13,10 @@ from PIL import Image as PILImage
 from eil.commands import cli
 from eil.core import records
 from eil.core.files import InputError, read_arrays, read_json, write_json
+from eil.core.metrics import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
 from eil.core.run import Run
 from eil.execution import run_lock
-from eil.report import compare, status, tables
+from eil.report import compare, main_table, status
 from eil.study.study import load, parse
 from eil.training.tensorboard import Logger
 
@@ -85,7 +86,7 @@ def test_show_prints_a_record_and_draws_an_image(place: Path, capsys: pytest.Cap
     out = capsys.readouterr().out
     record = records.read(place / "results/runs" / NAME / "record.json")
     assert f"{NAME}: done" in out
-    assert f"GT-known Loc           {record.metrics['test.own.gt_known_loc']:6.1f} %" in out
+    assert f"GT-known Loc           {record.value(GT_KNOWN_LOC):6.1f} %" in out
     assert PILImage.open(place / "one.png").size[0] > 200
     assert eil(place, "show", "vgg_small-cam-seed1") == 0
     assert "failed in train: ZeroDivisionError: by zero" in capsys.readouterr().out
@@ -111,7 +112,8 @@ def test_boxes_are_cocos(place: Path) -> None:
 
 def test_compare_pairs_what_two_studies_share(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = read_json(place / "results/runs" / NAME / "record.json")
-    content["metrics"]["test.own.top1_cls"] += 5
+    for row in content["scores"]:
+        row["value"] += 5 * (row["metric"] == "top1_cls")
     content["provenance"]["commit"] = "abc"
     other = tmp_path / "other" / "runs" / NAME
     other.mkdir(parents=True)
@@ -175,9 +177,9 @@ def test_losses_go_to_tensorboard_if_asked(
 
 def test_the_main_tables_columns_are_the_studys(content: dict[str, Any]) -> None:
     study = parse(content | {"columns": ["Top-5 Loc", "Top-1 Cls"]}, "s")
-    assert tables.columns_of(study) == {"Top-5 Loc ↑": "test.own.top5_loc", "Top-1 Cls ↑": "test.own.top1_cls"}
-    assert tables.columns_of(parse(content, "s")) == tables.MAIN
+    found = main_table.columns_of(study)
+    assert found == {"Top-5 Loc ↑": ScoreKey("top5_loc"), "Top-1 Cls ↑": ScoreKey("top1_cls")}
+    assert tuple(main_table.columns_of(parse(content, "s")).values()) == (*MAIN, *MAIN_ORACLE)
     with pytest.raises(InputError, match=r"s: columns\[1\] = .Top-2 Loc.: Input should be .Top-1 Loc"):
         parse(content | {"columns": ["Top-5 Loc", "Top-2 Loc"]}, "s")
-    every = [name for name in tables.MAIN | tables.FURTHER]
-    assert len(tables.columns_of(parse(content | {"columns": [n.removesuffix(" ↑") for n in every]}, "s"))) == 11
+    assert len(main_table.columns_of(parse(content | {"columns": list(COLUMNS)}, "s"))) == 12

@@ -13,9 +13,11 @@ from miniatures import LAYOUTS, cub, ilsvrc, photo, wsoleval_cub
 from eil import data
 from eil.commands import cli
 from eil.core.files import InputError
-from eil.core.records import Record
+from eil.core.metrics import MAIN, METRICS, SELECTION
+from eil.core.records import Record, Score
 from eil.data import class_subset
-from eil.report import analysis, configurations, provenance_tables, tables
+from eil.report import configurations, main_table, notes, provenance_tables
+from eil.report.notes import Notes
 from eil.study.study import Study, load, parse
 
 CUB_20, LISTS = os.environ.get("EIL_CUB_20"), os.environ.get("EIL_WSOL_METADATA")
@@ -302,13 +304,23 @@ def _study(**dataset: Any) -> Study:
 
 def _record(study: Study, **provenance: Any) -> Record:
     (run,) = study.runs()
-    metrics = dict.fromkeys(tables.MAIN.values(), 50.0) | {"val.val.gt_known_loc": 50.0}
+    scores = [
+        Score(
+            split=key.split,
+            protocol="wsoleval-v2",
+            threshold_from=key.threshold_from or METRICS[key.metric].threshold_from or "oracle",
+            metric=key.metric,
+            value=50.0,
+        )
+        for key in (*MAIN, SELECTION)
+    ]
     return Record(
         run=run,
         key=run.key,
         status="done",
-        metrics=metrics,
+        scores=scores,
         protocol="wsoleval-v2",
+        threshold_from={"wsoleval-v2": "oracle"},
         curves={},
         provenance={"images": 5794, **provenance},
     )
@@ -317,16 +329,16 @@ def _record(study: Study, **provenance: Any) -> Record:
 def test_tables_say_that_it_is_a_part_and_stay_short() -> None:
     names = [f"{k:03d}.A_bird_with_a_long_name" for k in range(1, 101)]
     study = _study(classes=names, train_per_class=9)
-    notes = analysis._of_the_data(study, [_record(study, classes=100, whole_classes=200)])
-    assert notes == ["data: cub, a part of it: 100 of 200 classes, train_per_class = 9"]
-    assert analysis._of_the_data(study, []) == ["data: cub, classes = 100 by name, train_per_class = 9"]
+    found = notes._of_the_data(study, [_record(study, classes=100, whole_classes=200)])
+    assert found == ["data: cub, a part of it: 100 of 200 classes, train_per_class = 9"]
+    assert notes._of_the_data(study, []) == ["data: cub, classes = 100 by name, train_per_class = 9"]
     rows = provenance_tables.settings(study, study.runs()).rows
     assert ["dataset.classes", f"100: {', '.join(names[:3])}, …", "all"] in rows
     assert len(study.runs()[0].name) < 40
     whole = _study()
-    assert analysis._of_the_data(whole, [_record(whole, classes=200, whole_classes=200)]) == []
+    assert notes._of_the_data(whole, [_record(whole, classes=200, whole_classes=200)]) == []
     # a folder that holds some classes alone
-    assert analysis._of_the_data(whole, [_record(whole, classes=20, whole_classes=200)]) == [
+    assert notes._of_the_data(whole, [_record(whole, classes=20, whole_classes=200)]) == [
         "data: cub, a part of it: 20 of 200 classes"
     ]
 
@@ -334,7 +346,7 @@ def test_tables_say_that_it_is_a_part_and_stay_short() -> None:
 def test_published_scores_stand_beside_no_part() -> None:
     def published(study: Study, **provenance: Any) -> bool:
         found = configurations.group([_record(study, **provenance)])
-        return any("published" in name for name in tables.main_table(study, found, []).header)
+        return any("published" in name for name in main_table.main_table(study, found, Notes()).header)
 
     assert published(_study())
     assert not published(_study(), images=585)  # a folder of 20 classes

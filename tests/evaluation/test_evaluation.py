@@ -455,20 +455,19 @@ def test_shares_of_errors_add_up_with_and_without_the_class() -> None:
     corners = np.sort(rng.integers(0, 40, (2, 60, 2, 2)), axis=2).astype(float)
     predicted, true = corners.reshape(2, 60, 4)
     found = errors.decompose(predicted, list(true[:, None]), rng.random(60) < 0.5)
-    for prefix in ("error.", "error_gt_known."):
-        assert sum(v for k, v in found.items() if k.startswith(prefix)) == pytest.approx(100)
+    for metric in ("box_kind", "box_kind_gt_known"):
+        assert sum(value for key, value in found.items() if key[0] == metric) == pytest.approx(100)
     right = share([errors.kind(p, t[None]) == "correct" for p, t in zip(predicted, true, strict=True)])
-    assert found["error_gt_known.correct"] == pytest.approx(right)
-    assert found["error_gt_known.multi_instance"] == 0
+    assert found["box_kind_gt_known", "correct"] == pytest.approx(right)
+    assert found["box_kind_gt_known", "multi_instance"] == 0
 
 
 def test_sizes_are_shares_of_the_image() -> None:
     true = [np.array([[0.0, 0, side - 1, side - 1]]) for side in (5, 10, 10, 50, 100)]
     found = errors.by_size(np.array([True, True, False, False, True]), true, 100)
-    assert found == pytest.approx({
-        "size.0-1": 200 / 3, "size_images.0-1": 3, "size.16-25": 0, "size_images.16-25": 1,
-        "size.81-100": 100, "size_images.81-100": 1,
-    })  # fmt: skip
+    expected = {"object size 0-1 %": (200 / 3, 3), "object size 16-25 %": (0, 1), "object size 81-100 %": (100, 1)}
+    shares = {("gt_known_loc", subset): pair[0] for subset, pair in expected.items()}
+    assert found == pytest.approx(shares | {("images", subset): pair[1] for subset, pair in expected.items()})
 
 
 # Statistics

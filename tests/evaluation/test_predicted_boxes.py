@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from eil.evaluation import boxes, errors, example_images, maps, metrics, protocols
 from eil.evaluation.protocols import Protocol
-from eil.report import examples
+from eil.report import example_figures
 
 SIDE = 32
 # Every protocol, and every box end, contour rule and IoU beyond those that they have.
@@ -91,9 +91,9 @@ def split_of(true: list[np.ndarray]) -> Any:
 def drawn(found: dict[str, Any]) -> list[tuple[str, str, tuple[float, ...]]]:
     """Colour, line and corners of each box in the panel of the map."""
     run = SimpleNamespace(repetition=0)
-    record = SimpleNamespace(run=run, protocol="val-threshold")
+    record = SimpleNamespace(run=run, protocol="val-threshold", threshold_from={"val-threshold": "val"})
     cell: Any = SimpleNamespace(method="cam", label="cam", backbone="vgg", records=[record], protocol="val-threshold")
-    figure = examples.qualitative({_Hashable(cell): found})
+    figure = example_figures.qualitative({_Hashable(cell): found})
     rows = []
     for patch in figure.axes[1].patches:
         assert isinstance(patch, Rectangle)
@@ -130,10 +130,10 @@ def test_the_picture_shows_the_box_that_scored(name: str) -> None:
     rows = drawn(found)
     solid = [row for row in rows if row[1] == "solid"]
     assert solid == [
-        (examples.TRUE_BOX, "solid", (4, 4, 28, 26)),
-        (examples.PREDICTED_BOX, "solid", tuple(found["predicted"][0])),
+        (example_figures.TRUE_BOX, "solid", (4, 4, 28, 26)),
+        (example_figures.PREDICTED_BOX, "solid", tuple(found["predicted"][0])),
     ]
-    thin = [row[2] for row in rows if row[1] == "--" and row[0] == examples.PREDICTED_BOX]
+    thin = [row[2] for row in rows if row[1] == "--" and row[0] == example_figures.PREDICTED_BOX]
     assert thin == ([(24, 22, 29, 27)] if name == "wsoleval-v2" else [])
 
 
@@ -143,7 +143,7 @@ def test_of_a_map_without_contrast_no_box_is_drawn() -> None:
     found = example_images.example_arrays(images, split_of([true, true]), protocol, 38, [0, 1])
     assert np.isnan(found["predicted"][0]).all()
     assert found["predicted"][1].tolist() == [4, 4, 14, 14]
-    assert [row[0] for row in drawn(found)] == [examples.TRUE_BOX]
+    assert [row[0] for row in drawn(found)] == [example_figures.TRUE_BOX]
 
 
 @pytest.mark.parametrize("name", list(protocols.read()))
@@ -162,9 +162,9 @@ def test_the_error_table_counts_what_is_scored(name: str) -> None:
         ]
         found = errors.decompose(predicted, true, np.ones(61, dtype=bool))
         correct = 100 * float((metrics.iou_at(curves, threshold) > 0.5).mean())
-        assert found["error_gt_known.correct"] == pytest.approx(correct)
-        assert sum(value for key, value in found.items() if key.startswith("error.")) == pytest.approx(100)
-        assert found["error.other"] > 0
+        assert found["box_kind_gt_known", "correct"] == pytest.approx(correct)
+        assert sum(value for key, value in found.items() if key[0] == "box_kind") == pytest.approx(100)
+        assert found["box_kind", "other"] > 0
 
 
 def test_figures_of_earlier_runs_are_drawn() -> None:

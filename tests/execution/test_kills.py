@@ -85,7 +85,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert maps.keys() == again.keys()
     assert all(np.array_equal(maps[name], again[name]) for name in maps)
     first, second = (records.read(run / "record.json") for run in runs)
-    assert (first.metrics, first.replicates) == (second.metrics, second.replicates)
+    assert (first.scores, first.replicates) == (second.scores, second.replicates)
     caches = [next((here / "data").glob("*/dataset.json")).read_text() for here in (one, other)]
     assert caches[0] == caches[1]
     assert {p.name for p in (one / "results/tables").iterdir()} == {

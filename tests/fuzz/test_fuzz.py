@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from miniatures import LAYOUTS, SMOKE
 
 from eil import data
-from eil.core import records, safe_yaml
+from eil.core import safe_yaml
 from eil.core.files import InputError
-from eil.core.records import Record
+from eil.core.records import Record, Replicates, Score
 from eil.core.run import Run
 from eil.execution import run_lock
+from eil.report import results
 from eil.study.study import MOST_RUNS, load, parse
 
 pytestmark = pytest.mark.usefixtures("bounded_memory")
@@ -250,10 +251,19 @@ def record(runs: dict[str, Run]) -> Record:
         run=run,
         key=run.key,
         status="done",
-        metrics={"test.own.gt_known_loc": 50.0, "threshold.val": 31.0},
-        others={"wsoleval-v2": {"gt_known_loc": 51.5}},
-        replicates={"gt_known_loc": [49.5, 50.5]},
-        curves={"history.total": [1.0, 0.5]},
+        protocol="honest",
+        threshold_from={"honest": "val", "wsoleval-v2": "oracle"},
+        scores=[
+            Score(split="test", protocol="honest", threshold_from="val", metric="gt_known_loc", value=50.0),
+            Score(split="test", protocol="honest", threshold_from="val", metric="threshold", value=31.0),
+            Score(split="test", protocol="wsoleval-v2", threshold_from="oracle", metric="gt_known_loc", value=51.5),
+        ],
+        replicates=[
+            Replicates(
+                split="test", protocol="honest", threshold_from="val", metric="gt_known_loc", values=[49.5, 50.5]
+            )
+        ],
+        history={"total": [1.0, 0.5]},
         training={"seconds": 1.5, "epochs": 2},
         provenance={"versions": {"eil": "0.1"}, "commit": None},
     )
@@ -265,8 +275,8 @@ def require_record_read(path: Path, run: Run, content: bytes) -> None:
     found = outcome(lambda: run_lock.collect([run], path.parents[1]), path.name)
     for each in found or []:
         assert each.key == run.key == each.run.key
-        assert all(map(math.isfinite, each.metrics.values()))
-        assert len(records.table([each])) == 1
+        assert all(math.isfinite(row.value) for row in each.scores)
+        assert len(results.table([each])) == max(1, len(each.scores))
 
 
 @thoroughly(40, 2500)
@@ -298,7 +308,7 @@ def test_any_bytes_as_a_record(inputs: int, record: Record, tmp_path: Path) -> N
 def test_a_record_under_anothers_key_is_refused(record: Record, tmp_path: Path) -> None:
     other = record.run.model_copy(update={"repetition": 1})
     record.model_copy(update={"run": other}).save(tmp_path / record.run.name / "record.json")
-    with pytest.raises(InputError, match=r"record\.json: its run is not the one whose key it has"):
+    with pytest.raises(InputError, match=r"record\.json: corrupt record \(key mismatch\)"):
         run_lock.collect([record.run], tmp_path)
 
 

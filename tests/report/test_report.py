@@ -15,25 +15,56 @@ import pytest
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from eil.core import provenance, records
+from eil.core import metrics, provenance, records
 from eil.core.files import InputError, write_arrays
-from eil.core.records import Record
+from eil.core.metrics import GT_KNOWN_LOC, MAIN, MAIN_ORACLE, SELECTION, ScoreKey
+from eil.core.records import Record, Replicates, Score
+from eil.core.run import Run
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.execution import run_lock
 from eil.report import (
     ablation,
-    analysis,
     configurations,
-    draw,
     figures,
+    main_table,
     provenance_tables,
     published,
+    results,
+    score_figures,
     status,
-    table,
     tables,
 )
+from eil.report.notes import Notes
+from eil.report.table import Table, Value
 from eil.study.study import Study, parse
+
+SIZE = "object size 0-1 %"
+
+
+def score_rows(values: dict[ScoreKey, float]) -> list[Score]:
+    """A row for each value; protocol "val-threshold" and its threshold, val, where a key leaves them open."""
+    rows = []
+    for key, value in values.items():
+        fixed = metrics.METRICS[key.metric].threshold_from
+        chosen = key.threshold_from or ("val" if fixed is None else fixed)
+        rows.append(
+            Score(
+                split=key.split,
+                protocol=key.protocol or "val-threshold",
+                threshold_from=chosen,
+                metric=key.metric,
+                subset=key.subset,
+                value=value,
+            )
+        )
+    return rows
+
+
+def made_record(run: Run, rows: list[Score], **more: Any) -> Record:
+    """A record that is done, by protocol "val-threshold"."""
+    fields: dict[str, Any] = {"protocol": "val-threshold", "threshold_from": {"val-threshold": "val"}}
+    return Record(run=run, key=run.key, status="done", scores=rows, **fields | more)
 
 
 @pytest.fixture
@@ -51,13 +82,13 @@ def made_up(study: Study) -> list[Record]:
         base = 40.0 if run.method == "cam" else 60.0
         val, test = base + 10 * run.settings.get("gamma", 0), base - 10 * run.settings.get("gamma", 0)
         noise = np.random.default_rng(k).normal()
-        metrics = {metric: test + noise + run.repetition for metric in tables.MAIN.values()}
-        metrics |= {"val.val.gt_known_loc": val, "threshold.val": 90.0, "threshold.oracle": 100.0}
-        metrics |= {f"coverage.{part}": 30.0 + k for part in ("body", "head")}
+        values = {key: test + noise + run.repetition for key in (*MAIN, *MAIN_ORACLE)} | {SELECTION: val}
+        values |= {ScoreKey("threshold"): 90.0, ScoreKey("threshold", threshold_from="oracle"): 100.0}
+        values |= {ScoreKey("part_coverage", part): 30.0 + k for part in ("body", "head")}
         curves = {"gt_known_loc": np.linspace(60, 5, 255).tolist()}
-        curves |= {f"history.{part}": [2.0, 1.0] for part in ("total", "unerased", "erased")}
-        record = Record(run=run, key=run.key, status="done", metrics=metrics, curves=curves, provenance={"images": 8})
-        found.append(record)
+        history = {part: [2.0, 1.0] for part in ("total", "unerased", "erased")}
+        fields: dict[str, Any] = {"curves": curves, "history": history, "provenance": {"images": 8}}
+        found.append(made_record(run, score_rows(values), **fields))
     return found
 
 
@@ -67,15 +98,22 @@ def resampled(made_up: list[Record]) -> list[Record]:
     shared = np.random.default_rng(9).normal(0, 2, 500)  # what the images have in common
     found = []
     for k, record in enumerate(made_up):
-        more = dict.fromkeys([*analysis.POLICIES.values(), *analysis.MASKS.values()], 40.0)
-        more |= {f"error.{kind}": 100 / len(KINDS) for kind in KINDS} | {"size.0-1": 5.0, "size_images.0-1": 8.0}
+        names = ("map_loss", "threshold_loss", "px_ap", "pixel_iou")
+        values = dict.fromkeys(map(ScoreKey, names), 40.0)
+        values |= {ScoreKey("gt_known_loc", threshold_from=name): 40.0 for name in ("fixed", "otsu")}
+        values |= {ScoreKey("box_kind", kind): 100 / len(KINDS) for kind in KINDS}
+        values |= {ScoreKey("gt_known_loc", SIZE): 5.0, ScoreKey("images", SIZE): 8.0}
+        values[ScoreKey("gt_known_loc", protocol="ts-cam", threshold_from="fixed")] = 7.0
         own = np.random.default_rng(k).normal(0, 0.5, 500)
-        replicates = {name.removeprefix(configurations.OWN): (record.metrics[name] + shared + own).round(3).tolist()
-                      for name in record.metrics if name.startswith(configurations.OWN)}  # fmt: skip
+        replicates = [
+            Replicates(**dict(row.model_dump(exclude={"value"})), values=(row.value + shared + own).round(3).tolist())
+            for row in record.scores
+            if any(record.value(key) is not None and row.identity == record._complete(key) for key in MAIN)
+        ]
         update = {
-            "metrics": more | record.metrics,
+            "scores": [*record.scores, *score_rows(values)],
             "replicates": replicates,
-            "others": {"ts-cam": {"gt_known_loc": 7.0}},
+            "threshold_from": {"val-threshold": "val", "ts-cam": "fixed"},
         }
         found.append(record.model_copy(update=update))
     return found
@@ -83,34 +121,34 @@ def resampled(made_up: list[Record]) -> list[Record]:
 
 def test_intervals_hold_images_and_seeds(study: Study, resampled: list[Record]) -> None:
     cam = configurations.group(resampled)[0]
-    runs = np.array([record.replicates["gt_known_loc"] for record in cam.records])
-    scores = np.array(cam.values(tables.METRIC))
-    mean, half = configurations.interval(cam, tables.METRIC)
+    runs = np.array([record.replicates_of(GT_KNOWN_LOC) for record in cam.records])
+    scores = np.array(cam.values(GT_KNOWN_LOC))
+    mean, half = configurations.interval(cam, GT_KNOWN_LOC)
     assert mean == pytest.approx(scores.mean())
     images = (runs - runs.mean(axis=1, keepdims=True)).mean(axis=0).var(ddof=1)
     seeds = stats.sem(scores) ** 2
     expected = np.hypot(1.96 * np.sqrt(images), stats.t.ppf(0.975, 2) * np.sqrt(seeds))
     assert half == pytest.approx(expected, rel=0.02)
-    assert "over images (bootstrap" in analysis.write(study, resampled, 30, [])["main.md"]
+    assert "over images (bootstrap" in tables.write(study, resampled, 30, [])["main.md"]
 
 
 def test_what_images_share_does_not_hide_a_difference(resampled: list[Record]) -> None:
     own = {cell.label: cell for cell in configurations.group(resampled) if cell.backbone == "vgg_small"}
     a, b = own["cam"], own["eil (gamma=0.6, sigma=0.5)"]
-    paired = configurations.difference(b, a, tables.METRIC)
+    paired = configurations.difference(b, a, GT_KNOWN_LOC)
     assert paired is not None
     assert paired.shape == (3, 500)
     mean, half = statistics.interval(paired)
-    assert mean == pytest.approx(b.mean(tables.METRIC) - a.mean(tables.METRIC))
-    assert half < np.hypot(configurations.interval(a, tables.METRIC)[1], configurations.interval(b, tables.METRIC)[1])
+    assert mean == pytest.approx(b.mean(GT_KNOWN_LOC) - a.mean(GT_KNOWN_LOC))
+    assert half < np.hypot(configurations.interval(a, GT_KNOWN_LOC)[1], configurations.interval(b, GT_KNOWN_LOC)[1])
 
 
 def test_bold_after_holms_correction(resampled: list[Record]) -> None:
     rivals = [cell for cell in configurations.group(resampled) if cell.backbone == "resnet_small"]
-    winners = configurations.as_good_as_the_best(rivals, tables.METRIC)
-    best = max(rivals, key=lambda cell: cell.mean(tables.METRIC))
+    winners = configurations.as_good_as_the_best(rivals, GT_KNOWN_LOC)
+    best = max(rivals, key=lambda cell: cell.mean(GT_KNOWN_LOC))
     rest = [cell for cell in rivals if cell is not best]
-    differences = [configurations.difference(best, cell, tables.METRIC) for cell in rest]
+    differences = [configurations.difference(best, cell, GT_KNOWN_LOC) for cell in rest]
     p = statistics.holm({str(k): statistics.p_value(d) for k, d in enumerate(differences) if d is not None})
     assert winners[0] is best
     assert winners[1:] == [cell for k, cell in enumerate(rest) if p[str(k)] > 0.05]
@@ -118,13 +156,13 @@ def test_bold_after_holms_correction(resampled: list[Record]) -> None:
 
 
 def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, resampled: list[Record]) -> None:
-    table = analysis.comparisons(study, configurations.chosen(configurations.group(resampled)), [])
+    table = tables.comparisons(study, configurations.chosen(configurations.group(resampled)), Notes())
     assert [row[:3] for row in table.rows] == [
         [backbone, "eil (gamma=0.8, sigma=0.5)", "cam"] for backbone in ("vgg_small", "resnet_small")
     ]
     for row in table.rows:
         difference, better, p, least = row[3:]
-        assert isinstance(difference, table.Value)
+        assert isinstance(difference, Value)
         assert float(better) == 1.0  # type: ignore[arg-type]
         assert float(p) < 0.05  # type: ignore[arg-type]
         assert difference.half < float(least) < 2 * difference.half  # type: ignore[arg-type]
@@ -132,17 +170,17 @@ def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, r
 
 def test_marginal_effects_average_the_others(study: Study, resampled: list[Record]) -> None:
     grouped = configurations.group(resampled)
-    grid = next(iter(tables.gamma_sigma_grids(grouped).values()))
+    grid = next(iter(ablation.gamma_sigma_grids(grouped).values()))
     name, settings = next(iter(ablation.effects(grouped).items()))
-    table = ablation.marginal(study, name, settings, [])
+    table = ablation.marginal(study, name, settings, Notes())
     assert [row[0] for row in table.rows] == ["γ = 0.6", "γ = 0.8", "σ = 0.5", "σ = 1"]
-    expected = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.6])
-    assert isinstance(table.rows[0][1], table.Value)
+    expected = np.mean([cell.mean(GT_KNOWN_LOC) for cell in grid if cell.settings["gamma"] == 0.6])
+    assert isinstance(table.rows[0][1], Value)
     assert table.rows[0][1].mean == pytest.approx(expected)
-    other = np.mean([cell.mean(tables.METRIC) for cell in grid if cell.settings["gamma"] == 0.8])
+    other = np.mean([cell.mean(GT_KNOWN_LOC) for cell in grid if cell.settings["gamma"] == 0.8])
     change, score = table.rows[1][2], table.rows[1][1]
-    assert isinstance(change, table.Value)
-    assert isinstance(score, table.Value)
+    assert isinstance(change, Value)
+    assert isinstance(score, Value)
     assert change.mean == pytest.approx(other - expected)
     assert change.half < score.half  # what the images have in common does not count
     assert (table.rows[0][2], table.blocks) == ("–", [2])
@@ -150,12 +188,12 @@ def test_marginal_effects_average_the_others(study: Study, resampled: list[Recor
 
 def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, resampled: list[Record]) -> None:
     both = study.model_copy(update={"protocols": ("val-threshold", "ts-cam")})
-    texts = analysis.write(both, resampled, len(resampled), [])
+    texts = tables.write(both, resampled, len(resampled), [])
     names = {"main", "grid", "policies", "errors", "sizes", "comparisons", "masks", "protocols"}
     assert names < {name.removesuffix(".md") for name in texts if name.endswith(".md")}
-    assert "| Backbone | Method | val-threshold | ts-cam | Seeds |" in texts["protocols.md"]
+    assert "| Backbone | Method | honest | ts-cam | Seeds |" in texts["protocols.md"]
     assert "| 7.0 ± 0.0 |" in texts["protocols.md"]
-    assert "protocols.md" not in analysis.write(study, resampled, len(resampled), [])
+    assert "protocols.md" not in tables.write(study, resampled, len(resampled), [])
     assert "0-1 % (n = 8)" in texts["sizes.md"]
     assert all(
         "smallest detectable difference in GT-known Loc" in text
@@ -166,22 +204,22 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
 
 def test_a_table_never_mixes_protocols(study: Study, resampled: list[Record]) -> None:
     resampled[3] = resampled[3].model_copy(update={"protocol": "ts-cam"})
-    with pytest.raises(InputError, match="records of protocol val-threshold, ts-cam: evaluate again"):
-        analysis.write(study, resampled, len(resampled), [])
+    with pytest.raises(InputError, match="records of protocol honest, ts-cam: evaluate again"):
+        tables.write(study, resampled, len(resampled), [])
     other = study.model_copy(update={"protocols": ("wsoleval-v2",)})
-    with pytest.raises(InputError, match="records of protocol val-threshold: evaluate again"):
-        analysis.write(other, resampled[:3], 3, [])
+    with pytest.raises(InputError, match="records of protocol honest: evaluate again"):
+        tables.write(other, resampled[:3], 3, [])
 
 
 def test_main_table_takes_settings_chosen_on_val(study: Study, made_up: list[Record]) -> None:
-    table = tables.main_table(study, configurations.group(made_up), [])
+    table = main_table.main_table(study, configurations.group(made_up), Notes())
     assert [row[:2] for row in table.rows] == [
         ["vgg_small", "cam"],
         ["vgg_small", "eil (gamma=0.8, sigma=0.5)"],
         ["resnet_small", "cam"],
         ["resnet_small", "eil (gamma=0.8, sigma=0.5)"],
     ]
-    assert "settings chosen on val by GT-known Loc: eil (gamma=0.8, sigma=0.5)" in table.notes[-1]
+    assert "settings chosen on val by GT-known Loc: eil (gamma=0.8, sigma=0.5)" in table.notes.choice
 
 
 def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_up: list[Record]) -> None:
@@ -189,26 +227,25 @@ def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_
     for record in made_up:
         run = record.run.model_copy(update={"control": "oracle_box"})
         if run.method == "cam":
-            metrics = dict.fromkeys(record.metrics, 100.0)
-            found.append(record.model_copy(update={"run": run, "key": run.key, "metrics": metrics, "curves": {}}))
-    table = tables.main_table(study, configurations.group([*found, *made_up]), [])
+            scores = [row.model_copy(update={"value": 100.0}) for row in record.scores]
+            found.append(record.model_copy(update={"run": run, "key": run.key, "scores": scores, "curves": {}}))
+    table = main_table.main_table(study, configurations.group([*found, *made_up]), Notes())
     assert [row[1] for row in table.rows] == 2 * ["cam", "eil (gamma=0.8, sigma=0.5)", "control: oracle box"]
-    alone = tables.main_table(study, configurations.group(made_up), [])
+    alone = main_table.main_table(study, configurations.group(made_up), Notes())
     metric = table.header.index("GT-known Loc ↑")
-    bold = {row[1]: value.best for row in table.rows if isinstance(value := row[metric], table.Value)}
+    bold = {row[1]: value.best for row in table.rows if isinstance(value := row[metric], Value)}
     assert bold == {"cam": False, "eil (gamma=0.8, sigma=0.5)": True, "control: oracle box": False}
     assert [row for row in table.rows if "control" not in str(row[1])] == list(alone.rows)
-    assert "classification of cam" in table.notes[-1]
-    assert "| control" not in analysis.write(study, [*found, *made_up], 30, [])["grid.md"]
+    assert "classification of cam" in table.notes.controls
+    assert "| control" not in tables.write(study, [*found, *made_up], 30, [])["grid.md"]
 
 
 def test_values_are_means_with_students_interval(study: Study, made_up: list[Record]) -> None:
-    table = tables.main_table(study, configurations.group(made_up), [])
-    metric = "test.own.gt_known_loc"
-    values = [r.metrics[metric] for r in made_up if r.run.name.startswith("vgg_small-cam")]
+    table = main_table.main_table(study, configurations.group(made_up), Notes())
+    values = [r.value(GT_KNOWN_LOC) for r in made_up if r.run.name.startswith("vgg_small-cam")]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     value = table.rows[0][table.header.index("GT-known Loc ↑")]
-    assert isinstance(value, table.Value)
+    assert isinstance(value, Value)
     assert (value.mean - value.half, value.mean + value.half) == pytest.approx((low, high))
     rows = list(csv.DictReader(io.StringIO(table.csv())))
     assert float(rows[0]["GT-known Loc ↑"]) == pytest.approx(np.mean(values))
@@ -216,11 +253,11 @@ def test_values_are_means_with_students_interval(study: Study, made_up: list[Rec
 
 def test_without_replicates_a_paired_t_test_over_seeds_decides(made_up: list[Record]) -> None:
     cam, *eils = (cell for cell in configurations.group(made_up) if cell.backbone == "vgg_small")
-    winners = configurations.as_good_as_the_best([cam, *eils], tables.METRIC)
+    winners = configurations.as_good_as_the_best([cam, *eils], GT_KNOWN_LOC)
     best = winners[0]
     assert cam not in winners
     p = {
-        str(k): stats.ttest_1samp(np.subtract(best.values(tables.METRIC), cell.values(tables.METRIC)), 0).pvalue
+        str(k): stats.ttest_1samp(np.subtract(best.values(GT_KNOWN_LOC), cell.values(GT_KNOWN_LOC)), 0).pvalue
         for k, cell in enumerate([cam, *eils])
         if cell is not best
     }
@@ -232,36 +269,36 @@ def test_without_replicates_a_paired_t_test_over_seeds_decides(made_up: list[Rec
 
 def test_one_seed_without_replicates_has_no_interval_and_tells_nothing(made_up: list[Record]) -> None:
     first = [cell for cell in configurations.group([r for r in made_up if r.run.repetition == 0])]
-    mean, half = configurations.interval(first[0], "test.own.top1_loc")
+    mean, half = configurations.interval(first[0], ScoreKey("top1_loc"))
     assert np.isnan(half)
-    assert table._markdown(table.Value(mean, half)) == f"{mean:.1f}"
-    assert len(configurations.as_good_as_the_best(first[:2], "test.own.top1_loc")) == 2
+    assert str(Value(mean, half)) == f"{mean:.1f}"
+    assert len(configurations.as_good_as_the_best(first[:2], ScoreKey("top1_loc"))) == 2
 
 
 def test_gamma_sigma_table_has_every_cell_at_its_place(study: Study, made_up: list[Record]) -> None:
-    found = tables.gamma_sigma_tables(study, configurations.group(made_up), [])
+    found = ablation.gamma_sigma_tables(study, configurations.group(made_up), Notes())
     assert list(found) == ["vgg_small_eil", "resnet_small_eil"]
     table = found["vgg_small_eil"]
     assert list(table.header) == ["γ", "σ = 0.5", "σ = 1"]
     assert [row[0] for row in table.rows] == ["0.6", "0.8"]
-    values = [r.metrics["test.own.gt_known_loc"] for r in made_up if "vgg_small-eil-gamma0.8-sigma0.5" in r.run.name]
+    values = [r.value(GT_KNOWN_LOC) for r in made_up if "vgg_small-eil-gamma0.8-sigma0.5" in r.run.name]
     assert table.rows[1][1].mean == pytest.approx(np.mean(values))  # type: ignore[union-attr]
 
 
 def test_holes_are_shown_with_their_reason(study: Study, made_up: list[Record]) -> None:
     run = made_up[-1].run
     failed = Record(run=run, key=run.key, status="failed", error="NotFinite: at\n  step 3")
-    texts = analysis.write(study, [*made_up[:-2], failed], len(made_up), [])
+    texts = tables.write(study, [*made_up[:-2], failed], len(made_up), [])
     assert "2 runs are missing from this table" in texts["main.md"]
     assert "failed: resnet_small-eil-gamma0.8-sigma1-seed2: NotFinite: at step 3" in texts["main.md"]
     assert (
-        "left out: x: because" in analysis.write(study, made_up, len(study.runs()), ["left out: x: because"])["main.md"]
+        "left out: x: because" in tables.write(study, made_up, len(study.runs()), ["left out: x: because"])["main.md"]
     )
 
 
 def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Record]) -> None:
     some = [r for r in made_up if "vgg_small-eil-gamma0.8-sigma1" not in r.run.name]
-    table = tables.gamma_sigma_tables(study, configurations.group(some), [])["vgg_small_eil"]
+    table = ablation.gamma_sigma_tables(study, configurations.group(some), Notes())["vgg_small_eil"]
     assert table.rows[1][2] == "–"
     assert "–" in table.markdown()
     frame = pd.read_csv(io.StringIO(table.csv()))
@@ -271,8 +308,8 @@ def test_a_grid_with_a_missing_cell_has_a_dash(study: Study, made_up: list[Recor
 
 
 def test_no_records_give_no_tables_and_no_error(study: Study, tmp_path: Path) -> None:
-    assert analysis.write(study, [], 0, []) == {}
-    draw.write([], tmp_path, tmp_path)
+    assert tables.write(study, [], 0, []) == {}
+    figures.write([], tmp_path, tmp_path)
     assert not list((tmp_path / "figures").iterdir())
 
 
@@ -311,15 +348,15 @@ def test_provenance_has_a_line_for_each_commit_and_machine(study: Study, made_up
     assert (first["Trainings"], first["commit"], first["hours"], first["energy (kJ)"]) == ("4", "aaa", "2.00", "2.0")
     assert (second["Trainings"], second["device"]) == ("1", "H200, driver 1.2, CUDA 13")
     assert first["torch"] == version("torch")
-    assert "ab12" in table.notes[-1]
-    texts = analysis.write(study, found, len(found), [])
+    assert "ab12" in table.notes.other[-1]
+    texts = tables.write(study, found, len(found), [])
     assert "bbb+" in texts["provenance.md"]
     assert "recipe.epochs" in texts["settings.html"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles(study: Study, resampled: list[Record], tmp_path: Path) -> None:
-    texts = analysis.write(study, resampled, len(study.runs()), [r"a_b: 5 % & {more} ~ ^ \ $"])
+    texts = tables.write(study, resampled, len(study.runs()), [r"a_b: 5 % & {more} ~ ^ \ $"])
     body = "".join(text for name, text in texts.items() if name.endswith(".tex"))
     (tmp_path / "t.tex").write_text(
         rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{body}\end{{document}}"
@@ -328,7 +365,7 @@ def test_latex_compiles(study: Study, resampled: list[Record], tmp_path: Path) -
 
 
 def test_latex_is_escaped_and_balanced(study: Study, resampled: list[Record]) -> None:
-    for name, text in analysis.write(study, resampled, len(study.runs()), [r"a_b: 5 % & {more} ~ ^ \ $"]).items():
+    for name, text in tables.write(study, resampled, len(study.runs()), [r"a_b: 5 % & {more} ~ ^ \ $"]).items():
         if name.endswith(".tex"):
             assert text.count("{") == text.count("}")
             assert text.isascii()
@@ -349,7 +386,7 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
             "true": np.tile([2.0, 2, 6, 6], (4, 1)),
         }
         write_arrays(tmp_path / "runs" / record.run.name / "examples.npz", arrays | views)
-    draw.write(made_up, tmp_path, tmp_path)
+    figures.write(made_up, tmp_path, tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     stems = ["thresholds", "training", "part_coverage"]
     stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]
@@ -361,11 +398,11 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
 
 def test_the_heat_map_shows_the_means(made_up: list[Record]) -> None:
     contestants = configurations.group(made_up)
-    grid = next(iter(tables.gamma_sigma_grids(contestants).values()))
-    figure = figures.gamma_sigma(grid, contestants)
+    grid = next(iter(ablation.gamma_sigma_grids(contestants).values()))
+    figure = score_figures.gamma_sigma(grid, contestants)
     assert figure.axes[0].get_title() == "eil on vgg_small"
     shown = [float(text.get_text().split("\n")[0]) for text in figure.axes[0].texts]
-    assert shown == [round(float(np.mean(cell.values(figures.METRIC))), 1) for cell in grid]
+    assert shown == [round(float(np.mean(cell.values(GT_KNOWN_LOC))), 1) for cell in grid]
     plt.close(figure)
 
 
@@ -380,13 +417,13 @@ def test_only_records_of_the_present_settings_are_collected(
     failed.save(tmp_path / failed.run.name / "failure.json")
     found = run_lock.collect(study.runs(), tmp_path)
     assert [record.run.name for record in found] == [record.run.name for record in [*made_up[:3], failed]]
-    line = f"runs left out, as their records are of other settings: 1, {stale.run.name} first"
+    line = f"runs left out, as their records were made with different settings: 1, {stale.run.name} first"
     assert run_lock.outdated(study.runs(), found, tmp_path) == [line]
-    assert line in status.status(study.runs(), tmp_path)
+    assert line in status.status(study.runs(), tmp_path, {})
     stale.model_copy(update={"key": stale.run.key}).save(tmp_path / stale.run.name / "record.json")
     assert run_lock.outdated(study.runs(), run_lock.collect(study.runs(), tmp_path), tmp_path) == []
-    frame = records.table(found)
-    assert frame["status"].tolist() == ["done"] * 3 + ["failed"]
+    frame = results.table(found)
+    assert frame.drop_duplicates("run")["status"].tolist() == ["done"] * 3 + ["failed"]
     assert frame["setting.gamma"].dropna().tolist() == [0.6]
 
 
@@ -411,20 +448,20 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     }
     content["protocols"] = ["wsoleval-v2"]
 
-    def main(**changes: Any) -> table.Table:
+    def main(**changes: Any) -> Table:
         study = parse(content | changes, "x")
         whole = {"images": 5794}  # of CUB's test images
         found = [
             made_up[0].model_copy(update={"run": run, "key": run.key, "provenance": whole}) for run in study.runs()
         ]
-        return tables.main_table(study, configurations.group(found), [])
+        return main_table.main_table(study, configurations.group(found), Notes())
 
     table = main()
-    assert list(table.header[-2:]) == ["published MaxBoxAccV2", "less published MaxBoxAccV2"]
-    ours = made_up[0].metrics["test.own.max_box_acc_v2"]
+    assert list(table.header[-2:]) == ["published MaxBoxAccV2", "Δ vs. published MaxBoxAccV2"]
+    ours = made_up[0].value(ScoreKey("max_box_acc_v2"))
     assert list(table.rows[0][-2:]) == ["63.7", f"{ours - 63.7:+.1f}"]
     assert list(table.rows[1][-2:]) == ["–", "–"]  # EIL's is not there
-    assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes[-1]
+    assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes.published[-1]
     scratch = {"backbones": ["vgg16"]}
     for other in (
         {"protocols": ["val-threshold"]},
@@ -444,8 +481,9 @@ def test_settings_of_several_types_fit_into_one_table(made_up: list[Record], tmp
         with_(made_up[1], at=["pool3", "pool4"], sigma=[0.5, 1.0]),
         made_up[2],
     ]
-    records.table(found).to_parquet(tmp_path / "r.parquet")
+    results.table(found).to_parquet(tmp_path / "r.parquet")
     frame = pd.read_parquet(tmp_path / "r.parquet")
+    frame = frame.drop_duplicates("run")
     assert frame["setting.at"].fillna("").tolist() == ["pool3", "pool3+pool4", ""]
     assert frame["setting.sigma"].fillna("").tolist() == ["1", "0.5+1", ""]
 
@@ -456,5 +494,5 @@ def test_a_record_survives_json(made_up: list[Record], tmp_path: Path) -> None:
     content = json.loads((tmp_path / "record.json").read_text())
     content["unknown"] = 1
     (tmp_path / "record.json").write_text(json.dumps(content))
-    with pytest.raises(records.InputError, match="not a record of this version"):
+    with pytest.raises(records.InputError, match="not a record of version 2"):
         records.read(tmp_path / "record.json")

@@ -6,13 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from test_report import made_record, score_rows
 
-from eil.core import records
 from eil.core.files import InputError
-from eil.core.records import Record
+from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
+from eil.core.records import Record, Replicates
 from eil.evaluation import statistics
 from eil.execution import run_lock
-from eil.report import ablation, analysis, bars, compare, configurations, draw, examples, figures, status
+from eil.report import (
+    ablation,
+    compare,
+    configurations,
+    example_figures,
+    figures,
+    results,
+    score_figures,
+    status,
+    tables,
+)
+from eil.report.notes import Notes
 from eil.study.study import parse
 
 
@@ -29,24 +41,31 @@ def scored(
     }
     run = parse(content, "s").runs()[repetition]
     drawn = np.random.default_rng([0, images]).binomial(images, hits / 100, 300)  # the same images for each
-    metrics = {"test.own.gt_known_loc": hits, configurations.SELECTION: hits}
-    fields = {"provenance": {"images": images}, "replicates": {"gt_known_loc": (100 * drawn / images).tolist()}}
-    return Record(run=run, key=run.key, status="done", metrics=metrics, **fields | more)
+    scores = score_rows({GT_KNOWN_LOC: hits, SELECTION: hits})
+    fields = {"provenance": {"images": images}, "replicates": resampled((100 * drawn / images).tolist())}
+    return made_record(run, scores, **fields | more)
+
+
+def resampled(values: list[float]) -> list[Replicates]:
+    """Replicates of the own GT-known Loc."""
+    return [
+        Replicates(split="test", protocol="val-threshold", threshold_from="val", metric="gt_known_loc", values=values),
+    ]
 
 
 def test_ties_count_half_however_a_score_lies_to_its_resamples() -> None:
     one = scored({"gamma": 0.5}, 0)
-    drawn = np.array(one.replicates["gt_known_loc"])
+    drawn = np.array(one.replicates_of(GT_KNOWN_LOC))
     better = np.random.default_rng(1).integers(0, 3, 300)  # how often the one image that differs was drawn
-    other = scored({"gamma": 0.7}, 0, 50.5, replicates={"gt_known_loc": (drawn + better / 2).tolist()})
+    other = scored({"gamma": 0.7}, 0, 50.5, replicates=resampled((drawn + better / 2).tolist()))
     (a,), (b,) = configurations.group([other]), configurations.group([one])
-    runs = configurations.difference(a, b, figures.METRIC)
+    runs = configurations.difference(a, b, GT_KNOWN_LOC)
     assert runs is not None
     assert (runs == 0).mean() < 0.01 < (better == 0).mean()  # no longer on the grid
     assert statistics.probability_of_improvement(runs, configurations.step(a)) == pytest.approx(
         (better > 0).mean() + (better == 0).mean() / 2
     )
-    figure = bars.improvement(configurations.group([other, one]))
+    figure = score_figures.improvement(configurations.group([other, one]))
     shown = [float(text.get_text()) for text in figure.axes[0].texts]
     plt.close(figure)
     assert shown[0] == pytest.approx(statistics.probability_of_improvement(runs, configurations.step(a)), abs=0.005)
@@ -59,7 +78,7 @@ def test_marginal_effects_are_of_the_seeds_that_all_values_have() -> None:
     low, high = ablation.effects(configurations.group(found))["vgg_small_eil"]["gamma"]
     assert low.score[0] == high.score[0] == 20.0
     assert high.change == (0.0, 0.0)
-    assert (low.seeds, low.cells, low.of) == (1, 1, 1)
+    assert (low.seeds, low.configurations, low.of) == (1, 1, 1)
 
 
 def test_marginal_effects_are_of_cells_that_have_counterparts() -> None:
@@ -68,11 +87,11 @@ def test_marginal_effects_are_of_cells_that_have_counterparts() -> None:
     found = [scored({"gamma": g, "sigma": s}, seed, scores[s]) for g, s in grid for seed in range(2)]
     effects = ablation.effects(configurations.group(found))["vgg_small_eil"]
     assert [each.change and each.change[0] for each in effects["gamma"]] == [None, 0.0]
-    assert [(each.cells, each.of) for each in effects["gamma"]] == [(1, 2), (1, 1)]
+    assert [(each.configurations, each.of) for each in effects["gamma"]] == [(1, 2), (1, 1)]
     study = parse(
         {"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"], "seeds": 3}, "s"
     )
-    counts = [row[-1] for row in ablation.marginal(study, "x", {"gamma": effects["gamma"]}, []).rows]
+    counts = [row[-1] for row in ablation.marginal(study, "x", {"gamma": effects["gamma"]}, Notes()).rows]
     assert counts == ["1 of 2, 2 of 3 seeds", "1, 2 of 3 seeds"]
 
 
@@ -84,8 +103,8 @@ def test_settings_are_chosen_among_those_that_have_all_seeds() -> None:
 
 
 def test_one_seed_without_resamples_tells_nothing_apart() -> None:
-    found = [scored({}, 0, 60.0, method=name, replicates={}) for name in ("cam", "eil")]
-    assert len(configurations.as_good_as_the_best(configurations.group(found), figures.METRIC)) == 2
+    found = [scored({}, 0, 60.0, method=name, replicates=[]) for name in ("cam", "eil")]
+    assert len(configurations.as_good_as_the_best(configurations.group(found), GT_KNOWN_LOC)) == 2
 
 
 def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:
@@ -95,15 +114,17 @@ def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:
         compare.compare([ours], [theirs.model_copy(update={"protocol": "wsoleval-v2"})], ("a", "b"))
     recipe = theirs.run.recipe.model_copy(update={"epochs": 99})
     longer = theirs.model_copy(update={"run": theirs.run.model_copy(update={"recipe": recipe})})
-    notes = compare.compare([ours], [longer], ("a", "b")).notes
-    assert f"trained otherwise: epochs {ours.run.recipe.epochs} and 99" in notes
+    notes = compare.compare([ours], [longer], ("a", "b")).notes.lines()
+    assert f"trained with different settings: epochs {ours.run.recipe.epochs} and 99" in notes
 
 
 def test_captions_tell_the_seed_and_the_threshold_that_are_shown() -> None:
-    (cell,) = configurations.group([scored({"gamma": 0.5}, 2, protocol="wsoleval-v2")])
+    (cell,) = configurations.group(
+        [scored({"gamma": 0.5}, 2, protocol="wsoleval-v2", threshold_from={"wsoleval-v2": "oracle"})]
+    )
     shown = {"ids": np.array(["a"]), "images": np.zeros((1, 8, 8, 3), np.uint8), "maps": np.zeros((1, 8, 8), np.uint8)}
     shown |= dict.fromkeys(("true", "predicted"), np.array([[0, 0, 4, 4]]))
-    figure = examples.qualitative({cell: shown})
+    figure = example_figures.qualitative({cell: shown})
     text = figure.get_supxlabel().replace("\n", " ")
     plt.close(figure)
     assert "vgg_small, seed 2:" in text
@@ -112,25 +133,27 @@ def test_captions_tell_the_seed_and_the_threshold_that_are_shown() -> None:
 
 def test_curves_of_the_longest_training_are_shown_whole() -> None:
     lengths = {"cam": 2, "eil": 20}
-    found = [scored({}, 0, method=name, curves={"history.total": [1.0] * epochs}) for name, epochs in lengths.items()]
-    figure = figures.training_curves(configurations.group(found))
+    found = [scored({}, 0, method=name, history={"total": [1.0] * epochs}) for name, epochs in lengths.items()]
+    figure = score_figures.training_curves(configurations.group(found))
     assert figure.axes[0].get_xlim()[1] >= 20
     plt.close(figure)
 
 
 def test_a_protocol_that_half_the_records_lack_is_no_panel() -> None:
-    curves = {"gt_known_loc": [1.0] * 255, "history.total": [1.0]}
-    first = scored({}, 0, method="cam", others={"ts-cam": {"gt_known_loc": 5.0}}, curves=curves)
-    found = [first, scored({"gamma": 0.5}, 0, curves=curves)]
-    assert "protocols" not in dict(draw._of_scores(configurations.group(found)))
-    assert "protocols" in dict(draw._of_scores(configurations.group(found[:1])))
+    first = scored({}, 0, method="cam")
+    further = score_rows({ScoreKey("gt_known_loc", protocol="ts-cam", threshold_from="fixed"): 5.0})
+    both = {"val-threshold": "val", "ts-cam": "fixed"}
+    first = first.model_copy(update={"scores": [*first.scores, *further], "threshold_from": both})
+    found = [first, scored({"gamma": 0.5}, 0)]
+    assert "protocols" not in dict(figures.of_scores(configurations.group(found)))
+    assert "protocols" in dict(figures.of_scores(configurations.group(found[:1])))
 
 
 def test_failures_are_a_table_even_if_nothing_else_is() -> None:
     done = scored({}, 0)
     failed = Record(run=done.run, key=done.key, status="failed", step="train", error="NotFinite: at\n step 3")
     study = parse({"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"]}, "s")
-    texts = analysis.write(study, [failed], 3, [])
+    texts = tables.write(study, [failed], 3, [])
     assert {name.split(".")[0] for name in texts} == {"failures"}
     assert "| vgg_small-eil-seed0 | train | NotFinite: at step 3 |" in texts["failures.md"]
 
@@ -144,7 +167,7 @@ def test_columns_of_several_kinds_are_kept_as_text(tmp_path: Path) -> None:
         run.model_copy(update={"settings": {"rate": value}}) for run, value in zip(runs, (True, 1.5), strict=False)
     ]
     found += [Record(run=run, key=run.key, status="failed") for run in mixed]
-    frame = records.table(found)
+    frame = results.table(found)
     frame.to_parquet(tmp_path / "records.parquet")
     assert frame["pretrained"].tolist()[:3] == ["False", "True", "v1"]
     assert frame["setting.rate"].dropna().tolist() == ["True", "1.5"]
@@ -163,5 +186,5 @@ def test_what_makes_no_sense_is_neither_to_do_nor_whose_network_controls_take(tm
     runs, dropped = study.plan("s")
     assert dropped
     assert [study.run(run.name) for run in runs] == runs
-    assert status.status(runs, tmp_path)[0].endswith(f"{len(runs)} to do")
+    assert status.status(runs, tmp_path, {})[0].endswith(f"{len(runs)} to do")
     assert run_lock.collect(runs, tmp_path) == []

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from eil import backbones
 from eil.core import records
 from eil.core.files import InputError, read_arrays, read_json, write_arrays
+from eil.core.metrics import ScoreKey
 from eil.core.run import Recipe, Run
 from eil.data import cache, fingerprint
 from eil.data.geometry import Frame
@@ -153,18 +154,18 @@ def test_a_record_says_what_the_maps_say(runs: dict[str, Run], images: Path, tra
     record = evaluate.evaluate(runs[EIL], images, trained)
     assert records.read(trained / "record.json") == record
     arrays, test = read_arrays(trained / "maps.npz"), cache.open_split(images, "test")
-    level = int(record.metrics["threshold.val"])
+    level = int(record.value(ScoreKey("threshold")) or 0)
     hits = []
     for score_map, true in zip(arrays["test_maps"], test.boxes, strict=True):
         candidates, areas = boxes.boxes_at(maps.to_8_bit(score_map, 32, VAL_THRESHOLD), level)
         hits.append(boxes.iou(candidates[[areas.argmax()]], true).max() >= 0.5)
-    assert record.metrics["test.val.gt_known_loc"] == pytest.approx(100 * np.mean(hits))
+    assert record.value(ScoreKey("gt_known_loc")) == pytest.approx(100 * np.mean(hits))
     assert record.curves["gt_known_loc"][level] == pytest.approx(100 * np.mean(hits))
-    assert record.metrics["test.val.top1_cls"] == pytest.approx(
+    assert record.value(ScoreKey("top1_cls")) == pytest.approx(
         100 * (arrays["test_logits"].argmax(axis=1) == test.labels).mean()
     )
     assert record.provenance["data_sha256"] == fingerprint.of_data(*cache.fingerprints(images))
-    assert {"coverage.head", "coverage.body"} < record.metrics.keys()
+    assert {"head", "body"} < set(record.subsets("part_coverage"))
     curves = read_arrays(trained / "curves.npz")
     assert curves["test_curve"].shape == curves["test_curve_v2"].shape == (8, 255)
 
@@ -182,7 +183,7 @@ def test_maps_scored_meanwhile_are_not_scored_again(
     counted: list[int] = []
     iou_curves = boxes.iou_curves
     monkeypatch.setattr(boxes, "iou_curves", lambda *given: (counted.append(1), iou_curves(*given))[1])
-    assert evaluate.evaluate(runs[EIL], images, trained).metrics == record.metrics
+    assert evaluate.evaluate(runs[EIL], images, trained).scores == record.scores
     assert not counted
     # Another protocol's contours, and other maps, are scored anew.
     evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])

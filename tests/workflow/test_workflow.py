@@ -79,8 +79,8 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
     whole, resumed = (
         records.read(runs(tmp_path / name) / "vgg_small-eil-seed0" / "record.json") for name in ("whole", "killed")
     )
-    assert whole.metrics == resumed.metrics
-    assert whole.curves["history.total"] == resumed.curves["history.total"]
+    assert whole.scores == resumed.scores
+    assert whole.history["total"] == resumed.history["total"]
 
 
 def test_one_failing_run_leaves_a_hole_and_the_rest_goes_on(tmp_path: Path, content: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, An
     finished(tmp_path, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2")
     record = records.read(runs(tmp_path) / "vgg_small-cam-seed0" / "record.json")
     assert record.provenance["images"] == 6
-    assert not [key for key in record.metrics if key.startswith("coverage")]
+    assert not record.subsets("part_coverage")
 
 
 def test_the_program_explains_itself() -> None:

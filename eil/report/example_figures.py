@@ -14,8 +14,8 @@ from eil.core.files import InputError
 from eil.core.records import Record
 from eil.data import cache
 from eil.evaluation import example_images
-from eil.report.configurations import Cell, group
-from eil.report.figures import STYLE, caption, save, threshold
+from eil.report.configurations import Configuration, group
+from eil.report.figure_style import STYLE, caption, save, threshold
 
 TRUE_BOX, PREDICTED_BOX, OUTLINE = "#ffffff", "#ffb000", "#56b4e9"
 ERASED = "view_erased region"
@@ -23,20 +23,20 @@ EXAMPLES_SHOWN = 6
 DOTS = 80  # an inch: a small photo's own pixels, so that a page of such figures stays light
 
 
-def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False) -> Figure:
+def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], views: bool = False) -> Figure:
     """Image and each method's map with the predicted and the true box, a row an image, of the first seed.
 
     Args:
-        examples: what evaluate kept of each cell's first repetition.
+        examples: what evaluate kept of each configuration's first repetition.
         views: show the methods' further views beside their maps.
     """
-    cells = list(examples)
-    columns: list[tuple[Cell, str, str]] = [(cells[0], "images", "image")]
-    for cell, own in examples.items():
+    configurations = list(examples)
+    columns: list[tuple[Configuration, str, str]] = [(configurations[0], "images", "image")]
+    for each, own in examples.items():
         erases = "view_erased map" in own
-        columns.append((cell, "maps", f"{cell.method}: {'unerased ' if erases else ''}map"))
-        columns += [(cell, name, f"{cell.method}: {name.removeprefix('view_')}") for name in views_of(own) if views]
-    count = len(examples[cells[0]]["ids"])
+        columns.append((each, "maps", f"{each.method}: {'unerased ' if erases else ''}map"))
+        columns += [(each, name, f"{each.method}: {name.removeprefix('view_')}") for name in views_of(own) if views]
+    count = len(examples[configurations[0]]["ids"])
     rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))
     figure, grid = plt.subplots(
         len(rows),
@@ -47,8 +47,8 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
         dpi=DOTS,
     )
     for row, panels in zip(rows, grid, strict=True):
-        for axes, (cell, name, title) in zip(panels, columns, strict=True):
-            own = examples[cell]
+        for axes, (shown, name, title) in zip(panels, columns, strict=True):
+            own = examples[shown]
             axes.imshow(own["images"][row])
             if name != "images":
                 axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
@@ -60,33 +60,35 @@ def qualitative(examples: Mapping[Cell, Mapping[str, Any]], views: bool = False)
             axes.set_axis_off()
             if row == rows[0]:
                 axes.set_title(title, fontsize=7)
-    labels = ", ".join(cell.label for cell in cells)
+    labels = ", ".join(each.label for each in configurations)
     erased = "; blue outline: what training would erase" if any(ERASED in own for own in examples.values()) else ""
     more = any(len(own.get(f"further_{name}", ())) for own in examples.values() for name in ("true", "predicted"))
     rest = "; solid: the pair that is scored, dashed: the others" if more else ""
-    boxes = f"box: white true, orange predicted ({threshold(cells)}){rest}{erased}"
-    seeds = "/".join(dict.fromkeys(str(cell.records[0].run.repetition) for cell in cells))
-    caption(figure, f"{cells[0].backbone}, seed {seeds}: {labels}; {boxes}")
+    boxes = f"box: white true, orange predicted ({threshold(configurations)}){rest}{erased}"
+    seeds = "/".join(dict.fromkeys(str(each.records[0].run.repetition) for each in configurations))
+    caption(figure, f"{configurations[0].backbone}, seed {seeds}: {labels}; {boxes}")
     return figure
 
 
-def picks(cells: Sequence[Cell], runs: Path, count: int = EXAMPLES_SHOWN) -> dict[str, list[int]]:
+def picks(configurations: Sequence[Configuration], runs: Path, count: int = EXAMPLES_SHOWN) -> dict[str, list[int]]:
     """Positions of the test images that the methods' first repetitions get best and worst, and disagree on most.
 
     Args:
-        cells: contestants on one backbone, two or more.
+        configurations: contestants on one backbone, two or more.
         runs: in which their runs' folders are.
         count: of each.
     """
     found = np.stack(
-        [example_images.ious_of_run(cell.records[0], runs / cell.records[0].run.name) for cell in cells]
+        [example_images.ious_of_run(each.records[0], runs / each.records[0].run.name) for each in configurations]
     )  # (M, N)
     mean, apart = found.mean(axis=0), np.abs(found[0] - found[1])
     order = np.argsort(mean, kind="stable")
     return {
         "best": order[::-1][:count].tolist(),
         "worst": order[:count].tolist(),
-        f"{cells[0].method}_against_{cells[1].method}": np.argsort(-apart, kind="stable")[:count].tolist(),
+        f"{configurations[0].method}_against_{configurations[1].method}": np.argsort(-apart, kind="stable")[
+            :count
+        ].tolist(),
     }
 
 
@@ -99,9 +101,12 @@ def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -
     ids = cache.open_split(data, "test").ids
     if image not in ids:
         raise InputError(f"--image {image}: not among the {len(ids)} test images, of which {ids[0]} is the first")
-    (cell,) = group([record])
+    (configuration,) = group([record])
     with plt.rc_context(STYLE):
-        save(qualitative({cell: example_images.of_run(record, data, folder, [ids.index(image)])}), path.with_suffix(""))
+        save(
+            qualitative({configuration: example_images.of_run(record, data, folder, [ids.index(image)])}),
+            path.with_suffix(""),
+        )
     return path.with_suffix(".png")
 
 

@@ -1,0 +1,102 @@
+"""The main table, with published scores beside ours, and the table of every setting."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from eil.core.metrics import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
+from eil.data import class_subset
+from eil.evaluation import protocols
+from eil.report import published
+from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, students
+from eil.report.notes import Notes
+from eil.report.table import Table, Value
+from eil.study.study import Study
+
+Columns = Mapping[str, ScoreKey]  # header -> score
+
+
+def columns_of(study: Study) -> dict[str, ScoreKey]:
+    """The main table's columns: those that the study names, or those that the metrics declare."""
+    keys = (*MAIN, *MAIN_ORACLE) if study.columns is None else [COLUMNS[label] for label in study.columns]
+    return {key.heading: key for key in keys}
+
+
+def main_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:
+    """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods."""
+    best = chosen(configurations)
+    shown = [each for _, own in by_backbone(best) for each in sorted(own, key=lambda each: each.control is not None)]
+    kinds = [(each.backbone, each.method, each.control) for each in configurations]
+    many = {each.label for each in shown if kinds.count((each.backbone, each.method, each.control)) > 1}
+    classifiers = ", ".join(sorted({each.method for each in shown if each.control}))
+    notes = replace(
+        notes,
+        choice=f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}" if many else "",
+        controls=f"controls are not trained: their own maps with the classification of {classifiers}; none is compared "
+        "for the best; the oracle box is the true one, random class the map of another class"
+        if classifiers
+        else "",
+    )
+    title = f"{study.name}: methods on {study.dataset.subject}"
+    return _beside_published(scores_table(title, shown, columns_of(study), notes), study, shown)
+
+
+def grid_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:
+    """Every configuration of the grid."""
+    title = f"{study.name}: every setting on {study.dataset.subject}"
+    return scores_table(title, configurations, columns_of(study), notes)
+
+
+def scores_table(
+    title: str, configurations: Sequence[Configuration], columns: Columns, notes: Notes, seeds_alone: bool = False
+) -> Table:
+    """A row a configuration, a column a score that all of them have; the best on each backbone in bold.
+
+    Args:
+        title: of the table.
+        configurations: a row each.
+        columns: header -> score.
+        notes: of the table.
+        seeds_alone: intervals over seeds alone, and nothing in bold; for scores of which some have no replicates.
+    """
+    shown = {name: key for name, key in columns.items() if configurations and all(c.has(key) for c in configurations)}
+    best: dict[ScoreKey, list[Configuration]] = {key: [] for key in shown.values()}
+    for _, own in by_backbone(configurations) if not seeds_alone else ():
+        rivals = [each for each in own if not each.control]
+        for key in best:
+            best[key] += as_good_as_the_best(rivals, key)
+    rows: list[list[str | Value]] = []
+    for each in configurations:
+        found = {key: students(each.values(key)) if seeds_alone else interval(each, key) for key in best}
+        values = [Value(*found[key], each in winners) for key, winners in best.items()]
+        rows.append([each.backbone, each.label, *values, str(len(each.records))])
+    kinds = [(each.backbone, each.control is None) for each in configurations]
+    blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
+    return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes, blocks)
+
+
+def _beside_published(table: Table, study: Study, shown: Sequence[Configuration]) -> Table:
+    """Two columns more, the published score and ours minus it, for each metric that has any."""
+    header, rows, sources = list(table.header), [list(row) for row in table.rows], []
+    for key in MAIN:
+        scores = [
+            published.find(study.dataset.subject, c.backbone, c.control or c.method, key.label, study.protocols[0])
+            if _as_published(study, c)
+            else None
+            for c in shown
+        ]
+        if any(scores):
+            header += [f"published {key.label}", f"Δ vs. published {key.label}"]
+            for row, each, score in zip(rows, shown, scores, strict=True):
+                row.extend([f"{score.value:.1f}", f"{each.mean(key) - score.value:+.1f}"] if score else ["–", "–"])
+            sources += sorted({f"published {key.label}: {score.source}" for score in scores if score})
+    return replace(table, header=header, rows=rows, notes=replace(table.notes, published=tuple(sources)))
+
+
+def _as_published(study: Study, configuration: Configuration) -> bool:
+    """Published scores are of networks pretrained on ImageNet, of all test images, in the protocol's own geometry."""
+    run = configuration.records[0].run
+    limited = {"classes", "images_per_class", "test_per_class"} & study.dataset.settings.keys()
+    whole = class_subset.FULL_SIZES.get(study.dataset.subject)  # a folder may hold only some classes
+    few = whole is not None and any(r.provenance.get("images") != whole.test for r in configuration.records)
+    same = run.recipe.geometry == protocols.find(study.protocols[0]).geometry and run.recipe.crops == 1
+    return bool(run.pretrained) and not limited and not few and same

@@ -1,0 +1,170 @@
+"""What a table says of itself, by name: what ± means, protocol, data, machines, and what is missing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from eil.core.files import InputError
+from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.records import Record
+from eil.data import class_subset
+from eil.evaluation import protocols, statistics
+from eil.report.configurations import Configuration, by_backbone, difference
+from eil.study.study import Study
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The lines below a table, in this order; an empty field has none.
+
+    Attributes:
+        columns: what the columns mean, where their headers do not say it.
+        interval: what ± and bold mean.
+        protocol: by which the scores were made.
+        geometry: how the images' geometry differs from what a protocol expects.
+        data: which part of the data set it is, and what was made of it.
+        pretrained: backbones with weights from ImageNet.
+        machine: that evaluated.
+        missing: how many runs the table lacks.
+        failed: runs that failed, a line each.
+        left_out: runs that do not belong in the table, a line each.
+        detectable: the smallest difference that the study could detect.
+        choice: which settings of a grid are shown.
+        controls: what the controls are.
+        published: sources of published scores, a line each.
+        other: anything else.
+    """
+
+    columns: str = ""
+    interval: str = ""
+    protocol: str = ""
+    geometry: str = ""
+    data: tuple[str, ...] = ()
+    pretrained: str = ""
+    machine: str = ""
+    missing: str = ""
+    failed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    detectable: str = ""
+    choice: str = ""
+    controls: str = ""
+    published: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+
+    def caption(self) -> list[str]:
+        """The lines that a caption needs: columns, interval and protocol."""
+        return [line for line in (self.columns, self.interval, self.protocol) if line]
+
+    def below(self) -> list[str]:
+        """All lines that are not in the caption."""
+        caption = self.caption()
+        return [line for line in self.lines() if line not in caption]
+
+    def lines(self) -> list[str]:
+        """All lines, in the fields' order."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return [line for value in values for line in ((value,) if isinstance(value, str) else value) if line]
+
+
+def of_study(study: Study, records: Sequence[Record], planned: int, left_out: Sequence[str]) -> Notes:
+    """What every table of a study says.
+
+    Args:
+        study: what was compared.
+        records: of the runs that there are.
+        planned: how many runs there should be.
+        left_out: lines about runs that do not belong here.
+
+    Raises:
+        InputError: records of several protocols, or of another than the study's first.
+    """
+    done = [record for record in records if record.status == "done"]
+    used = {record.protocol for record in done}
+    if used - {study.protocols[0]}:
+        raise InputError(f"study {study.name}: records of protocol {', '.join(sorted(used))}: evaluate again")
+    failed = [record for record in records if record.status == "failed"]
+    missing = planned - len(done)
+    return Notes(
+        interval=_interval(study, done),
+        protocol=f"protocol {', '.join(used) or 'none'}; oracle columns: threshold chosen on test, intervals over "
+        "seeds alone; last checkpoint",
+        geometry=other_geometry(study.protocols[:1], done),
+        data=tuple(_of_the_data(study, done)),
+        pretrained=_pretrained(records),
+        machine=_machine(done),
+        missing=f"{missing} runs are missing from this table" if missing else "",
+        failed=tuple(f"failed: {record.run.name}: {' '.join((record.error or '').split())}" for record in failed),
+        left_out=tuple(left_out),
+    )
+
+
+def seeds_alone(study: Study) -> str:
+    """What ± means in tables whose scores have no bootstrap replicates."""
+    return f"percent, mean ± half-width of the 95 % interval over {study.seeds} seeds alone (Student's t)"
+
+
+def detectable(configurations: Sequence[Configuration]) -> str:
+    """The smallest difference from the first method that the study could detect, on each backbone; "" if unknown."""
+    found = []
+    for backbone, (base, *others) in by_backbone(configurations):
+        runs = [values for each in others if (values := difference(each, base, GT_KNOWN_LOC)) is not None]
+        if runs:
+            least = sorted(statistics.minimum_detectable_effect(values) for values in runs)
+            found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}")
+    start = "smallest detectable difference in GT-known Loc from the first method, in points"
+    return f"{start}: {', '.join(found)}" if found else ""
+
+
+def other_geometry(names: Sequence[str], records: Sequence[Record]) -> str:
+    """A line if the images' geometry is not the one that these protocols expect; else ""."""
+    used = {record.run.recipe.geometry for record in records}
+    expected = {name: protocols.find(name).geometry for name in names}
+    others = [f"{name} ({geometry})" for name, geometry in expected.items() if used - {geometry}]
+    if not others:
+        return ""
+    return f"the images' geometry is {', '.join(sorted(used))}, other than that of {', '.join(others)}"
+
+
+def _interval(study: Study, done: Sequence[Record]) -> str:
+    images = {record.provenance["images"] for record in done}
+    over = "images (bootstrap, the threshold chosen anew) and" if any(record.replicates for record in done) else ""
+    return (
+        f"percent, mean ± half-width of the 95 % interval over {over} {study.seeds} seeds (Student's t), "
+        f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone, and all that do not "
+        "differ from it significantly at 5 % (paired differences, Holm's correction)"
+    )
+
+
+def _of_the_data(study: Study, records: Sequence[Record]) -> list[str]:
+    """Which part of the data set this is, and what was made of it."""
+    given = {key: value for key, value in study.dataset.settings.items() if "/" not in str(value)}
+    size, listed = _part(records), given.get("classes")
+    if size:
+        given.pop("classes", None)
+    elif isinstance(listed, list | tuple):  # may be long; study.yaml has it
+        given["classes"] = f"{len(listed)} by name"
+    said = [*size, *(f"{key} = {value}" for key, value in given.items())]
+    notes = [f"data: {study.dataset.name}, {', '.join(said)}"] if said else []
+    if any(record.provenance.get("boxed_masks") for record in records):
+        notes.append("boxes: one around each object's mask")
+    if any(record.run.recipe.crops > 1 for record in records):
+        notes.append("classified by the mean softmax of ten crops, localized on one")
+    return notes
+
+
+def _part(records: Sequence[Record]) -> list[str]:
+    """``a part of it: 20 of 200 classes`` where the records' data are one."""
+    found = {(record.provenance.get("classes"), record.provenance.get("whole_classes")) for record in records}
+    return sorted(
+        f"a part of it: {class_subset.describe_count(n, whole)}" for n, whole in found if n and whole and n < whole
+    )
+
+
+def _pretrained(records: Sequence[Record]) -> str:
+    names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
+    return f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes" if names else ""
+
+
+def _machine(done: Sequence[Record]) -> str:
+    where = [r.provenance | {"precision": r.run.recipe.precision} for r in done if "versions" in r.provenance]
+    machines = sorted({f"{p['processor']}, {p['precision']}, torch {p['versions']['torch']}" for p in where})
+    return f"evaluated on: {'; '.join(machines)}" if machines else ""

@@ -1,0 +1,77 @@
+"""All scores of a study as one tidy table: a row a score."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eil.core import records
+from eil.core.files import InputError
+from eil.core.records import Record, Score, settings_label
+from eil.core.run import readable
+
+FILE = "records.parquet"
+_log = logging.getLogger(__name__)
+
+
+def results(folder: str | Path) -> pd.DataFrame:
+    """Every score of a study, a row each; see ``eil.results``."""
+    path = Path(folder) / FILE
+    found = sorted(Path(folder).glob("runs/*/record.json"))
+    if not path.exists():
+        if not found:
+            raise InputError(f"{folder}: no {FILE} and no runs/*/record.json; give a study's folder of results")
+        return table(map(records.read, found))
+    frame = pd.read_parquet(path)
+    if "metric" not in frame:
+        raise InputError(f"{path}: was made by version 1 of eil: `eil aggregate` makes it again")
+    newer = [each for each in found if each.stat().st_mtime > path.stat().st_mtime]
+    if newer:
+        _log.warning("%s: is older than %d records, %s first; run `eil aggregate`", path, len(newer), newer[0])
+    return frame
+
+
+def table(found: Iterable[Record]) -> pd.DataFrame:
+    """A row a score; a failed run has one row without a score.
+
+    Returns:
+        Columns ``run``, ``backbone``, ``pretrained``, ``method``, ``control``, ``settings``, ``setting.{name}`` for
+        each setting, ``repetition``, ``status``, ``error``, ``seconds`` (of training), ``split``, ``protocol``,
+        ``threshold_from``, ``metric``, ``subset``, ``value``.
+    """
+    every = list(found)
+    names = dict.fromkeys(f"setting.{key}" for record in every for key in record.run.settings)
+    first = ["run", "backbone", "pretrained", "method", "control", "settings", *names]
+    last = ["repetition", "status", "error", "seconds", *Score.model_fields]
+    rows = [
+        of_run | score
+        for record in every
+        for of_run in [_of_run(record)]
+        for score in [row.model_dump() for row in record.scores] or [{}]
+    ]
+    frame = pd.DataFrame(rows, columns=[*first, *last])
+    for name in names:
+        given = frame[name].dropna()
+        kinds = {type(value) for value in given}
+        if not kinds <= {int, float} and kinds != {bool}:  # a column of a file has one type
+            frame[name] = given.map(readable).reindex(frame.index)
+    return frame
+
+
+def _of_run(record: Record) -> dict[str, Any]:
+    run = record.run
+    return {
+        "run": run.name,
+        "backbone": run.backbone,
+        "pretrained": readable(run.pretrained),
+        "method": run.method,
+        "control": run.control,
+        "settings": settings_label(run.settings),
+        **{f"setting.{key}": value for key, value in run.settings.items()},
+        "repetition": run.repetition,
+        "status": record.status,
+        "error": record.error,
+        "seconds": record.training.get("seconds"),
+    }

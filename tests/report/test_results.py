@@ -1,0 +1,126 @@
+"""Scores as a tidy table, the declaration of metrics, and what is made from it."""
+
+import doctest
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import eil
+from eil.core import metrics, records
+from eil.core.files import InputError
+from eil.core.metrics import METRICS, ScoreKey
+from eil.report import results
+from eil.report.notes import Notes
+from eil.report.table import Table, Value
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "tests" / "data" / "results"
+RUN = "vgg_small-cam-seed0"
+
+
+def test_examples_of_the_docstring_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = doctest.testmod(eil, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert (found.failed, found.attempted > 5) == (0, True)
+
+
+def test_a_row_a_score_and_the_same_from_parquet(tmp_path: Path) -> None:
+    folder = shutil.copytree(STUDY, tmp_path / "s")
+    frame = eil.results(folder)
+    found = [records.read(path) for path in sorted(folder.glob("runs/*/record.json"))]
+    assert len(frame) == sum(len(record.scores) for record in found)
+    identity = ["run", "split", "protocol", "threshold_from", "metric", "subset"]
+    assert not frame.duplicated(identity).any()
+    assert set(frame["metric"]) <= METRICS.keys()
+    results.table(found).to_parquet(folder / results.FILE)
+    pd.testing.assert_frame_equal(eil.results(folder), frame, check_dtype=False)
+
+
+def test_a_table_older_than_its_records_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = shutil.copytree(STUDY, tmp_path / "s")
+    eil.results(folder).to_parquet(folder / results.FILE)
+    os.utime(folder / results.FILE, (0, 0))
+    with caplog.at_level(logging.WARNING):
+        eil.results(folder)
+    assert "records.parquet: is older than 4 records" in caplog.text
+
+
+def test_other_versions_are_refused_in_one_line(tmp_path: Path) -> None:
+    folder = shutil.copytree(STUDY, tmp_path / "s")
+    path = folder / "runs" / RUN / "record.json"
+    content = json.loads(path.read_text())
+    del content["version"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"record\.json: was made by version 1 of eil: evaluate the run again"
+    ) as error:
+        eil.results(folder)
+    assert len(str(error.value).splitlines()) == 1
+    path.write_text(json.dumps(content | {"status": "failed"}))
+    with pytest.raises(InputError, match="was made by version 1 of eil: delete it and run again"):
+        records.read(path)
+    pd.DataFrame({"test.own.gt_known_loc": [1.0]}).to_parquet(folder / results.FILE)
+    with pytest.raises(InputError, match="was made by version 1 of eil: `eil aggregate` makes it again"):
+        eil.results(folder)
+    with pytest.raises(InputError, match="no records.parquet and no runs"):
+        eil.results(tmp_path / "none")
+
+
+def test_a_score_is_found_by_its_key() -> None:
+    record = records.read(STUDY / "runs" / RUN / "record.json")
+    assert record.value(ScoreKey("gt_known_loc")) == 34.0
+    assert record.value(ScoreKey("gt_known_loc", threshold_from="oracle")) == 38.0
+    assert record.value(ScoreKey("gt_known_loc", split="val", threshold_from="val")) == 35.0
+    assert record.value(ScoreKey("top1_cls")) == 78.0  # no threshold is involved
+    assert record.value(ScoreKey("gt_known_loc", "object size 4-9 %")) == 28.0
+    assert record.value(ScoreKey("gt_known_loc", protocol="ts-cam")) is None
+    assert record.subsets("images") == ["object size 4-9 %", "object size 9-16 %"]
+
+
+def test_importing_eil_loads_no_pandas() -> None:
+    code = "import eil, sys; sys.exit('pandas' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_metric_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for line in [*metrics.documented(), *metrics.COLUMNS]:
+        assert line in text, line
+
+
+def test_notes_stand_in_the_caption_or_below_by_their_field() -> None:
+    notes = Notes(columns="c", interval="i", protocol="p", data=("d", "e"), machine="m", other=("o",))
+    assert notes.caption() == ["c", "i", "p"]
+    assert notes.below() == ["d", "e", "m", "o"]
+    assert notes.lines() == ["c", "i", "p", "d", "e", "m", "o"]
+
+
+def test_latex_marks_the_best_and_the_blocks() -> None:
+    table = Table("T", ["a", "x ↑"], [["p_q", Value(1.0, 0.5, True)], ["r", Value(2.0, 0.5)]], Notes(data=("d",)), [1])
+    lines = table.latex().splitlines()
+    start = lines.index(r"\toprule")
+    assert lines[start : start + 7] == [
+        r"\toprule",
+        r"a & x $\uparrow$ \\",
+        r"\midrule",
+        r"p\_q & \bfseries 1.0 $\pm$ 0.5 \\",
+        r"\midrule",
+        r"r & 2.0 $\pm$ 0.5 \\",
+        r"\bottomrule",
+    ]
+    page = Table("<T>", ["<a>"], [["<b>"]], Notes(other=("<c>",))).html()
+    assert all(f"&lt;{letter}&gt;" in page for letter in "Tabc")
+    assert "<a>" not in page
+
+
+def test_tables_with_the_same_header_twice_are_written() -> None:
+    table = Table("T", ["a", "x", "x"], [["p", "1", "2"]])
+    assert r"a & x & x \\" in table.latex()
+    assert table.html().count("<th ") == 3
