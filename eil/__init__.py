@@ -17,7 +17,8 @@ def results(folder: str | Path) -> "pd.DataFrame":
 
     Mean and standard deviation of GT-known Loc over the seeds:
 
-    >>> main = scores.query("split == 'test' and protocol == 'honest' and threshold_from == 'val' and subset == ''")
+    >>> scores = scores[(scores["split"] == "test") & (scores["protocol"] == "val-threshold")]
+    >>> main = scores.query("threshold_from == 'val' and subset == ''")
     >>> loc = main[main["metric"] == "gt_known_loc"]
     >>> loc.groupby(["backbone", "method", "settings"])["value"].agg(["mean", "std"])
                                  mean       std
@@ -27,7 +28,7 @@ def results(folder: str | Path) -> "pd.DataFrame":
 
     The same maps under each choice of the threshold:
 
-    >>> loc = scores.query("split == 'test' and metric == 'gt_known_loc' and protocol == 'honest' and subset == ''")
+    >>> loc = scores.query("metric == 'gt_known_loc' and subset == ''")
     >>> loc.pivot_table(values="value", index="method", columns="threshold_from")
     threshold_from  fixed  oracle   val
     method

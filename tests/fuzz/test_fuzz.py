@@ -251,16 +251,16 @@ def record(runs: dict[str, Run]) -> Record:
         run=run,
         key=run.key,
         status="done",
-        protocol="honest",
-        threshold_from={"honest": "val", "wsoleval-v2": "oracle"},
+        protocol="val-threshold",
+        threshold_from={"val-threshold": "val", "wsoleval-v2": "oracle"},
         scores=[
-            Score(split="test", protocol="honest", threshold_from="val", metric="gt_known_loc", value=50.0),
-            Score(split="test", protocol="honest", threshold_from="val", metric="threshold", value=31.0),
+            Score(split="test", protocol="val-threshold", threshold_from="val", metric="gt_known_loc", value=50.0),
+            Score(split="test", protocol="val-threshold", threshold_from="val", metric="threshold", value=31.0),
             Score(split="test", protocol="wsoleval-v2", threshold_from="oracle", metric="gt_known_loc", value=51.5),
         ],
         replicates=[
             Replicates(
-                split="test", protocol="honest", threshold_from="val", metric="gt_known_loc", values=[49.5, 50.5]
+                split="test", protocol="val-threshold", threshold_from="val", metric="gt_known_loc", values=[49.5, 50.5]
             )
         ],
         history={"total": [1.0, 0.5]},

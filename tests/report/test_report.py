@@ -191,7 +191,7 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
     texts = tables.write(both, resampled, len(resampled), [])
     names = {"main", "grid", "policies", "errors", "sizes", "comparisons", "masks", "protocols"}
     assert names < {name.removesuffix(".md") for name in texts if name.endswith(".md")}
-    assert "| Backbone | Method | honest | ts-cam | Seeds |" in texts["protocols.md"]
+    assert "| Backbone | Method | val-threshold | ts-cam | Seeds |" in texts["protocols.md"]
     assert "| 7.0 ± 0.0 |" in texts["protocols.md"]
     assert "protocols.md" not in tables.write(study, resampled, len(resampled), [])
     assert "0-1 % (n = 8)" in texts["sizes.md"]
@@ -204,10 +204,10 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
 
 def test_a_table_never_mixes_protocols(study: Study, resampled: list[Record]) -> None:
     resampled[3] = resampled[3].model_copy(update={"protocol": "ts-cam"})
-    with pytest.raises(InputError, match="records of protocol honest, ts-cam: evaluate again"):
+    with pytest.raises(InputError, match="records of protocol ts-cam, val-threshold: evaluate again"):
         tables.write(study, resampled, len(resampled), [])
     other = study.model_copy(update={"protocols": ("wsoleval-v2",)})
-    with pytest.raises(InputError, match="records of protocol honest: evaluate again"):
+    with pytest.raises(InputError, match="records of protocol val-threshold: evaluate again"):
         tables.write(other, resampled[:3], 3, [])
 
 
