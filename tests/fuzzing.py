@@ -1,8 +1,8 @@
 """Helpers of the fuzz tests: the number of inputs, what counts as a refusal, and how files are damaged.
 
-Every fuzz test runs on a few dozen inputs, the same in every run, and with ``-m slow`` on thousands of new ones. Each input must
-give a right result, or an error that names the file. Any other exception is a fault, and so is an input that takes 20 seconds
-or 2 GB (fixture bounded_memory).
+Every fuzz test runs on a few dozen inputs, the same in every run, and with ``-m slow`` on thousands of new ones. Each
+input must give a right result, or an error that names the file. Any other exception is a fault, and so is an input that
+takes 20 seconds or 2 GB (fixture bounded_memory).
 """
 
 import copy
@@ -52,7 +52,7 @@ def fuzz(inputs: int, holds: Callable[..., None], *strategies: st.SearchStrategy
 
 
 def outcome(act: Callable[[], T], *names: str) -> T | None:
-    """A reader's result, or None if it refuses. A refusal must name the file and must not come from a lack of memory."""
+    """A reader's result, or None if it refuses; a refusal names the file and does not come from a lack of memory."""
 
     def hang(*_: Any) -> None:
         raise Hang(f"more than {SECONDS} s")
