@@ -1,4 +1,4 @@
-"""What several tests share: a tiny data set on disk, and a tiny study file."""
+"""Fixtures of several test files: a tiny study, its decoded images, and a tiny data set of photos."""
 
 import resource
 import sys
@@ -27,7 +27,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def bounded_memory() -> Iterator[None]:
-    """What asks for more than two gigabytes beyond what there is now fails."""
+    """Make an allocation fail that exceeds the present memory use by more than 2 GB."""
     if not sys.platform.startswith("linux"):
         yield
         return
@@ -40,13 +40,13 @@ def bounded_memory() -> Iterator[None]:
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    """A valid study's content, to be spoilt by tests."""
+    """A copy of SMOKE, which a test may change."""
     return yaml.safe_load(yaml.safe_dump(SMOKE))
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Decoded birds as SMOKE wants them."""
+    """Folder of the decoded birds of SMOKE; one for each worker."""
     folder = tmp_path_factory.mktemp("data") / "birds"
     settings = {key: value for key, value in SMOKE["dataset"].items() if key != "name"}
     cache.build(birds.read(**settings), folder, Frame(resize=36, crop=32))

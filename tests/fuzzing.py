@@ -1,8 +1,8 @@
-"""What the fuzz tests share: how often a property is tried, what counts as a refusal, and how files are spoilt.
+"""Helpers of the fuzz tests: the number of inputs, what counts as a refusal, and how files are damaged.
 
-Every fuzzer runs on a few dozen inputs with the other tests, always the same ones, and on thousands of new ones where
-``-m slow`` asks for it. What holds of every input: a right result, or an error that names the file; no other exception.
-An input that takes twenty seconds is a hang, and one that asks for two gigabytes a bomb (the fixture bounded_memory).
+Every fuzz test runs on a few dozen inputs, the same in every run, and with ``-m slow`` on thousands of new ones. Each
+input must give a right result, or an error that names the file. Any other exception is a fault, and so is an input that
+takes 20 seconds or 2 GB (fixture bounded_memory).
 """
 
 import copy
@@ -27,23 +27,23 @@ SECONDS = 20
 
 
 class Hang(BaseException):
-    """An input took too long; no Exception, so that no reader takes it for a damaged file."""
+    """An input took too long. It is no Exception, so that no reader mistakes it for a damaged file."""
 
 
 class File(bytes):
-    """A file's content, which nobody wants to see whole in a message."""
+    """A file's content, shortened in messages."""
 
     def __repr__(self) -> str:
         return f"{len(self)} bytes: {bytes(self[:200])!r}"
 
 
 def thoroughly(quick: int, slow: int) -> Any:
-    """So many inputs with the other tests, and so many in the slow ones."""
+    """Parametrize a test with its number of inputs: ``quick`` by default, ``slow`` with ``-m slow``."""
     return pytest.mark.parametrize("inputs", [quick, pytest.param(slow, marks=pytest.mark.slow)])
 
 
 def fuzz(inputs: int, holds: Callable[..., None], *strategies: st.SearchStrategy[Any]) -> None:
-    """Try a property on so many inputs; the few are the same in every run."""
+    """Check ``holds`` on random inputs; fewer than 100 are the same in every run."""
     few = inputs < 100
     chosen = settings(
         max_examples=inputs, deadline=None, derandomize=few, database=None, suppress_health_check=list(HealthCheck)
@@ -52,7 +52,7 @@ def fuzz(inputs: int, holds: Callable[..., None], *strategies: st.SearchStrategy
 
 
 def outcome(act: Callable[[], T], *names: str) -> T | None:
-    """What a reader gives, None if it refuses; the refusal names the file, and did not come from want of memory."""
+    """A reader's result, or None if it refuses; a refusal names the file and does not come from a lack of memory."""
 
     def hang(*_: Any) -> None:
         raise Hang(f"more than {SECONDS} s")

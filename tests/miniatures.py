@@ -1,4 +1,4 @@
-"""Every data set layout in small, with the true files' names, separators and quirks."""
+"""A tiny study, and every data set layout in small with the real file names, separators and quirks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,12 +92,12 @@ def wsoleval_cub(root: Path) -> Made:
 
 
 def wsoleval_ilsvrc(root: Path) -> Made:
-    """Likewise for ILSVRC, whose training lists name no boxes and no sizes, and whose val is ImageNetV2."""
+    """The same for ILSVRC: its training lists have no boxes and no sizes, and its val is ImageNetV2."""
     return _wsoleval(root, "ILSVRC", masks=False)
 
 
 def wsoleval_openimages(root: Path) -> Made:
-    """Likewise with masks, a region to ignore on the first line of an image alone, and no sizes."""
+    """The same with masks; only an image's first line names a region to ignore; there are no sizes."""
     return _wsoleval(root, "OpenImages", masks=True)
 
 
