@@ -18,7 +18,7 @@ from eil.data.cache import Fingerprints
 from eil.data.geometry import Frame
 
 _log = logging.getLogger(__name__)
-LOOKED = "EIL_DATA_LOOKED_AT"  # set by the workflow, which has looked for all its jobs
+CHECKED_BY_WORKFLOW = "EIL_DATA_CHECKED"  # set by the workflow, which checks the data once for all its jobs
 CHANGED = "changed since"  # stands for a fingerprint that no record has
 
 
@@ -27,12 +27,12 @@ def frame_of(run: Run) -> Frame:
     return Frame(run.recipe.resize, run.recipe.crop, run.recipe.geometry, run.recipe.crops)
 
 
-def read(run: Run) -> data.Dataset:
+def read_dataset(run: Run) -> data.Dataset:
     """The data set of a run as it is now, read by its reader."""
     return data.read(run.dataset.name, run.dataset.folder(), run.dataset.settings)
 
 
-def fingerprints(runs: Iterable[Run], folder: Path) -> dict[str, Fingerprints]:
+def current_fingerprints(runs: Iterable[Run], folder: Path) -> dict[str, Fingerprints]:
     """Fingerprints of the data of each run as they are now, by the name of the cache that the run reads.
 
     A part that changed since it was prepared has :data:`CHANGED` instead. Data that were never prepared are left out. A
@@ -50,14 +50,14 @@ def fingerprints(runs: Iterable[Run], folder: Path) -> dict[str, Fingerprints]:
     dataset: data.Dataset | None = None
     for name, run in caches.items():
         changed = ""
-        if not data.is_embedded(run.dataset.name) and not os.environ.get(LOOKED):
+        if not data.is_embedded(run.dataset.name) and not os.environ.get(CHECKED_BY_WORKFLOW):
             dataset = dataset or _at_hand(run)
             changed = cache.outdated(dataset, folder / name, frame_of(run)) if dataset else ""
         found[name] = _with_changes(folder / name, changed)
     return found
 
 
-def looks(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str]]:
+def content_hashes(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str]]:
     """Hashes of what each cache would be made from now, of photos and of annotations, by the cache's name.
 
     They stay the same as long as the content does, whether it is prepared or not. Data that are drawn, or that are not
@@ -82,7 +82,7 @@ def looks(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def made_from_other(records: Iterable[Record], now: Mapping[str, Fingerprints]) -> list[Record]:
+def made_from_changed_data(records: Iterable[Record], now: Mapping[str, Fingerprints]) -> list[Record]:
     """Records that were made from other data than there are now."""
     return [record for record in records if record.status == "done" and not is_current(record, now)]
 
@@ -99,7 +99,7 @@ def require_prepared(run: Run, folder: Path) -> None:
     Raises:
         InputError: photos or annotations changed since they were prepared.
     """
-    own = fingerprints([run], folder).get(run.cache)
+    own = current_fingerprints([run], folder).get(run.cache)
     if own is not None and CHANGED in own:
         what = "photos" if own.photos == CHANGED else "annotations"
         raise InputError(f"{run.dataset.name}: {what} changed since `eil prepare`; run it again")
@@ -111,7 +111,7 @@ def _at_hand(run: Run) -> data.Dataset | None:
     if folder is None or not folder.exists():
         _log.warning("%s: not at hand, and taken to be as it was prepared", folder or run.dataset.name)
         return None
-    return read(run)
+    return read_dataset(run)
 
 
 def _recorded(folder: Path) -> dict[str, str]:

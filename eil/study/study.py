@@ -4,7 +4,7 @@ Unknown keys are errors; any list under a method's settings is an axis of the gr
 a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
 ``preset`` takes settings and recipe from presets.yaml. What is more special stands above what is more general:
 a backbone's method, a method, a backbone, the study, the preset. Nothing here needs torch until methods are
-checked against backbones (:func:`Study.plan`), which happens once, before the first run.
+checked against backbones (:func:`Study.expand`), which happens once, before the first run.
 """
 
 import itertools
@@ -115,13 +115,13 @@ class Study(Strict):
         if not self.backbones or not self.methods:
             raise InputError("a study without runs: name a backbone and a method")
 
-    def run(self, name: str) -> Run:
+    def find_run(self, name: str) -> Run:
         """The run of that name.
 
         Raises:
             InputError: there is none.
         """
-        # Whose network the controls take is known to `plan` alone, so that of any run will do here.
+        # Only `expand` knows whose network a control takes; here any run's will do.
         grid = [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
         lent = (run.model_copy(update={"control": control}) for control in self.controls for run in grid)
         for run in itertools.chain(grid, lent):
@@ -129,7 +129,7 @@ class Study(Strict):
                 return run
         raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
 
-    def plan(self, source: str) -> tuple[list[Run], list[str]]:
+    def expand(self, source: str) -> tuple[list[Run], list[str]]:
         """The runs to do, and a line for each combination that makes no sense and was dropped.
 
         Args:

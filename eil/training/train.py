@@ -58,7 +58,7 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
     if run.control:
         raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
     started = time.monotonic()
-    meter = provenance.Meter()
+    meter = provenance.ResourceMeter()
     with signals.deferred() as due, _not_exact() as inexact:
         training = _Training(run, data, folder, due, Logger(logger if ranks.rank() == 0 else None, folder))
         try:
@@ -143,7 +143,7 @@ class _Training:
             self._save()
             self.logger.write(state.history[-1])
             if self._told(look=True) and not _finished(state, recipe):
-                signals.leave()
+                signals.raise_pending()
 
     def _epoch(self) -> None:
         """One pass over the training images, or the rest of one."""
@@ -167,7 +167,7 @@ class _Training:
                 self._save()
             if told:
                 self.fabric.barrier()  # nobody leaves before all is written
-                signals.leave()
+                signals.raise_pending()
         _check_finite(logged, state.names, checked, state.epoch)
         steps, seconds = len(logged), time.monotonic() - started
         means = torch.stack(logged).mean(dim=0).tolist()
@@ -175,10 +175,10 @@ class _Training:
 
     def _step(self, epoch: float, batch: Batch) -> Tensor:
         """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""
-        factor = train_step.rate(self.run.recipe, epoch)
+        factor = train_step.lr_factor(self.run.recipe, epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        parts = train_step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe)
+        parts = train_step.train_step(self.fabric, self.model, self.optimizer, batch, self.run.recipe)
         self.state.names = list(parts)
         found = torch.stack([part.detach().float() for part in parts.values()])
         if self.fabric.world_size > 1:
@@ -209,7 +209,7 @@ def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int
 def _close_epoch(state: State, means: list[float], steps: int, images: int, recipe: Recipe, seconds: float) -> None:
     """Count the epoch, keep its row, and note whether the loss still falls."""
     parts = dict(zip(state.names, means, strict=True))
-    rate = recipe.learning_rate * train_step.rate(recipe, state.epoch + (steps - 0.5) / steps)
+    rate = recipe.learning_rate * train_step.lr_factor(recipe, state.epoch + (steps - 0.5) / steps)
     row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts
     state.epoch, state.step, state.parts, state.seconds = state.epoch + 1, 0, [], 0.0
     state.history.append({"epoch": state.epoch} | row)

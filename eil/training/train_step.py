@@ -26,7 +26,7 @@ _PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
-    """Fabric, the run's method as Fabric wraps it, and its optimizer, ready for :func:`take`."""
+    """Fabric, the run's method as Fabric wraps it, and its optimizer, ready for :func:`train_step`."""
     recipe = run.recipe
     fabric = fabric_of(recipe, recipe.devices)
     fabric.launch()
@@ -57,9 +57,9 @@ def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
     torch.use_deterministic_algorithms(exact, warn_only=True)
     torch.backends.cudnn.deterministic = exact
     torch.backends.cudnn.benchmark = not exact  # tries what is fastest for each shape, of which there are few
-    here = ranks.on_this_node(count)
+    here = ranks.local_devices(count)
     # Within a cluster's job too, processes are ours to start, unless it has started several.
-    outside = "RANK" in os.environ or ranks.started_by_slurm()
+    outside = "RANK" in os.environ or ranks.launched_by_slurm()
     return Fabric(
         accelerator="auto",
         devices=here,
@@ -70,7 +70,7 @@ def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
     )
 
 
-def take(
+def train_step(
     fabric: Fabric,
     model: Any,
     optimizer: Any,
@@ -128,7 +128,7 @@ def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def rate(recipe: Recipe, epoch: float) -> float:
+def lr_factor(recipe: Recipe, epoch: float) -> float:
     """Factor of the learning rate after ``epoch`` epochs, a fraction within one."""
     factor = min(1.0, epoch / recipe.warmup) if recipe.warmup else 1.0
     if recipe.schedule == "cosine":

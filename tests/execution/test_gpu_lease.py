@@ -20,7 +20,7 @@ NAMES = ["GPU-a", "GPU-b"]
 
 def hold(folder: Path, log: Path, seconds: float, count: int = 1, places: int = 1) -> None:
     """Hold GPUs for a while, and write which, from when to when."""
-    with gpu_lease.leased(NAMES, count, places, folder) as names:
+    with gpu_lease.lease_from(NAMES, count, places, folder) as names:
         start = time.monotonic()
         log.with_suffix(".held").write_text(" ".join(names))
         time.sleep(seconds)
@@ -83,7 +83,7 @@ def test_who_wants_a_gpu_alone_waits_for_all_who_share_it(tmp_path: Path) -> Non
 
 def test_a_job_of_two_gpus_does_not_starve(tmp_path: Path) -> None:
     logs = [tmp_path / f"{k}.json" for k in range(4)]
-    with gpu_lease.leased(NAMES, 1, 1, tmp_path / "locks"):
+    with gpu_lease.lease_from(NAMES, 1, 1, tmp_path / "locks"):
         large = started(tmp_path / "locks", logs[0], 0.1, 2)
         time.sleep(3)  # it stands in line now, with the one GPU that is free
         small = [started(tmp_path / "locks", log, 0.1) for log in logs[1:]]
@@ -98,7 +98,7 @@ def test_a_job_of_two_gpus_does_not_starve(tmp_path: Path) -> None:
 def test_more_than_there_are_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(InputError, match="3 GPUs are asked for, 2 are to be seen"),
-        gpu_lease.leased(NAMES, 3, 1, tmp_path),
+        gpu_lease.lease_from(NAMES, 3, 1, tmp_path),
     ):
         pass
     for wrong in ("0", "two", "-1"):
@@ -113,21 +113,21 @@ def test_names_are_the_drivers_and_what_is_allotted_is_respected(monkeypatch: py
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu_lease.gpus() == ["GPU-0a-0f", "GPU-1a-1f"]
+    assert gpu_lease.visible_gpus() == ["GPU-0a-0f", "GPU-1a-1f"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-1a-1f")
-    assert gpu_lease.gpus() == ["GPU-3a-3f", "GPU-1a-1f"]
+    assert gpu_lease.visible_gpus() == ["GPU-3a-3f", "GPU-1a-1f"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert gpu_lease.gpus() == []
+    assert gpu_lease.visible_gpus() == []
 
 
 def test_a_shared_gpu_gives_each_its_share_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     capped: list[tuple[float, int]] = []
     monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", lambda *given: capped.append(given))
-    monkeypatch.setattr(gpu_lease, "gpus", lambda: ["GPU-test-of-eil"])
+    monkeypatch.setattr(gpu_lease, "visible_gpus", lambda: ["GPU-test-of-eil"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("EIL_RUNS_PER_GPU", "4")
-    with gpu_lease.held():
+    with gpu_lease.lease():
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-test-of-eil"
-    with gpu_lease.held(alone=True):
+    with gpu_lease.lease(exclusive=True):
         pass
     assert capped == [(0.25, 0)]

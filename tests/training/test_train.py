@@ -84,7 +84,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_recorded(
 ) -> None:
     run = runs[EIL].model_copy(update={"recipe": runs[EIL].recipe.model_copy(update={"learning_rate": 1e30})})
     with pytest.raises(train.NotFinite, match=r"epoch 1, step [234]: total nan, unerased nan, erased"):  # noqa: SIM117
-        with run_lock.at_work(run, tmp_path, "train"):
+        with run_lock.run_step(run, tmp_path, "train"):
             train.train(run, images, tmp_path)
     assert not (tmp_path / "weights.safetensors").exists()
     record = records.read(tmp_path / "failure.json")
@@ -105,11 +105,11 @@ def test_plateau_stops_when_the_loss_has_not_fallen_for_long_enough() -> None:
 
 def test_rates() -> None:
     stepped = Recipe(schedule="step", milestones=(2, 4), decay=0.1, epochs=6)
-    assert [train_step.rate(stepped, epoch) for epoch in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [train_step.lr_factor(stepped, epoch) for epoch in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     cosine = Recipe(schedule="cosine", epochs=4, warmup=1)
-    assert train_step.rate(cosine, 0.5) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi / 8)))
-    assert train_step.rate(cosine, 2) == pytest.approx(0.5)
-    assert train_step.rate(cosine, 4) == pytest.approx(0)
+    assert train_step.lr_factor(cosine, 0.5) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi / 8)))
+    assert train_step.lr_factor(cosine, 2) == pytest.approx(0.5)
+    assert train_step.lr_factor(cosine, 4) == pytest.approx(0)
 
 
 def test_weights_of_another_run_and_other_files_are_refused(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:

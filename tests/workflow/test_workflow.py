@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from eil.commands import cli
 from eil.core import records
 
 ROOT = Path(__file__).parents[2]
@@ -213,15 +212,6 @@ def test_a_cluster_is_told_what_every_rule_needs() -> None:
     assert {name for name, text in rules.items() if {"mem_mb=", "runtime="} <= set(re.findall(r"\w+=", text))} == sent
     profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
     assert set(profile["set-resources"]) <= sent
-
-
-def test_every_command_has_an_example_that_its_own_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, example in cli._EXAMPLES.items():
-        assert cli._parser().parse_args(example.split()).command is command
-        words = example.split()[: 2 if example.startswith("data") else 1]
-        with pytest.raises(SystemExit, match="0"):
-            cli.main([*words, "--help"])
-        assert f"example: eil {words[0]}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["Snakefile", *sorted(p.name for p in (ROOT / "workflow" / "rules").iterdir())])

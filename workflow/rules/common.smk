@@ -38,7 +38,7 @@ def resolve():
     try:
         content = study_paths.merged([*parts, ("--config", Path(), given)])
         study = studies.parse(study_paths.escaped(content), source)
-        runs, dropped = study.plan(source)
+        runs, dropped = study.expand(source)
     except InputError as error:
         # The lines say file, key and value; a traceback would bury them.
         sys.exit(str(error))
@@ -52,7 +52,7 @@ def resolve():
 def looked_at():
     """Hashes of the data as they are now, by cache."""
     try:
-        return data_state.looks(RUNS.values(), Path("results/data"))
+        return data_state.content_hashes(RUNS.values(), Path("results/data"))
     except InputError as error:
         sys.exit(str(error))
 
@@ -63,7 +63,7 @@ EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
 # Hashes by stat calls, of each cache's data as they are now; the jobs need not look again.
 LOOKS = looked_at()
-os.environ[data_state.LOOKED] = "1"
+os.environ[data_state.CHECKED_BY_WORKFLOW] = "1"
 # What they say, not their names alone: an edited protocol is another.
 PROTOCOLS = [
     protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
@@ -145,9 +145,9 @@ def all_sources(wildcards):
 
 def progress():
     """How many runs are done and failed, and the first of the failures."""
-    from eil.execution import run_lock
+    from eil.execution import collect
 
-    found = run_lock.collect(RUNS.values(), Path(RESULTS, "runs"))
+    found = collect.collect(RUNS.values(), Path(RESULTS, "runs"))
     failed = [record for record in found if record.status == "failed"]
     lines = [
         f"{len(found) - len(failed)} of {len(RUNS)} runs done, {len(failed)} failed"

@@ -15,7 +15,7 @@ rule prepare:
         mem_mb=16000,
         runtime=720,
     params:
-        sources=depends.of_prepare(STUDY.dataset.name),
+        sources=step_sources.of_prepare(STUDY.dataset.name),
         photos=look_at("photos"),
     message:
         "prepare {wildcards.cache}"
@@ -37,7 +37,7 @@ rule annotate:
         mem_mb=16000,
         runtime=240,
     params:
-        sources=depends.of_annotate(STUDY.dataset.name),
+        sources=step_sources.of_annotate(STUDY.dataset.name),
         annotations=look_at("annotations"),
     message:
         "boxes and masks of {wildcards.cache}"

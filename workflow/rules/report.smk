@@ -22,7 +22,7 @@ rule tables:
         runtime=240,
     params:
         all_keys=all_keys,
-        sources=sources.digest("eil.report.analysis"),
+        sources=source_hash.digest("eil.report.analysis"),
         eil=EIL,
     message:
         "tables of {STUDY.name}"
@@ -51,7 +51,7 @@ rule figures:
         runtime=240,
     params:
         all_keys=all_keys,
-        sources=sources.digest("eil.report.draw"),
+        sources=source_hash.digest("eil.report.draw"),
         eil=EIL,
     message:
         "figures of {STUDY.name}"

@@ -30,7 +30,7 @@ rule timing:
     params:
         all_keys=all_keys,
         sources=all_sources,
-        timer=sources.digest("eil.profiling.timing", "eil.report.timing"),
+        timer=source_hash.digest("eil.profiling.timing", "eil.report.timing"),
         eil=EIL,
     message:
         "time every method of {STUDY.name}"
@@ -63,7 +63,7 @@ rule profile_run:
     params:
         key=key,
         sources=sources_of("train"),
-        profiler=sources.digest("eil.profiling.profile"),
+        profiler=source_hash.digest("eil.profiling.profile"),
         eil=EIL,
     message:
         "profile {wildcards.run}"
