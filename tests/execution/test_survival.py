@@ -75,7 +75,7 @@ def test_a_training_told_to_end_saves_at_once_and_ends_the_same(
     with monkeypatch.context() as patch:
         told_at(patch, at, number)  # of two epochs of four steps each
         assert eil(place, "train") == signals.EXIT_CODE
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues it" in capsys.readouterr().err
     left = {path.name for path in folder(place).iterdir()}
     assert "last.ckpt" in left
     assert not {"weights.safetensors", "failure.json", "running.json"} & left
@@ -219,7 +219,7 @@ def test_verify_finds_the_same_numbers_or_says_which_differ(
     assert eil(place, "verify") == 0
     where = [str(place / "tiny.yaml"), NAME, "--results", str(place / "results"), "--data", str(place / "data")]
     assert cli.main(["verify", *where, "--retrain"]) == 0
-    assert "every metric of a new training is the recorded one" in capsys.readouterr().out
+    assert "every metric of a new training equals the recorded one" in capsys.readouterr().out
     content = json.loads((own / "record.json").read_text())
     content["metrics"]["test.own.top1_cls"] += 0.001
     content["training"]["weights_sha256"] = "0" * 64

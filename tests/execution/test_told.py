@@ -84,7 +84,7 @@ def killed(run: Run, folder: Path, **trace: Any) -> str:
     content = {"step": "train", "key": run.key, "host": platform.node(), "process": 7, "started": "then"} | trace
     write_json(folder / run.name / "running.json", content)
     (record,) = collect.collect([run], folder)
-    (line,) = [line for line in status.status([run], folder) if line.startswith("failed")]
+    (line,) = [line for line in status.status([run], folder, {}) if line.startswith("failed")]
     assert line == f"failed in train: {run.name}: {record.error}"
     return str(record.error)
 
