@@ -65,6 +65,13 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     }
     assert {"thresholds.png", "training.svg", "part_coverage.png"} <= {p.name for p in (results / "figures").iterdir()}
     assert "Nothing to be done" in finished(tmp_path, *study(tmp_path, content))
+    # Each step's time and memory, whose loss makes nothing stale.
+    measured = sorted(results.rglob("*.benchmark.tsv"))
+    assert len(measured) == 6 * 3 + 2 * 2 + 2  # a control is localized and evaluated; tables and figures
+    assert {"s", "max_rss"} <= set(measured[0].read_text().split("\n")[0].split("\t"))
+    for path in measured:
+        path.unlink()
+    assert "Nothing to be done" in finished(tmp_path, "-n", *study(tmp_path, content))
     # A table's loss trains nothing.
     (results / "tables" / "main.md").unlink()
     (results / "tables").rename(results / "old")
