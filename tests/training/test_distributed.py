@@ -96,7 +96,7 @@ def normed(rank: int, of: int, port: int, results: Any) -> None:
     torch.manual_seed(0)
     x = torch.randn(8, 3, 5, 5, dtype=torch.float64)
     model = nn.Sequential(nn.BatchNorm2d(3)).double()
-    distributed.synchronise(model, on_gpu=False)
+    distributed.synchronise_batch_norm(model, on_gpu=False)
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
     images, targets = distributed.share(x.requires_grad_(), Targets(torch.arange(8)), rank, of)

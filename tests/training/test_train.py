@@ -118,7 +118,7 @@ def test_weights_of_another_run_and_other_files_are_refused(runs: dict[str, Run]
     (tmp_path / "pickle").write_bytes(b"\x80\x04not safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "unknown")
     for name, message in (
-        ("other", "holds weights of run vgg_small-eil-gamma0.8-sigma1-seed0 with other settings"),
+        ("other", "holds weights of run vgg_small-eil-gamma0.8-sigma1-seed0 with different settings"),
         ("unknown", "holds weights of run unknown"),
         ("pickle", "not a safetensors file"),
         ("none", "no such file; train the run first"),
