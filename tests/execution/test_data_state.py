@@ -207,7 +207,7 @@ def test_by_hand_changed_data_are_refused_and_told(tmp_path: Path, capsys: pytes
     assert "photos changed since `eil prepare`" in capsys.readouterr().err
     assert _eil(study, "prepare") == 0
     assert _eil(study, "localize", RUN) == 1
-    assert "weights.safetensors: was trained on other photos" in capsys.readouterr().err
+    assert "weights.safetensors: was trained on photos that have changed since" in capsys.readouterr().err
     assert _eil(study, "evaluate", RUN) == 1
     assert "maps.npz: was made from other photos" in capsys.readouterr().err
     for words in (["train", RUN], ["localize", RUN], ["evaluate", RUN], ["verify", RUN]):

@@ -295,7 +295,7 @@ def test_compiled_training_gives_the_eager_weights_or_says_why_not(
     monkeypatch.setattr(torch, "compile", lambda loss, **_: refused)
     train.train(eager, images, tmp_path / "eager")
     train.train(compiled, images, tmp_path / "fallen back")
-    assert "torch.compile failed, going on without it: no compiler found" in caplog.text
+    assert "torch.compile failed, continuing without it: no compiler found" in caplog.text
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("eager", "fallen back"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     used: list[str] = []
