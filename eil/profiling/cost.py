@@ -84,8 +84,8 @@ def cost(runs: Sequence[Run], images: Mapping[str, int], classes: int) -> dict[s
 def operations(act: Callable[[], object]) -> int:
     """Floating-point operations of convolutions and matrix products, as torch counts them.
 
-    Torch counts the backward pass of a grouped convolution as if it had one group, 32 to 1,152 times too many operations
-    for a depthwise convolution; this is corrected here.
+    Torch counts the backward pass of a grouped convolution as if it had one group, 32 to 1,152 times too many
+    operations for a depthwise convolution; this is corrected here.
     """
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward}) as counter:
         act()
