@@ -1,69 +1,71 @@
-"""Files that are either whole or absent: everything is written beside its place and renamed."""
+"""Write files atomically, read JSON and arrays, and lock files between processes.
+
+Every file is written under a temporary name in its folder and then renamed, so it is either complete or absent.
+numpy is imported by the functions that need it: the program's help must not wait for it.
+"""
 
 import contextlib
-import fcntl
 import glob
 import json
 import logging
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from eil.core.npz import MOST, read_npz
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _log = logging.getLogger(__name__)
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used; the message says where, what and what was expected."""
+    """The user's input cannot be used; the message says where it is wrong and what was expected."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and rename it to ``path`` if the block succeeds.
+    """Write a file or folder atomically: yield a temporary path and rename it to ``path`` if the block succeeds.
 
-    Works for a file and for a folder. A killed process or a full disk leaves ``path`` as it was; of a folder, a kill
-    just when the old one has gone and the new one is renamed leaves neither.
+    If the process is killed or the disk is full, ``path`` keeps its old content. A folder has one exception: a kill
+    between the removal of the old folder and the rename leaves neither.
 
     Args:
-        path: the file or folder to make; its parents are created.
+        path: the file or folder to write; missing parents are created.
 
     Yields:
         A path that does not exist yet, in the same folder, with the same suffix.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Host and process keep two writers of one file from sharing a half-written copy.
-    here = os.uname().nodename.replace(".", "_")
+    # Host and process in the name: two writers of one file never share a temporary file.
+    here = platform.node().replace(".", "_")
     beside = path.with_name(f".{path.stem}.{here}-{os.getpid()}.part{path.suffix}")
     for left in path.parent.glob(f".{glob.escape(path.stem)}.{glob.escape(here)}-*.part{glob.escape(path.suffix)}"):
         if left == beside or not _alive(left.name.removesuffix(f".part{path.suffix}").rsplit("-", 1)[-1]):
-            remove(left)  # of a process that was killed
+            remove(left)  # left by a process that was killed
     try:
         yield beside
         if beside.is_dir():
-            remove(path)  # rename cannot put a folder over a full one
+            remove(path)  # rename cannot replace a folder that is not empty
         else:
             with beside.open("rb") as file:
-                os.fsync(file.fileno())  # else a power cut may keep the name and lose the bytes
+                os.fsync(file.fileno())  # otherwise a power cut may keep the name and lose the content
         beside.replace(path)
     finally:
         remove(beside)
 
 
 def at_home(path: Path, key: str) -> Path:
-    """A path whose leading ``~`` or ``~user`` is that user's home.
+    """Replace a leading ``~`` or ``~user`` by the user's home folder.
 
     Args:
         path: with or without ``~``.
-        key: where it was given, for the message.
+        key: the option or key that gave the path, for the message.
 
     Raises:
-        InputError: there is no such home.
+        InputError: the user has no home folder.
     """
     try:
         return path.expanduser()
@@ -72,13 +74,13 @@ def at_home(path: Path, key: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` as a whole."""
+    """Write ``text`` to ``path`` atomically."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` to ``path`` as indented JSON; NaN is refused, as JSON has none."""
+    """Write ``content`` to ``path`` as indented JSON, atomically; NaN raises ValueError, since JSON has no NaN."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
@@ -86,14 +88,14 @@ def read_json(path: Path, made_by: str = "") -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
-        path: of the file.
-        made_by: the command that makes it, named if it is missing.
+        path: the file.
+        made_by: the command that writes the file, for the message if it is missing.
 
     Raises:
         InputError: the file is missing or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -103,29 +105,33 @@ def read_json(path: Path, made_by: str = "") -> dict[str, Any]:
     return content
 
 
-def _refused(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant}, which JSON does not have")
 
 
-def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write named arrays to a compressed ``.npz``."""
+def write_arrays(path: Path, arrays: Mapping[str, "npt.NDArray[Any]"]) -> None:
+    """Write named arrays to a compressed ``.npz``, atomically."""
+    import numpy as np
+
     with replacing(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path, made_by: str = "", most: int = MOST) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path, made_by: str = "", most: int | None = None) -> "dict[str, npt.NDArray[Any]]":
     """Read the named arrays of an ``.npz``; pickled objects are refused.
 
     Args:
-        path: of the file.
-        made_by: the command that makes it, named if it is missing.
-        most: bytes that the arrays may have together.
+        path: the file.
+        made_by: the command that writes the file, for the message if it is missing.
+        most: largest total size of the arrays in bytes (default: :data:`eil.core.npz.MOST`).
 
     Raises:
         InputError: the file is missing, damaged, larger than ``most``, or holds a pickle.
     """
+    from eil.core.npz import MOST, read_npz
+
     try:
-        return read_npz(path, most)
+        return read_npz(path, MOST if most is None else most)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except (OSError, ValueError) as error:
@@ -133,7 +139,7 @@ def read_arrays(path: Path, made_by: str = "", most: int = MOST) -> dict[str, np
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder and its content, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -142,25 +148,65 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, busy: str = "") -> Iterator[None]:
-    """Let one process at a time into the block; the others wait. A killed process lets go by itself.
+    """Hold an exclusive lock between processes; the lock of a killed process is released by the system.
 
     Args:
-        path: of a file that stands for what is locked; it stays.
-        busy: is logged by a process that has to wait.
+        path: the lock file; its parents are created.
+        busy: message to log if another process holds the lock.
     """
+    from filelock import FileLock, Timeout
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if busy:
-                _log.info(busy)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if busy:
+            _log.info(busy)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of :func:`locked`.
+
+    Where the system has flock, this is a shared lock of an instant on a file opened for reading: it works in folders
+    of other users, and two processes that ask at the same time do not see each other.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return _is_locked_exclusively(path)
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file: nobody has locked it yet
+        return False
+    return False
+
+
+def _is_locked_exclusively(path: Path) -> bool:
+    """:func:`is_locked` by taking the lock for an instant."""
+    from filelock import FileLock, Timeout
+
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0.05):  # another process that asks holds it for less
+            return False
+    except Timeout:
+        return True
 
 
 def _alive(process: str) -> bool:
-    """Whether this machine has a process of this number, for all that can be told."""
+    """Whether this machine may have a process of this number; True where that cannot be told."""
+    if os.name == "nt":  # os.kill with 0 would send Ctrl-C
+        return True
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""Arrays from files of anyone: what a header declares is held against the bytes that there are before memory is taken.
+"""Read arrays from untrusted files: compare the size that a header declares with the file before allocating memory.
 
-numpy itself believes the header, and an archive's: a file of a kilobyte can ask for any amount of memory. Pickles are
-refused, as are archives whose members could unpack to more than their reader expects.
+numpy trusts the headers of arrays and archives, so a file of a kilobyte can request any amount of memory. Pickles are
+refused, and so are archives that would unpack to more than the caller expects.
 """
 
 import math
@@ -14,32 +14,32 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-MOST: Final = 2**30  # bytes that an archive may unpack to, unless its reader expects more
+MOST: Final = 2**30  # bytes that an archive may unpack to by default
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_npy(path: Path) -> Array:
-    """The array of an ``.npy``.
+    """Read the array of an ``.npy`` file.
 
     Raises:
         OSError: no such file.
-        ValueError: a damaged file, a pickle, or a header that declares more or less than follows it.
+        ValueError: a damaged file, a pickle, or a header that does not match the size of the file.
     """
     with path.open("rb") as file:
         return _read(file, os.fstat(file.fileno()).st_size)
 
 
 def read_npz(path: Path, most: int = MOST) -> dict[str, Array]:
-    """The arrays of an ``.npz`` by their names.
+    """Read the arrays of an ``.npz`` file by name.
 
     Args:
-        path: of the file.
-        most: bytes that they may have together.
+        path: the file.
+        most: largest total size of the arrays in bytes.
 
     Raises:
         OSError: no such file.
-        ValueError: as :func:`read_npy`, or an archive that is damaged, or larger than that.
+        ValueError: as in :func:`read_npy`, or the archive is damaged or larger than ``most``.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,12 +55,12 @@ def read_npz(path: Path, most: int = MOST) -> dict[str, Array]:
             return found
     except (OSError, ValueError):
         raise
-    except Exception as error:  # a damaged zip raises half a dozen unrelated kinds
+    except Exception as error:  # a damaged zip file raises many unrelated exceptions
         raise ValueError(f"not an archive of arrays: {error}") from None
 
 
 def _read(file: IO[bytes], size: int) -> Array:
-    """The one array of a file of ``size`` bytes."""
+    """Read the array of a file of ``size`` bytes."""
     try:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
@@ -68,7 +68,7 @@ def _read(file: IO[bytes], size: int) -> Array:
         shape, _, kind = _HEADERS[version](file)
     except ValueError:
         raise
-    except Exception as error:  # numpy parses the header as Python's own literals, and lets its parser's errors out
+    except Exception as error:  # numpy parses the header as Python literals and does not catch the parser's errors
         raise ValueError(f"its header cannot be parsed: {type(error).__name__}: {error}") from None
     if kind.hasobject:
         raise ValueError("it holds pickled objects")

@@ -1,10 +1,9 @@
-"""What a result was made by and on: versions, commit, command, processor, GPU, memory, energy."""
+"""Provenance of a result: versions, commit, command, processor, GPU, memory, energy."""
 
 import contextlib
 import functools
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -12,12 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from eil.core import nvml
+
 _LIBRARIES = ("eil", "torch", "torchvision", "numpy", "opencv-python-headless", "lightning-fabric")
-_RAPL = "/sys/class/powercap/intel-rapl:*/energy_uj"  # of a whole processor each
+_RAPL = "/sys/class/powercap/intel-rapl:*/energy_uj"  # one counter for each processor
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, machine, commit ("+": changed since) and time, as far as they can be told."""
+    """Versions, machine, command, commit and time; None for what is unknown, "+" after a commit with local changes."""
     torch = sys.modules.get("torch")
     return {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _LIBRARIES},
@@ -33,7 +34,7 @@ def provenance() -> dict[str, Any]:
 
 
 def threads() -> int:
-    """How many threads this process may use: what its scheduler set, else all cores."""
+    """How many threads this process may use: OMP_NUM_THREADS if a scheduler set it, else all cores."""
     return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
@@ -49,64 +50,55 @@ def processor() -> str:
 
 
 def gpu() -> dict[str, str] | None:
-    """Name, driver and CUDA version of the GPU that this process computes on; None if it computes on none."""
-    torch = sys.modules.get("torch")  # who has not loaded it computes on none
+    """Name, driver and CUDA version of the GPU that this process computes on; None without a GPU."""
+    torch = sys.modules.get("torch")  # a process that has not imported torch uses no GPU
     if torch is None or not torch.cuda.is_available():
         return None
-    return {"name": torch.cuda.get_device_name(), "driver": _driver(), "cuda": str(torch.version.cuda)}
+    return {"name": torch.cuda.get_device_name(), "driver": nvml.driver() or "unknown", "cuda": str(torch.version.cuda)}
 
 
 def device_name() -> str:
-    """Name of the GPU, else of the processor."""
+    """Name of the GPU if there is one, else of the processor."""
     found = gpu()
     return found["name"] if found else processor()
 
 
-class Meter:
-    """What a piece of work takes besides time, from here on: peak memory, and energy where the machine tells it.
+class ResourceMeter:
+    """Measures peak memory, and energy where the machine reports it, from its construction on.
 
-    Energy is that of the whole GPUs and processors: others' work on them counts too.
+    Energy is that of whole GPUs and processors, so other processes' work on them counts too.
     """
 
     def __init__(self) -> None:
         self._energy = _energy()
 
     def read(self) -> dict[str, int | float]:
-        """``peak_bytes`` of the process, ``peak_gpu_bytes`` and ``joules`` where they are known."""
-        kibibyte = 1 if sys.platform == "darwin" else 1024  # in which Linux counts
-        found: dict[str, int | float] = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte}
+        """``peak_bytes`` of the process, ``peak_gpu_bytes`` and ``joules``, each where it is known."""
+        found: dict[str, int | float] = {}
+        with contextlib.suppress(ImportError):  # Windows
+            import resource
+
+            unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux KiB
+            found["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             found["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
         used = [last - first for first, last in zip(self._energy, _energy(), strict=False)]
-        if used and min(used) >= 0:  # a processor's counter runs over
+        if used and min(used) >= 0:  # a processor's counter wraps around
             found["joules"] = round(sum(used), 1)
         return found
 
 
 def _energy() -> list[float]:
-    """Counters of energy so far, in joules: of this process's GPU, and of the processors if it may read them."""
+    """Energy counters in joules: of the processors if this process may read them, and of its GPU."""
     found = []
-    with contextlib.suppress(OSError):  # for root alone, on most machines
+    with contextlib.suppress(OSError):  # only root may read them on most machines
         found += [int(path.read_text()) / 1e6 for path in sorted(Path("/").glob(_RAPL[1:]))]
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        with contextlib.suppress(Exception):  # not installed, or a driver that does not count
-            import pynvml
-
-            pynvml.nvmlInit()
-            device = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
-            found.append(pynvml.nvmlDeviceGetTotalEnergyConsumption(device) / 1e3)
+        used = nvml.joules(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
+        found += [] if used is None else [used]
     return found
-
-
-@functools.cache
-def _driver() -> str:
-    try:
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return "unknown"
 
 
 @functools.cache
@@ -119,7 +111,7 @@ def _version(name: str) -> str | None:
 
 @functools.cache
 def _commit() -> str | None:
-    """Commit of the sources, with "+" if they were changed since; None outside a checkout."""
+    """Commit of the sources, with "+" if they have local changes; None outside a checkout."""
     here = Path(__file__).parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]

@@ -1,7 +1,7 @@
-"""Plain content: text, finite numbers, lists and mappings of a bounded size, which is all that anyone's YAML may be.
+"""Read untrusted YAML safely: only text, finite numbers, lists and mappings, and only a limited number of them.
 
-YAML can name objects to be built, refer to itself, and write down in a few lines what fills any memory. Here tags that
-build objects are refused, and what aliases stand for is counted before any of it is built.
+YAML can construct objects, and a few lines of nested aliases can fill any memory. Tags that construct objects are
+refused, and aliases are counted as if written out before anything is constructed.
 """
 
 import math
@@ -15,16 +15,16 @@ import yaml
 from eil.core.files import InputError
 
 MOST_CHARACTERS: Final = 1_000_000
-MOST_VALUES: Final = 100_000  # a grid's values are written out; a study with a thousand runs has about a hundred
+MOST_VALUES: Final = 100_000  # a study of a thousand runs has about a hundred values
 MOST_LEVELS: Final = 20
 _LONGEST_INT: Final = 2**63
 
 
 def read(text: str) -> Any:
-    """What a YAML document holds.
+    """Parse a YAML document.
 
     Raises:
-        InputError: it is not YAML, builds an object, or is larger than any study.
+        InputError: it is not YAML, constructs an object, or is too large.
     """
     if len(text) > MOST_CHARACTERS:
         raise InputError(f"is longer than {MOST_CHARACTERS:,} characters")
@@ -39,15 +39,15 @@ def read(text: str) -> Any:
         raise
     except RecursionError:
         raise InputError(f"not YAML: nested deeper than {MOST_LEVELS} levels") from None
-    except Exception as error:  # a date of month 13, or a tag on the wrong text: half a dozen unrelated kinds
+    except Exception as error:  # such as a date with month 13 or a tag on the wrong text: many unrelated exceptions
         raise InputError(f"not YAML: {error or type(error).__name__}") from None
 
 
 def load(path: Path) -> Any:
-    """What a YAML file holds.
+    """Read a YAML file.
 
     Raises:
-        InputError: the file is missing, or see :func:`read`; the message opens with the file.
+        InputError: the file is missing, or as in :func:`read`; the message starts with the file.
     """
     try:
         with path.open("rb") as file:
@@ -61,10 +61,10 @@ def load(path: Path) -> Any:
 
 
 def require(content: Any) -> None:
-    """Refuse what is not plain.
+    """Refuse content that a study cannot hold.
 
     Raises:
-        InputError: a value of another kind, one that is not finite, or too many of them; the message says where.
+        InputError: a value of another type, a number that is not finite, or too many values; the message says where.
     """
     waiting, count = [("", 0, content)], 1
     while waiting:
@@ -106,19 +106,19 @@ def _joined(path: str, step: str | int) -> str:
 
 
 def _fault(value: Any, level: int) -> str:
-    """What is wrong with one value, its inner ones not looked at; "" if nothing is."""
+    """What is wrong with a value itself, not with its elements; "" if nothing."""
     text = ""
     if level > MOST_LEVELS:
         text = f"nested deeper than {MOST_LEVELS} levels"
     elif isinstance(value, Mapping):
         odd = [key for key in value if not isinstance(key, str) or _has_controls(key)]
-        text = f"a key that is no plain text: {shown(odd[0])}" if odd else ""
+        text = f"a key that is not plain text: {shown(odd[0])}" if odd else ""
     elif isinstance(value, str):
         text = f"{shown(value)}: text with control characters" if _has_controls(value) else ""
     elif isinstance(value, float):
         text = "" if math.isfinite(value) else f"{value}: expected a finite number"
     elif isinstance(value, int):
-        text = "" if abs(value) < _LONGEST_INT else "a whole number of more than 64 bits"
+        text = "" if abs(value) < _LONGEST_INT else "an integer of more than 64 bits"
     elif value is not None and not isinstance(value, list | tuple):
         text = f"{shown(value)}: expected text (in quotes if it looks like a date), a number, true, false or null"
     return text
@@ -129,12 +129,12 @@ def _has_controls(text: str) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: as it would be written, and cut where it is long."""
+    """A value as a message shows it: its repr, shortened to 100 characters."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def in_a_line(error: Exception) -> str:
-    """An error in one line; torch's have many, which advise to unpickle anything besides what was found."""
+    """An error in one line, without torch's advice to unpickle untrusted files."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2].partition(" Please use")[0]
     return " ".join(f"{type(error).__name__}: {text}".split())[:300]

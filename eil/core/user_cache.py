@@ -1,4 +1,4 @@
-"""For users who have no home that can be written, or no name: where caches go, and what they are called."""
+"""User names and cache folders for users without a name or without a writable home folder, as in a container."""
 
 import atexit
 import contextlib
@@ -11,31 +11,36 @@ from pathlib import Path
 
 
 def name_user() -> None:
-    """Let a user without a name, as in a container that runs as a mere number, be called by the number.
+    """Use the user's number as name if the user has none.
 
-    Torch names its compiler's cache by the user, and Snakemake writes the name down; both fail without one.
+    Torch names its compiler cache after the user and Snakemake records the name; both fail without one.
     """
     try:
         getpass.getuser()
     except (KeyError, OSError):
-        os.environ["LOGNAME"] = str(os.getuid())  # where getpass looks first
+        os.environ["LOGNAME"] = user_id()  # getpass looks here first
+
+
+def user_id() -> str:
+    """The user's number; the user's name on Windows, which has no numbers."""
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
 
 
 def private_folder(name: str) -> Path:
-    """A temporary folder that nobody else can write to, for caches whose content is unpickled or run.
+    """A temporary folder that only this user can write to, for caches whose content is unpickled or executed.
 
     Args:
-        name: what it is for.
+        name: purpose of the cache; part of the folder's name.
 
     Returns:
-        The same in every process of this user; where that one is not the user's alone, a new one, which goes with the
-        process.
+        The same folder in every process of this user. If somebody else can write to that folder, or the system does
+        not say who can (Windows), a new folder that is removed when the process ends.
     """
-    path = Path(tempfile.gettempdir()) / f"eil-{name}-{os.getuid()}"
+    path = Path(tempfile.gettempdir()) / f"eil-{name}-{user_id()}"
     with contextlib.suppress(OSError):
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+        if stat.S_ISDIR(found.st_mode) and str(found.st_uid) == user_id() and not found.st_mode & 0o077:
             with tempfile.TemporaryFile(dir=path):
                 return path
     fresh = Path(tempfile.mkdtemp(prefix=f"eil-{name}-"))

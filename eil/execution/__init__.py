@@ -1,1 +1,1 @@
-"""Doing a step safely: locks, GPU leases, signals, and whether results are of the present data."""
+"""Execute steps safely: locks, GPU leases, signals, crashes, outdated results."""

@@ -1,4 +1,4 @@
-"""What of a study's files can be made again, and removing it; records never go."""
+"""Find and remove files of a study that can be made again; records are never removed."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,17 +11,17 @@ from eil.training import checkpoint
 
 MAPS = ("maps.npz", "curves.npz")
 WEIGHTS = ("weights.safetensors",)
-LEFT = (".*.part*", ".verify*")  # by processes that were killed
+LEFT = (".*.part*", ".verify*")  # left by killed processes
 
 
 def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bool = False) -> list[Path]:
-    """Files that can be made again: what killed processes left, checkpoints of finished runs, and more if asked for.
+    """Files that can be made again: leftovers of killed processes, checkpoints of finished runs, optionally more.
 
     Args:
         runs: of the study.
-        folder: in which the runs' folders are; those of runs that the study has no more are looked into too.
-        maps: maps of finished runs too; localizing makes them again.
-        weights: weights of finished runs too; only training makes them again.
+        folder: contains the runs' folders; folders of runs that are no longer in the study are included.
+        maps: include maps of finished runs; `eil localize` makes them again.
+        weights: include weights of finished runs; only training makes them again.
     """
     known = {run.name: run for run in runs}
     borrowed = {run.trained.name for run in known.values() if not _done(folder / run.name, run)}
@@ -37,7 +37,7 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
 
 
 def clean(paths: Iterable[Path]) -> int:
-    """Remove files and folders; how many bytes that frees."""
+    """Remove files and folders; return how many bytes that frees."""
     freed = 0
     for path in paths:
         inside = [path, *path.rglob("*")] if path.is_dir() else [path]
@@ -47,7 +47,7 @@ def clean(paths: Iterable[Path]) -> int:
 
 
 def _done(folder: Path, run: Run | None) -> bool:
-    """Whether there is a record, and of the run's present settings, if the study still has the run."""
+    """Whether the folder has a record; with the run's present settings, if the run is still in the study."""
     path = folder / "record.json"
     try:
         return path.exists() and (run is None or records.read(path).key == run.key)

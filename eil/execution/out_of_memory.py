@@ -1,7 +1,7 @@
-"""Evidence that the system killed for want of memory: the kernel's counter in this process's control group.
+"""Detect kills for lack of memory by the kernel's counter in this process's control group.
 
-Linux counts in ``memory.events`` (version 2) or ``memory.oom_control`` (version 1) the processes that it killed because
-their control group, a container's or a job's, was full. A machine without control groups leaves no such evidence.
+Linux counts the processes that it killed because their control group (of a container or a job) was full, in
+``memory.events`` (version 2) or ``memory.oom_control`` (version 1). Other systems have no such counter.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 
 def counter(lists: Path = _LISTS, mount: Path = _MOUNT) -> dict[str, str | int]:
-    """The counter as it stands: ``oom_file`` and ``oom_kills``; empty if there is none to be read.
+    """The counter's file and value, ``oom_file`` and ``oom_kills``; empty if it cannot be read.
 
     Args:
-        lists: names this process's control groups.
-        mount: where they are mounted.
+        lists: file with this process's control groups.
+        mount: where control groups are mounted.
     """
     try:
         lines = lists.read_text(encoding="utf-8").splitlines()
@@ -38,10 +38,10 @@ def counter(lists: Path = _LISTS, mount: Path = _MOUNT) -> dict[str, str | int]:
 
 
 def since(trace: Mapping[str, Any]) -> int:
-    """How many processes were killed for want of memory in a control group since :func:`counter` was taken.
+    """How many processes of a control group were killed for lack of memory since :func:`counter` was read.
 
     Args:
-        trace: what a process of this machine left, the counter in it. Without one, or if the group is gone, 0.
+        trace: contains that counter, of this machine. Without it, or if the group is gone, the result is 0.
     """
     path, before = trace.get("oom_file"), trace.get("oom_kills")
     if not isinstance(path, str) or not isinstance(before, int):

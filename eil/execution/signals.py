@@ -1,16 +1,18 @@
-"""Signals and time limits: a step that is told to end ends at once, or where it can save what it has."""
+"""Signals and time limits: end a step at once, or at a point where it can save its state."""
 
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not an error, the same command goes on
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not an error, the same command continues the work
+_log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
-    """A signal ended the step; nothing failed. No Exception: nobody should take it for one."""
+    """A signal ended the step, which did not fail. Not an Exception, so that no handler of errors catches it."""
 
 
 class OutOfTime(Exception):
@@ -18,20 +20,20 @@ class OutOfTime(Exception):
 
 
 class _Pending:
-    """What has come while a block asked for it to wait."""
+    """State of :func:`deferred`: whether to defer, and what arrived meanwhile."""
 
-    waiting = False
+    deferring = False
     error: BaseException | None = None
 
 
 @contextlib.contextmanager
-def heeded() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Raise :class:`Interrupted` on SIGTERM and SIGINT within the block."""
 
-    def told(number: int, _: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         _arrive(Interrupted(signal.Signals(number).name))
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
@@ -40,14 +42,21 @@ def heeded() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def limited(minutes: float | None) -> Iterator[None]:
-    """Raise :class:`OutOfTime` after so many minutes in the block; None for no limit."""
+def time_limit(minutes: float | None) -> Iterator[None]:
+    """Raise :class:`OutOfTime` if the block takes longer than ``minutes``; None for no limit."""
+    if minutes is None:
+        yield
+        return
+    if not hasattr(signal, "SIGALRM"):  # Windows
+        _log.warning("time_limit = %g: not enforced, since this system has no alarm signal", minutes)
+        yield
+        return
 
-    def late(number: int, _: FrameType | None) -> None:
+    def handle(number: int, _: FrameType | None) -> None:
         _arrive(OutOfTime(f"longer than the time limit of {minutes:g} minutes"))
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes if minutes else 0)
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
     try:
         yield
     finally:
@@ -57,20 +66,20 @@ def limited(minutes: float | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Let what comes wait within the block, which asks now and then whether something has, and then :func:`leave` s."""
-    _Pending.waiting, _Pending.error = True, None
+    """Defer signals inside the block; the yielded function tells whether one arrived (:func:`raise_pending`)."""
+    _Pending.deferring, _Pending.error = True, None
     try:
         yield lambda: _Pending.error is not None
     finally:
-        _Pending.waiting = False
+        _Pending.deferring = False
 
 
-def leave() -> NoReturn:
-    """Raise what has come."""
-    raise _Pending.error or Interrupted("nothing has come")
+def raise_pending() -> NoReturn:
+    """Raise the exception of the signal that arrived."""
+    raise _Pending.error or Interrupted("another process of this training was interrupted")
 
 
 def _arrive(error: BaseException) -> None:
-    if not _Pending.waiting:
+    if not _Pending.deferring:
         raise error
     _Pending.error = error

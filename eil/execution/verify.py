@@ -40,7 +40,7 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
         raise InputError(f"{folder / 'record.json'}: is by protocol {recorded.protocol}, the study's is {protocols[0]}")
     if retrain and run.recipe.devices > 1:
         raise InputError(f"{run.name}: trains on several devices; train it anew into other --results, and compare")
-    with run_lock.alone(run, folder), tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
+    with run_lock.exclusive(run, folder), tempfile.TemporaryDirectory(prefix=".verify", dir=folder) as made:
         again = Path(made) / run.name
         again.mkdir()
         if retrain:

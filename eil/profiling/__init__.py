@@ -1,1 +1,1 @@
-"""What a study costs: time of an iteration, profiles, operations."""
+"""Measure and estimate cost: time of an iteration, profiles, operations."""

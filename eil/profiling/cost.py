@@ -1,8 +1,7 @@
-"""What a study will cost before it is run: operations, hours, disk.
+"""Estimate the cost of a study before it runs: operations, hours, disk space.
 
-Operations are counted, by torch, on tensors without memory. Hours come from measured rates: each file
-``step-*.csv`` that ``make bench`` leaves says how many operations a second a device carried out in training steps. A
-rate that somebody assumes can be given instead.
+Torch counts the operations on tensors without memory. Hours follow from measured rates: each ``step-*.csv`` written by
+``make bench`` has the operations per second of a device in training steps. Assumed rates can be given as well.
 """
 
 import csv
@@ -23,7 +22,7 @@ from eil.core.files import InputError
 from eil.core.run import Run
 from eil.methods.base import Method, Targets
 
-RATES = (Path("results"), Path("results/reference"))  # where `make bench` leaves step-*.csv, and where it is kept
+RATES = (Path("results"), Path("results/reference"))  # where `make bench` writes step-*.csv, and the committed tables
 _BATCH = 2  # images on which operations are counted
 _GIGA, _TERA = 1e9, 1e12
 _TEN_CROPS = 10
@@ -34,7 +33,7 @@ class Cost:
     """Floating-point operations and disk space of a study, or of its runs on one backbone.
 
     Attributes:
-        trainings: runs that train; controls do not.
+        trainings: number of runs that train; controls do not.
         training: operations in training steps, forward and backward.
         inference: operations for the maps and logits of val and test.
         weights: bytes of the trained weights; likewise ``maps``.
@@ -49,13 +48,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rate:
-    """Operations a second that a device was measured to carry out in training steps, by backbone."""
+    """Measured operations per second of a device in training steps, by backbone."""
 
     device: str
     by_backbone: Mapping[str, float]
 
     def of(self, backbone: str) -> float:
-        """The backbone's own rate, else the median of those that were measured."""
+        """The backbone's rate; if it was not measured, the median of the others."""
         return self.by_backbone.get(backbone, statistics.median(self.by_backbone.values()))
 
 
@@ -64,8 +63,8 @@ def cost(runs: Sequence[Run], images: Mapping[str, int], classes: int) -> dict[s
 
     Args:
         runs: of a study, controls included.
-        images: how many there are in train, val and test.
-        classes: how many there are.
+        images: number of images in train, val and test.
+        classes: number of classes.
     """
     found: dict[str, list[Cost]] = {}
     known: dict[str, Cost] = {}
@@ -86,8 +85,8 @@ def cost(runs: Sequence[Run], images: Mapping[str, int], classes: int) -> dict[s
 def operations(act: Callable[[], object]) -> int:
     """Floating-point operations of convolutions and matrix products, as torch counts them.
 
-    Torch counts the backward pass of a convolution in groups as if it had none, which is 32 to 1,152 times too many for
-    a depthwise one; that is put right here.
+    Torch counts the backward pass of a grouped convolution as if it had one group, 32 to 1,152 times too many
+    operations for a depthwise convolution; this is corrected here.
     """
     with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: _backward}) as counter:
         act()
@@ -95,15 +94,15 @@ def operations(act: Callable[[], object]) -> int:
 
 
 def measured() -> list[Path]:
-    """Every table of step times that there is."""
+    """All existing tables of step times."""
     return [path for folder in RATES for path in sorted(folder.glob("step-*.csv"))]
 
 
 def rates(files: Iterable[Path]) -> list[Rate]:
-    """Measured rates from the tables that ``make bench`` left.
+    """Measured rates from the tables of ``make bench``.
 
     Raises:
-        InputError: a file that is no such table.
+        InputError: a file is not such a table.
     """
     found = []
     for path in files:
@@ -121,13 +120,13 @@ def rates(files: Iterable[Path]) -> list[Rate]:
 
 
 def lines(costs: Mapping[str, Cost], measured: Sequence[Rate], assumed: Sequence[float], cached: float) -> list[str]:
-    """The plan in words.
+    """The estimate in words.
 
     Args:
         costs: by backbone.
-        measured: rates of devices.
+        measured: measured rates of devices.
         assumed: further rates, in TFLOP/s.
-        cached: bytes of the decoded images.
+        cached: size of the decoded images in bytes.
     """
     text = [
         f"{name}: {each.trainings} trainings, {_scaled(each.training)}FLOP to train, "
@@ -162,7 +161,7 @@ def _duration(seconds: float) -> str:
 
 
 def cached_bytes(runs: Iterable[Run], images: Mapping[str, int]) -> float:
-    """Size of the decoded images that the runs read, three bytes a pixel."""
+    """Size in bytes of the decoded images that the runs read, three bytes per pixel."""
     recipes = {run.cache: run.recipe for run in runs}.values()
     total = 0
     for recipe in recipes:
@@ -172,7 +171,7 @@ def cached_bytes(runs: Iterable[Run], images: Mapping[str, int]) -> float:
 
 
 def kept_bytes(act: Callable[[], torch.Tensor]) -> int:
-    """Memory that a computation keeps for its gradients, weights aside: what a training step's peak is made of."""
+    """Memory in bytes that a computation keeps for its gradients, without weights: most of a training step's peak."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -182,7 +181,7 @@ def kept_bytes(act: Callable[[], torch.Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive = act()  # while its graph lives no address is used twice
+        alive = act()  # while the graph exists no address is reused
     del alive
     return sum(kept.values())
 
@@ -197,7 +196,7 @@ def _backward(gradient: Any, images: Any, weights: Any, *rest: Any, **_: Any) ->
 def _cost(run: Run, images: Mapping[str, int], classes: int) -> Cost:
     model = _shapes(run, classes)
     side, recipe = run.recipe.crop, run.recipe
-    # Augmentation has no products to count, and its random draws need memory.
+    # Augmentation has no products to count, and its random draws need real memory.
     photos, targets = model.augment(torch.zeros(_BATCH, 3, side, side), Targets(torch.zeros(_BATCH, dtype=torch.int64)))
     photos, targets = photos.to("meta"), _without_memory(targets)
     step = operations(lambda: torch.autograd.backward(model.loss(photos, targets)["total"]))

@@ -88,7 +88,7 @@ class Contender:
         self.watch.start()
         batch = next(self.endless)
         self.watch.lap("data")
-        train_step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe, self.watch.lap)
+        train_step.train_step(self.fabric, self.model, self.optimizer, batch, self.run.recipe, self.watch.lap)
 
     def infer(self, watch: Stopwatch) -> None:
         """Compute the maps of one batch."""
@@ -104,7 +104,9 @@ class Contender:
         self.model.train()
         batch = next(self.endless)
         return cost.operations(
-            lambda: train_step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe, lambda _: None)
+            lambda: train_step.train_step(
+                self.fabric, self.model, self.optimizer, batch, self.run.recipe, lambda _: None
+            )
         )
 
     def _epochs(self) -> Iterator[Batch]:

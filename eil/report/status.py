@@ -9,7 +9,7 @@ from eil.core.metrics import COLUMNS
 from eil.core.records import Record, settings_label
 from eil.core.run import Run
 from eil.data.cache import Fingerprints
-from eil.execution import data_state, run_lock
+from eil.execution import collect, data_state, run_lock
 
 _MOST = 5  # failures that are told in full
 
@@ -22,8 +22,8 @@ def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -
         folder: in which the runs' folders are.
         now: fingerprints of the data, by the cache that a run reads.
     """
-    collected = run_lock.collect(runs, folder)
-    others = data_state.made_from_other(collected, now)
+    collected = collect.collect(runs, folder)
+    others = data_state.made_from_changed_data(collected, now)
     found = {record.run.name: record for record in collected if record not in others}
     failed = [record for record in found.values() if record.status == "failed"]
     running = [run.name for run in runs if run.name not in found and run_lock.is_busy(folder / run.name)]
@@ -33,7 +33,7 @@ def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -
     lines += [f"running: {name}: {_at(folder / name)}" for name in running]
     lines += [f"failed in {record.step or '?'}: {record.run.name}: {record.error}" for record in failed[:_MOST]]
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
-    lines += [*run_lock.outdated(runs, collected, folder), *run_lock.of_other_data(others), progress(runs, folder)]
+    lines += [*collect.outdated(runs, collected, folder), *collect.changed_data(others), progress(runs, folder)]
     if failed:
         lines.append("the command that began the study tries the failed ones again")
     return lines

@@ -1,10 +1,10 @@
-"""Study: what to compare, read from a YAML file, checked, and spread into runs.
+"""Study: what to compare, read from a YAML file, checked, and expanded into runs.
 
 Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
 a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
 ``preset`` takes settings and recipe from presets.yaml. What is more special stands above what is more general:
 a backbone's method, a method, a backbone, the study, the preset. Nothing here needs torch until methods are
-checked against backbones (:func:`Study.plan`), which happens once, before the first run.
+checked against backbones (:func:`Study.expand`), which happens once, before the first run.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from eil.study import presets, study_paths
 
 T = TypeVar("T", bound=BaseModel)
 RESERVED = ("preset", "recipe")
-MOST_RUNS = 10_000  # of a study; at a minute each they take a week
+MOST_RUNS = 10_000  # at a minute each they take a week
 LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
 
@@ -43,18 +43,18 @@ class Study(StrictModel):
     """What to compare. See workflow/config/ for examples.
 
     Attributes:
-        name: of the folder of results.
+        name: name of the results folder.
         dataset: see :class:`DatasetChoice`.
-        backbones: each with what differs on it.
+        backbones: each with its differences from the study.
         methods: each with its settings.
-        seeds: repetitions of every training.
+        seeds: number of repetitions of every training.
         recipe: see :class:`Recipe`.
-        preset: for every method that has none of its own.
-        protocols: how maps are scored; tables are the first one's, the others are compared in one of their own.
-        time_limit: minutes that a step of a run may take; one that takes longer has failed.
-        logger: "tensorboard" to write every epoch's losses for it too.
-        columns: of the main table (default: the field's).
-        controls: maps that need no training, put in the place of the first method's (default: all installed).
+        preset: for every method without a preset of its own.
+        protocols: how maps are scored; tables show the first, a separate table compares the others.
+        time_limit: minutes that a step of a run may take; a step that takes longer fails.
+        logger: "tensorboard" to write every epoch's losses for TensorBoard too.
+        columns: columns of the main table (default: the field's usual ones).
+        controls: maps without training that replace the first method's maps (default: all installed).
     """
 
     name: Name
@@ -83,7 +83,7 @@ class Study(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _plain_lists(cls, content: Any) -> Any:
-        """``backbones: [a, b]`` and ``cam:`` without settings are short for empty mappings."""
+        """``backbones: [a, b]`` and ``cam:`` without settings stand for empty mappings."""
         if not isinstance(content, Mapping):
             raise ValueError("expected a mapping of keys")
         content = dict(content)
@@ -104,10 +104,10 @@ class Study(StrictModel):
         return runs
 
     def require_bounded(self) -> None:
-        """Refuse a grid that is empty or larger than anyone's time, before it is spread.
+        """Refuse a grid that is empty or too large, before it is expanded.
 
         Raises:
-            InputError: it is; the message names the list or the method.
+            InputError: the grid is empty or has too many runs; the message names the list or the method.
         """
         count = len(self.backbones) * len(self.controls) * self.seeds
         for backbone, method in itertools.product(self.backbones, self.methods):
@@ -122,13 +122,13 @@ class Study(StrictModel):
         if not self.backbones or not self.methods:
             raise InputError("a study without runs: name a backbone and a method")
 
-    def run(self, name: str) -> Run:
-        """The run of that name.
+    def find_run(self, name: str) -> Run:
+        """The run with this name.
 
         Raises:
-            InputError: there is none.
+            InputError: no run has this name.
         """
-        # Whose network the controls take is known to `plan` alone, so that of any run will do here.
+        # Only `expand` knows whose network a control takes; here any run's will do.
         grid = [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
         lent = (run.model_copy(update={"control": control}) for control in self.controls for run in grid)
         for run in itertools.chain(grid, lent):
@@ -136,14 +136,14 @@ class Study(StrictModel):
                 return run
         raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
 
-    def plan(self, source: str) -> tuple[list[Run], list[str]]:
-        """The runs to do, and a line for each combination that makes no sense and was dropped.
+    def expand(self, source: str) -> tuple[list[Run], list[str]]:
+        """All runs, and a line for each combination that cannot be used and was dropped.
 
         Args:
-            source: the study's file, which opens every line of the error.
+            source: the study's file, with which every line of the error starts.
 
         Raises:
-            InputError: a setting that the reader, a method or a backbone cannot use; every problem has a line.
+            InputError: settings that the reader, a method or a backbone cannot use, one line for each problem.
         """
         from eil.evaluation import protocols  # numba: half a second
 
@@ -282,7 +282,7 @@ def parse(content: Any, source: str, folder: Path | None = None) -> Study:
 
     Args:
         content: of the study's file.
-        source: opens every line of the error.
+        source: start of every line of the error.
         folder: that relative paths are relative to (default: the working directory).
 
     Raises:

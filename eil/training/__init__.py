@@ -1,1 +1,1 @@
-"""Training a run, and computing its maps."""
+"""Train a run and compute its maps."""

@@ -1,7 +1,7 @@
-"""Checkpoints of a training: the last two, bound to the run's settings and sources, each whole or absent.
+"""Checkpoints of a training: the last two, written atomically and bound to the run's settings and source code.
 
-They hold weights, optimizer, random states and where the training stands, within an epoch too. What draws images
-and augmentation is a function of seed, epoch and image, so that nothing of a loader needs to be kept.
+They hold weights, optimizer, random states and the training's progress, also within an epoch. Image order and
+augmentation are functions of seed, epoch and image, so a checkpoint needs no state of the loader.
 """
 
 import io
@@ -25,16 +25,16 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 @dataclass
 class State:
-    """Where a training stands.
+    """Progress of a training.
 
     Attributes:
-        epoch: epochs done.
-        step: steps done in the next one.
-        parts: of the loss in each of these steps, by the names of ``names``.
-        seconds: that these steps took.
+        epoch: finished epochs.
+        step: finished steps of the next epoch.
+        parts: parts of the loss in each of these steps, named by ``names``.
+        seconds: time of these steps.
         best: the lowest mean loss of an epoch.
-        since_best: epochs since then.
-        history: a row an epoch.
+        since_best: epochs since ``best``.
+        history: one row for each epoch.
     """
 
     epoch: int = 0
@@ -47,29 +47,29 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def require_sound(self) -> None:
-        """TypeError or ValueError if a file gave this what no training gives."""
+        """Raise TypeError or ValueError for content of a file that no training produces."""
         numbers = [value for row in [*self.parts, *(row.values() for row in self.history)] for value in row]
         if not all(isinstance(each, int) for each in (self.epoch, self.step, self.since_best)):
-            raise TypeError("counts that are no whole numbers")
+            raise TypeError("counts that are not integers")
         if not all(isinstance(each, int | float) for each in (self.seconds, self.best, *numbers)):
-            raise TypeError("a history of other things than numbers")
+            raise TypeError("a history that is not numbers")
         if self.step != len(self.parts) or any(len(row) != len(self.names) for row in self.parts):
             raise ValueError(f"{len(self.parts)} steps of {self.step}")
 
 
 def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State, photos: str = "") -> None:
-    """Write a checkpoint, bound to settings, sources and photos, and keep the one before it."""
+    """Write a checkpoint, bound to settings, source code and photos, and keep the previous one."""
     content = {
         "key": _key(run, photos),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "state": vars(state),
         "random": torch.get_rng_state(),
-        "random_cuda": [torch.cuda.get_rng_state(each) for each in _own(model)],
+        "random_cuda": [torch.cuda.get_rng_state(each) for each in _gpus(model)],
     }
     last = folder / LAST
     whole = io.BytesIO()
-    torch.save(content, whole)  # to a file that cannot grow it fails with an error that tells nothing
+    torch.save(content, whole)  # on a full disk torch.save raises an uninformative error
     with replacing(last) as beside:
         beside.write_bytes(whole.getbuffer())
         if last.exists():
@@ -77,41 +77,43 @@ def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State, ph
 
 
 def resume(folder: Path, run: Run, model: Method, optimizer: Any, photos: str = "") -> State:
-    """Load the last checkpoint of these settings, sources and photos that can be read; start afresh if there is none.
+    """Load the last readable checkpoint of these settings, source code and photos; without one return a new state.
 
     Raises:
-        InputError: one that can be read, and holds other things than a checkpoint.
+        InputError: a readable file that is not a checkpoint.
     """
     for path in (folder / LAST, folder / PREVIOUS):
         content = _read(path)
         if content is None:
             continue
         if content["key"] != _key(run, photos):
-            _log.info("%s belongs to other settings, sources or photos: left aside", path.name)
+            _log.info("%s was made with different settings, source code or photos: ignored", path.name)
             continue
         try:
             model.load_state_dict(content["model"])
             optimizer.load_state_dict(content["optimizer"])
             torch.set_rng_state(content["random"])
-            for device, random in zip(_own(model), content["random_cuda"], strict=False):
+            for device, random in zip(_gpus(model), content["random_cuda"], strict=False):
                 torch.cuda.set_rng_state(random, device)
             state = State(**content["state"])
             state.require_sound()
-        except Exception as error:  # half of it is loaded: too late to leave it aside
-            raise InputError(f"{path}: not a checkpoint; delete it to train afresh: {in_a_line(error)}") from None
+        except Exception as error:  # it is partly loaded: too late to ignore it
+            raise InputError(
+                f"{path}: not a checkpoint; delete it to train from the start: {in_a_line(error)}"
+            ) from None
         _log.info("resumed after epoch %d, step %d", state.epoch, state.step)
         return state
     return State()
 
 
 def remove(folder: Path) -> None:
-    """Remove them: the weights are whole now, and a checkpoint costs twice their size."""
+    """Remove the checkpoints of a finished training; each is twice as large as the weights."""
     for name in (LAST, PREVIOUS):
         (folder / name).unlink(missing_ok=True)
 
 
-def _own(model: Method) -> list[torch.device]:
-    """The GPU that this process computes on, if any: of several processes each has its own, all in the same state."""
+def _gpus(model: Method) -> list[torch.device]:
+    """The GPUs that this process computes on: none or one; random states are equal in all processes."""
     return [device for device in {each.device for each in model.parameters()} if device.type == "cuda"]
 
 
@@ -120,16 +122,16 @@ def _key(run: Run, photos: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds, plain tensors and numbers; None, and said so, if it cannot be read."""
+    """Content of a checkpoint, tensors and numbers; None, with a warning, if it cannot be read."""
     if not path.exists():
         return None
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises a dozen unrelated kinds
-        _log.warning("%s cannot be read (%s): left aside", path, in_a_line(error))
+    except Exception as error:  # a damaged pickle raises many unrelated exceptions
+        _log.warning("%s cannot be read (%s): ignored", path, in_a_line(error))
         return None
     needed = {"key", "model", "optimizer", "state", "random", "random_cuda"}
     if not isinstance(content, dict) or not needed <= content.keys():
-        _log.warning("%s is no checkpoint: left aside", path)
+        _log.warning("%s is not a checkpoint: ignored", path)
         return None
     return content

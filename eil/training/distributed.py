@@ -1,7 +1,7 @@
-"""One training on several devices: what share of a batch a process takes, and batch norm over all of it.
+"""Training on several devices: each process's share of a batch, and batch norm over the whole batch.
 
-Every process draws and augments the whole batch, so that order and augmentation do not depend on the number of devices,
-and trains on its share. Gradients are averaged by torch's DistributedDataParallel.
+Every process reads and augments the whole batch and trains on its share, so order and augmentation do not depend on the
+number of devices. Torch's DistributedDataParallel averages the gradients.
 """
 
 from dataclasses import fields, replace
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Targets)
 
 
 def share(images: Tensor, targets: T, number: int, of: int) -> tuple[Tensor, T]:
-    """One process's share of a batch: (B, 3, H, W) -> (B / of, 3, H, W), and likewise whatever of the targets has B."""
+    """Share ``number`` of ``of`` of a batch: (B, 3, H, W) -> (B / of, 3, H, W), and of targets with B elements."""
     count = len(images)
     own = slice(number * count // of, (number + 1) * count // of)
     values = {field.name: getattr(targets, field.name) for field in fields(targets)}
@@ -24,8 +24,8 @@ def share(images: Tensor, targets: T, number: int, of: int) -> tuple[Tensor, T]:
     return images[own], replace(targets, **cut)
 
 
-class BatchNormOverAll(nn.BatchNorm2d):
-    """Batch norm by the statistics of all processes' shares, on a CPU, where torch's SyncBatchNorm does not run."""
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over all processes on a CPU, where torch's SyncBatchNorm does not run."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -47,7 +47,7 @@ class BatchNormOverAll(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over all processes; its gradient is the sum of theirs."""
+    """Sum over all processes; the gradient is the sum of the processes' gradients."""
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def _sum(values: Tensor) -> Tensor:
     return found
 
 
-def synchronise(model: nn.Module, on_gpu: bool) -> None:
-    """Let every batch norm in a model see the whole batch; names and values of parameters stay."""
+def synchronise_batch_norm(model: nn.Module, on_gpu: bool) -> None:
+    """Make every batch norm of a model use the whole batch; names and values of parameters do not change."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is not nn.BatchNorm2d:
@@ -76,4 +76,4 @@ def synchronise(model: nn.Module, on_gpu: bool) -> None:
             if on_gpu:
                 setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
             else:
-                child.__class__ = BatchNormOverAll  # which adds no state
+                child.__class__ = CpuSyncBatchNorm  # the class adds no state

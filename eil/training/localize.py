@@ -1,9 +1,8 @@
-"""Weights to score maps: maps.npz holds, for val and test, the low-resolution maps and the logits.
+"""Compute score maps: maps.npz has the low-resolution maps and the logits of val and test.
 
-The map of an image is that of its true class: GT-known Loc needs no other, and where Top-1 Loc counts, the
-predicted class is the true one. Nothing is upsampled or normalised here; that is a protocol's choice. A
-control's run takes the logits of the network that it borrows, and puts its own maps beside them. While a GPU computes
-the next maps, the last ones are fetched and scored by threads of the CPU.
+An image's map is that of its true class. GT-known Loc needs no other map, and Top-1 Loc counts an image only if the
+predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. A control uses the
+logits of another run's network and makes its own maps. While a GPU computes maps, the CPU scores earlier ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ EXAMPLES = 12  # test images whose further views (an erased map, say) are kept f
 
 @dataclass(frozen=True)
 class _Fetched:
-    """Maps (B, h, w) and logits (B, C), float32 on the CPU once ``ready`` is reached."""
+    """Maps (B, h, w) and logits (B, C), float32; complete on the CPU when the event ``ready`` has occurred."""
 
     maps: torch.Tensor
     logits: torch.Tensor
@@ -51,14 +50,14 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
 
     Args:
-        run: a trained run, or a control's.
+        run: a trained run, or a control.
         data: folder of the decoded images.
-        folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is borrowed.
-        protocol: by which maps are scored meanwhile; curves.npz keeps that for :mod:`eil.evaluation.evaluate`.
-        meanwhile: whether to do so (default: on a GPU; on a CPU the two would compete).
+        folder: the run's folder, with weights.safetensors; a control's are in the folder of the run that it follows.
+        protocol: protocol with which to score the maps here; :mod:`eil.evaluation.evaluate` reads the curves.
+        meanwhile: whether to score (default: only on a GPU; on a CPU scoring would slow the network down).
 
     Raises:
-        InputError: no weights of this run, or a map that is not finite; its image is named.
+        InputError: no weights of this run, or a map that is not finite; the message names the image.
     """
     made_from = cache.fingerprints(data)
     fabric = train_step.fabric_of(run.recipe)
@@ -105,11 +104,11 @@ def map_split(
     Args:
         model: in evaluation mode.
         batches: of the split.
-        control: whose maps to take instead of the model's.
-        curves: updated with the maps of each batch, by a thread of its own.
+        control: makes the maps instead of the model.
+        curves: receives the maps from another thread as they are computed.
     """
     fetched: list[_Fetched] = []
-    with ThreadPoolExecutor(1) as scorer:  # one: curves take maps in the order of the split
+    with ThreadPoolExecutor(1) as scorer:  # one thread: curves take maps in the order of the split
         scored = []
         for batch in batches.in_order():
             logits, maps = model.maps(batch.images, batch.labels)
@@ -125,7 +124,7 @@ def map_split(
 
 
 def _fetch(maps: torch.Tensor, logits: torch.Tensor) -> _Fetched:
-    """Start copying to the CPU; from a GPU without waiting for it."""
+    """Start copying to the CPU, without waiting for a GPU."""
     if maps.device.type != "cuda":
         return _Fetched(maps.float(), logits.float(), None)
     on_host = [torch.empty(each.shape, dtype=torch.float32, pin_memory=True) for each in (maps, logits)]

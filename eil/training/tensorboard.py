@@ -1,4 +1,4 @@
-"""Losses for those who watch them elsewhere, at no cost to those who do not."""
+"""Optional logging of losses to TensorBoard."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,11 +8,11 @@ from eil.core.files import InputError
 
 
 class Logger:
-    """Writes an epoch's row for TensorBoard; nothing, and nothing is imported, unless it is asked for.
+    """Write each epoch's losses for TensorBoard; without a kind do and import nothing.
 
     Args:
         kind: "tensorboard", or None.
-        folder: the run's; events go to ``tensorboard`` in it.
+        folder: the run's folder; events are written to its folder ``tensorboard``.
 
     Raises:
         InputError: TensorBoard is not installed.
@@ -24,11 +24,13 @@ class Logger:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise InputError("logger = tensorboard: is not installed (pip install tensorboard)") from None
+                raise InputError(
+                    "logger = tensorboard: TensorBoard is not installed (pip install tensorboard)"
+                ) from None
             self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, row: Mapping[str, float]) -> None:
-        """One epoch's numbers, with its own among them."""
+        """Write the numbers of an epoch; ``row["epoch"]`` is the epoch."""
         if self._writer is None:
             return
         for name, value in row.items():

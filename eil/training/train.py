@@ -1,8 +1,8 @@
-"""Train one run: SGD on Lightning Fabric, a checkpoint an epoch and every ten minutes, resumed where it was killed.
+"""Train one run: SGD on Lightning Fabric, with a checkpoint every epoch and every ten minutes.
 
-Leaves weights.safetensors (bound to the run's settings), history.csv (a row an epoch), train.json and
-train.log in the run's folder. The step never waits for the device: the parts of the loss stay there until
-the epoch ends, or until a look, every few steps, whether they are still finite.
+Writes weights.safetensors (bound to the run's settings), history.csv (a row for each epoch), train.json and train.log
+to the run's folder. A step never waits for the device: the parts of the loss stay there until the epoch ends or until
+they are checked, every few steps.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from eil.training.checkpoint import State
 from eil.training.tensorboard import Logger
 
 _log = logging.getLogger(__name__)
-_LOOK_EVERY = 20  # steps between two looks whether the loss is finite
+_LOOK_EVERY = 20  # steps between two checks that the loss is finite
 _SAVE_EVERY = 600  # seconds between two checkpoints within an epoch
 
 
@@ -43,7 +43,7 @@ class NotFinite(ArithmeticError):
 
 
 def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None:
-    """Train a run, or go on with it.
+    """Train a run, or continue its training.
 
     Args:
         run: what to train.
@@ -52,17 +52,17 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
         logger: see :class:`eil.training.tensorboard.Logger`.
 
     Raises:
-        NotFinite: the loss is no number any more; the step and the parts are named.
+        NotFinite: the loss became NaN or infinite; the message names step and parts.
         InputError: missing data or pretrained weights, or a control.
     """
     if run.control:
         raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
     started = time.monotonic()
-    meter = provenance.Meter()
-    with signals.deferred() as due, _not_exact() as inexact:
+    meter = provenance.ResourceMeter()
+    with signals.deferred() as due, _nondeterministic_operations() as inexact:
         training = _Training(run, data, folder, due, Logger(logger if ranks.rank() == 0 else None, folder))
         try:
-            training.finish()
+            training.train_remaining()
         except torch.OutOfMemoryError as error:
             raise InputError(f"{run.name}: out of memory with batch_size = {run.recipe.batch_size}: {error}") from None
         training.fabric.barrier()
@@ -70,7 +70,7 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
         return  # the first process writes
     state, model = training.state, training.model.module
     if inexact:
-        _log.warning("not the same from run to run: %s", "; ".join(inexact))
+        _log.warning("not deterministic: %s", "; ".join(inexact))
     with replacing(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
     save_weights(folder / "weights.safetensors", model, run, training.photos)
@@ -97,53 +97,53 @@ def load_weights(path: Path, model: Method, run: Run, photos: str | None = None)
 
     Args:
         path: of the file.
-        model: takes the weights.
-        run: whose they must be.
-        photos: fingerprint of the photos that they must be trained on; None takes any.
+        model: receives the weights.
+        run: the run to which the weights must belong.
+        photos: fingerprint of the photos on which they must be trained; None accepts any.
 
     Raises:
-        InputError: no safetensors file, the weights of another run, or of other photos.
+        InputError: not a safetensors file, or the weights of another run or of other photos.
     """
     try:
         with safe_open(path, framework="pt") as file:
             made_by = file.metadata() or {}
         if made_by.get("key") != run.key:
             raise InputError(
-                f"{path}: holds weights of run {made_by.get('run', 'unknown')} with other settings than "
+                f"{path}: holds weights of run {made_by.get('run', 'unknown')} with different settings than "
                 f"{run.name}'s; delete it to train again"
             )
         if photos is not None and made_by.get("photos") != photos:
-            raise InputError(f"{path}: was trained on other photos than there are now; train the run again")
+            raise InputError(f"{path}: was trained on photos that have changed since; train the run again")
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; train the run first") from None
     except SafetensorError as error:
         raise InputError(f"{path}: not a safetensors file: {error}") from None
-    except (RuntimeError, OSError, LookupError, AttributeError) as error:  # other tensors, or none that torch knows
+    except (RuntimeError, OSError, LookupError, AttributeError) as error:  # other tensors, or unknown dtypes
         raise InputError(f"{path}: not the weights of {run.name}: {in_a_line(error)}") from None
 
 
 class _Training:
-    """A training under way: all that its steps need, and where it stands."""
+    """A training in progress: what its steps need, and its state."""
 
     def __init__(self, run: Run, data: Path, folder: Path, due: Callable[[], bool], logger: Logger) -> None:
         self.run, self.folder, self.due, self.logger = run, folder, due, logger
         self.fabric, self.model, self.optimizer = train_step.set_up(run, data)
-        own = self.model.module
-        self.began_with = {"pretrained_sha256": backbones.fingerprint(own.backbone)} if run.pretrained else {}
-        self.batches = train_step.batches(run, data, "train", own, self.fabric.device)
+        method = self.model.module
+        self.began_with = {"pretrained_sha256": backbones.fingerprint(method.backbone)} if run.pretrained else {}
+        self.batches = train_step.batches(run, data, "train", method, self.fabric.device)
         self.photos = str(cache.describe(data)["photos_sha256"])
-        self.state = checkpoint.resume(folder, run, own, self.optimizer, self.photos)
+        self.state = checkpoint.resume(folder, run, method, self.optimizer, self.photos)
 
-    def finish(self) -> None:
-        """All epochs that are left, a checkpoint after each."""
+    def train_remaining(self) -> None:
+        """Train the remaining epochs, with a checkpoint after each."""
         recipe, state = self.run.recipe, self.state
         while not _finished(state, recipe):
             self._epoch()
             self._save()
             self.logger.write(state.history[-1])
-            if self._told(look=True) and not _finished(state, recipe):
-                signals.leave()
+            if self._must_stop(look=True) and not _finished(state, recipe):
+                signals.raise_pending()
 
     def _epoch(self) -> None:
         """One pass over the training images, or the rest of one."""
@@ -156,18 +156,18 @@ class _Training:
         for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}"), state.step):
             logged.append(self._step(state.epoch + (number + 0.5) / len(self.batches), batch))
             look = (number + 1) % _LOOK_EVERY == 0
-            told = self._told(look)
-            stop = told or time.monotonic() - saved > _SAVE_EVERY
-            if stop or look:
+            stopping = self._must_stop(look)
+            save = stopping or time.monotonic() - saved > _SAVE_EVERY
+            if save or look:
                 _check_finite(logged, state.names, checked, state.epoch)
                 checked = len(logged)
-            if stop:
+            if save:
                 state.step, state.parts = number + 1, torch.stack(logged).tolist()
                 state.seconds, saved = time.monotonic() - started, time.monotonic()
                 self._save()
-            if told:
-                self.fabric.barrier()  # nobody leaves before all is written
-                signals.leave()
+            if stopping:
+                self.fabric.barrier()  # no process ends before the checkpoint is written
+                signals.raise_pending()
         _check_finite(logged, state.names, checked, state.epoch)
         steps, seconds = len(logged), time.monotonic() - started
         means = torch.stack(logged).mean(dim=0).tolist()
@@ -175,18 +175,18 @@ class _Training:
 
     def _step(self, epoch: float, batch: Batch) -> Tensor:
         """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""
-        factor = train_step.rate(self.run.recipe, epoch)
+        factor = train_step.lr_factor(self.run.recipe, epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        parts = train_step.take(self.fabric, self.model, self.optimizer, batch, self.run.recipe)
+        parts = train_step.train_step(self.fabric, self.model, self.optimizer, batch, self.run.recipe)
         self.state.names = list(parts)
         found = torch.stack([part.detach().float() for part in parts.values()])
         if self.fabric.world_size > 1:
             found = cast(Tensor, self.fabric.all_reduce(found))
         return found
 
-    def _told(self, look: bool) -> bool:
-        """Whether to end here. Several processes agree on that when they look, which makes them wait for each other."""
+    def _must_stop(self, look: bool) -> bool:
+        """Whether to stop here. Several processes agree on this when ``look`` is true, which makes them wait."""
         if self.fabric.world_size == 1:
             return self.due()
         told = torch.tensor(float(self.due()), device=self.fabric.device)
@@ -207,9 +207,9 @@ def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int
 
 
 def _close_epoch(state: State, means: list[float], steps: int, images: int, recipe: Recipe, seconds: float) -> None:
-    """Count the epoch, keep its row, and note whether the loss still falls."""
+    """Count the epoch, append its row, and record whether the loss improved."""
     parts = dict(zip(state.names, means, strict=True))
-    rate = recipe.learning_rate * train_step.rate(recipe, state.epoch + (steps - 0.5) / steps)
+    rate = recipe.learning_rate * train_step.lr_factor(recipe, state.epoch + (steps - 0.5) / steps)
     row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts
     state.epoch, state.step, state.parts, state.seconds = state.epoch + 1, 0, [], 0.0
     state.history.append({"epoch": state.epoch} | row)
@@ -226,8 +226,8 @@ def _finished(state: State, recipe: Recipe) -> bool:
 
 
 @contextlib.contextmanager
-def _not_exact() -> Iterator[list[str]]:
-    """What torch warns of as having no deterministic form, once the block has ended; other warnings pass."""
+def _nondeterministic_operations() -> Iterator[list[str]]:
+    """Collect the operations of which torch warns that they are not deterministic; pass other warnings on."""
     found: dict[str, None] = {}
     with warnings.catch_warnings(record=True) as caught:
         names: list[str] = []
@@ -259,5 +259,5 @@ def _summary(run: Run, state: State, seconds: float) -> dict[str, Any]:
 
 
 def _progress(batches: Iterator[Any], title: str) -> Iterator[Any]:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere."""
     return iter(tqdm(batches, title, leave=False, disable=None))

@@ -1,4 +1,4 @@
-"""One training iteration, and all that it needs: the method in the recipe's precision, its optimizer, its batches."""
+"""One training iteration and what it needs: the method in the recipe's precision, the optimizer, the batches."""
 
 import logging
 import math
@@ -26,13 +26,13 @@ _PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
 
 
 def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
-    """Fabric, the run's method as Fabric wraps it, and its optimizer, ready for :func:`take`."""
+    """Fabric, the run's method wrapped by Fabric, and its optimizer, ready for :func:`train_step`."""
     recipe = run.recipe
     fabric = fabric_of(recipe, recipe.devices)
     fabric.launch()
     model = build(run, data)
     if recipe.devices > 1:
-        distributed.synchronise(model, fabric.device.type == "cuda")
+        distributed.synchronise_batch_norm(model, fabric.device.type == "cuda")
     optimizer = torch.optim.SGD(
         parameter_groups(model, recipe), momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
     )
@@ -48,18 +48,18 @@ def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
 
 
 def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
-    """Fabric on so many devices, in the recipe's precision; neither TF32 nor determinism is left to a default."""
+    """Fabric on ``count`` devices in the recipe's precision; TF32 and determinism are set explicitly."""
     products = "tf32" if recipe.precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = products
     torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
     exact = not torch.cuda.is_available() if recipe.deterministic is None else recipe.deterministic
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # is read when the first product is computed
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first product
     torch.use_deterministic_algorithms(exact, warn_only=True)
     torch.backends.cudnn.deterministic = exact
-    torch.backends.cudnn.benchmark = not exact  # tries what is fastest for each shape, of which there are few
-    here = ranks.on_this_node(count)
-    # Within a cluster's job too, processes are ours to start, unless it has started several.
-    outside = "RANK" in os.environ or ranks.started_by_slurm()
+    torch.backends.cudnn.benchmark = not exact  # find the fastest algorithm for each shape; there are few
+    here = ranks.local_devices(count)
+    # Fabric starts the processes, in a cluster's job too, unless torchrun or srun has started them.
+    outside = "RANK" in os.environ or ranks.launched_by_slurm()
     return Fabric(
         accelerator="auto",
         devices=here,
@@ -70,7 +70,7 @@ def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
     )
 
 
-def take(
+def train_step(
     fabric: Fabric,
     model: Any,
     optimizer: Any,
@@ -78,7 +78,7 @@ def take(
     recipe: Recipe,
     lap: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Tensor]:
-    """One training iteration on a batch; nothing in it waits for the device.
+    """Run one training iteration on a batch, without waiting for the device.
 
     Args:
         fabric: from :func:`set_up`.
@@ -86,15 +86,15 @@ def take(
         optimizer: likewise.
         batch: images and labels.
         recipe: the run's.
-        lap: is called with the name of each part of the iteration when it has ended.
+        lap: called with the name of each part of the iteration at its end.
 
     Returns:
-        Every part of the loss.
+        The parts of the loss.
     """
     images, targets = model.module.augment(batch.images, Targets(batch.labels, batch.masks))
     if fabric.world_size > 1:
         images, targets = distributed.share(images, targets, fabric.global_rank, fabric.world_size)
-    with fabric.autocast():  # on one device Fabric enters it for `forward` alone
+    with fabric.autocast():  # on one device Fabric uses autocast only for `forward`
         parts: dict[str, Tensor] = model.loss(images, targets)
     lap("forward")
     optimizer.zero_grad(set_to_none=True)
@@ -108,7 +108,7 @@ def take(
 
 
 def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
-    """New layers learn ``head_multiplier`` times as fast; the backbone's, and they alone, at the base rate."""
+    """Parameter groups: the backbone's at the base rate, new layers' at ``head_multiplier`` times that."""
     backbone = {id(parameter) for parameter in model.backbone.parameters()}
     new = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
     base = recipe.learning_rate
@@ -128,8 +128,8 @@ def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
     ]
 
 
-def rate(recipe: Recipe, epoch: float) -> float:
-    """Factor of the learning rate after ``epoch`` epochs, a fraction within one."""
+def lr_factor(recipe: Recipe, epoch: float) -> float:
+    """Factor of the learning rate after ``epoch`` epochs, which may be fractional."""
     factor = min(1.0, epoch / recipe.warmup) if recipe.warmup else 1.0
     if recipe.schedule == "cosine":
         return factor * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
@@ -150,23 +150,23 @@ def build(run: Run, data: Path) -> Method:
 
 
 def batches(run: Run, data: Path, split: str, model: Method, device: torch.device) -> Batches:
-    """Batches of a cached split as the run's backbone wants them."""
+    """Batches of a cached split, normalised for the run's backbone."""
     info = model.backbone.info
     images = cache.open_split(data, split)
     return Batches(images, run.recipe.batch_size, run.recipe.crop, info.mean, info.std, device)
 
 
 def _compiled(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss through torch.compile, for shapes that stay; as it is, and said so, where that fails."""
+    """The loss compiled for static shapes; where compiling fails, the loss itself, with a warning."""
     fast: list[Callable[..., Any]] = [torch.compile(loss, dynamic=False)]
 
     def act(images: Tensor, targets: Targets) -> Any:
         try:
             return fast[0](images, targets)
-        except Exception as error:  # no compiler, an operation it cannot take: many unrelated kinds
+        except Exception as error:  # no compiler, an unsupported operation: many unrelated exceptions
             if fast[0] is loss:
                 raise
-            _log.warning("torch.compile failed, going on without it: %s", " ".join(str(error).split())[:200])
+            _log.warning("torch.compile failed, continuing without it: %s", " ".join(str(error).split())[:200])
             fast[0] = loss
             return loss(images, targets)
 

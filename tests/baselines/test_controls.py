@@ -108,12 +108,12 @@ def test_a_study_has_every_control_unless_told_otherwise(controlled: dict[str, R
     assert len(parse(content, "x").runs()) == 2
     content["controls"] = ["full_image", "empty"]
     with pytest.raises(InputError, match=r"x: controls\[1\] = empty: must be one of centred_box, full_image"):
-        parse(content, "x").plan("x")
+        parse(content, "x").expand("x")
 
 
 def test_controls_borrow_the_first_methods_first_settings(content: dict[str, Any]) -> None:
     content |= {"controls": ["gaussian"], "methods": {"eil": {"gamma": [0.6, 0.8]}, "cam": {}}}
-    names = [run.name for run in parse(content, "x").plan("x")[0] if run.control]
+    names = [run.name for run in parse(content, "x").expand("x")[0] if run.control]
     assert names == ["vgg_small-eil-gamma0.6-gaussian-seed0", "vgg_small-eil-gamma0.6-gaussian-seed1"]
 
 

@@ -46,7 +46,7 @@ def test_a_closed_pipe_ends_every_command_in_silence(arguments: list[str]) -> No
 
 
 def test_likewise_if_every_line_is_written_at_once() -> None:
-    assert unread("--help", unbuffered="1") == (0, "")  # argparse lets it pass
+    assert unread("--help", unbuffered="1") == (141, "")
     assert unread("check", SMOKE, unbuffered="1") == (141, "")
 
 
@@ -78,11 +78,11 @@ def test_output_that_was_closed_from_the_start() -> None:
 
 
 def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    from eil.commands import cli, study_commands
+    from eil.commands import cli, study
 
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise BrokenPipeError("a worker is gone")
 
-    monkeypatch.setattr(study_commands, "_study", broken)
+    monkeypatch.setattr(study, "open_study", broken)
     assert cli.main(["check", SMOKE]) == 1
     assert capfd.readouterr().err == "eil: a worker is gone\n"

@@ -32,8 +32,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SMOKE))
     assert eil(folder, "prepare") == 0
     assert [eil(folder, command, NAME) for command in ("train", "localize", "evaluate")] == [0, 0, 0]
-    other = load(folder / "tiny.yaml").run("vgg_small-cam-seed1")
-    with pytest.raises(ZeroDivisionError), run_lock.at_work(other, folder / "results/runs" / other.name, "train"):
+    other = load(folder / "tiny.yaml").find_run("vgg_small-cam-seed1")
+    with pytest.raises(ZeroDivisionError), run_lock.run_step(other, folder / "results/runs" / other.name, "train"):
         raise ZeroDivisionError("by zero")
     return folder
 
@@ -53,8 +53,8 @@ def test_status_counts_and_says_what_to_do(place: Path, capsys: pytest.CaptureFi
 
 
 def test_status_tells_what_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = load(place / "tiny.yaml").run("vgg_small-cam-seed0")
-    with run_lock.at_work(run, place / "results/runs" / run.name, "train"):
+    run = load(place / "tiny.yaml").find_run("vgg_small-cam-seed0")
+    with run_lock.run_step(run, place / "results/runs" / run.name, "train"):
         (place / "results/runs" / run.name / "train.log").write_text("epoch 1/2: so far\n")
         assert eil(place, "status") == 0
     out = capsys.readouterr().out
@@ -74,7 +74,7 @@ def test_progress_shares_what_is_left_among_those_at_work(place: Path, tmp_path:
     write_json(tmp_path / runs[4].name / "train.json", {"seconds": 1, "key": "of other settings"})
     found = "2 of 6 trainings done, 0 at work, about 6.0 hours left for the others"
     assert status.progress(runs, tmp_path) == status.progress(runs, tmp_path, own=1) == found
-    with run_lock.at_work(runs[3], tmp_path / runs[3].name, "train"):
+    with run_lock.run_step(runs[3], tmp_path / runs[3].name, "train"):
         assert ", 1 at work, about 3.0 hours left" in status.progress(runs, tmp_path, own=1)
     for run in runs:
         write_json(tmp_path / run.name / "train.json", {"seconds": 60})

@@ -197,7 +197,7 @@ def test_a_constant_map_finds_nothing() -> None:
 def test_val_maps_come_with_their_lists(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["score", "--maps", str(maps), "--metadata", str(LISTS), "--val-maps", str(maps)]
     assert cli.main(arguments) == 1
-    assert "--val-maps and --val-metadata belong together" in capsys.readouterr().err
+    assert "--val-maps and --val-metadata need each other" in capsys.readouterr().err
 
 
 def test_an_unknown_protocol_is_named(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,11 +181,11 @@ def test_by_hand_changed_data_are_refused_and_told(tmp_path: Path, capsys: pytes
         assert "annotations changed since `eil prepare`" in capsys.readouterr().err
     for words in (["verify", RUN], ["show", RUN], ["boxes", RUN]):
         assert _eil(study, *words) == 1
-        assert f"{RUN}: was made from other data than there are now" in capsys.readouterr().err
+        assert f"{RUN}: was made from data that have changed since" in capsys.readouterr().err
     assert _eil(study, "status") == 0
     told = capsys.readouterr().out
     assert "0 of 1 runs done, 0 running, 0 failed, 1 to do" in told
-    assert f"made from other data than there are now: 1 runs, {RUN} first" in told
+    assert f"made from data that have changed since: 1 runs, first {RUN}" in told
     assert _eil(study, "aggregate") == 0
     assert "0 of 1 runs done" in capsys.readouterr().out
     assert not list((tmp_path / "results/own/tables").glob("main.*"))
@@ -207,7 +207,7 @@ def test_by_hand_changed_data_are_refused_and_told(tmp_path: Path, capsys: pytes
     assert "photos changed since `eil prepare`" in capsys.readouterr().err
     assert _eil(study, "prepare") == 0
     assert _eil(study, "localize", RUN) == 1
-    assert "weights.safetensors: was trained on other photos" in capsys.readouterr().err
+    assert "weights.safetensors: was trained on photos that have changed since" in capsys.readouterr().err
     assert _eil(study, "evaluate", RUN) == 1
     assert "maps.npz: was made from other photos" in capsys.readouterr().err
     for words in (["train", RUN], ["localize", RUN], ["evaluate", RUN], ["verify", RUN]):

@@ -22,7 +22,7 @@ from eil.commands import cli
 from eil.core import records, source_hash
 from eil.core.files import InputError, locked, replacing, write_json, write_text
 from eil.core.run import Run
-from eil.execution import gpu_lease, run_lock, signals, verify
+from eil.execution import collect, gpu_lease, run_lock, signals, verify
 from eil.study.study import load
 from eil.training import train, train_step
 
@@ -33,7 +33,7 @@ NAME = "vgg_small-eil-gamma0.6-sigma1-seed0"
 def place(content: dict[str, Any], images: Path, tmp_path: Path) -> Path:
     """A folder with a study and its decoded images."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    run = load(tmp_path / "tiny.yaml").run(NAME)
+    run = load(tmp_path / "tiny.yaml").find_run(NAME)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / run.cache).symlink_to(images)
     return tmp_path
@@ -55,14 +55,14 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def told_at(monkeypatch: pytest.MonkeyPatch, at: int, number: int) -> None:
     """Send this process a signal in its step ``at``."""
-    take, count = train_step.take, iter(range(1, 10_000))
+    take, count = train_step.train_step, iter(range(1, 10_000))
 
     def told(*given: Any) -> Any:
         if next(count) == at:
             os.kill(os.getpid(), number)
         return take(*given)
 
-    monkeypatch.setattr(train_step, "take", told)
+    monkeypatch.setattr(train_step, "train_step", told)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_training_told_to_end_saves_at_once_and_ends_the_same(
     with monkeypatch.context() as patch:
         told_at(patch, at, number)  # of two epochs of four steps each
         assert eil(place, "train") == signals.EXIT_CODE
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues it" in capsys.readouterr().err
     left = {path.name for path in folder(place).iterdir()}
     assert "last.ckpt" in left
     assert not {"weights.safetensors", "failure.json", "running.json"} & left
@@ -115,7 +115,7 @@ def test_a_step_past_its_time_limit_is_a_failure_with_its_log(place: Path, conte
     assert record.step == "train"
     assert record.log[-1].startswith("epoch ")
     assert (folder(place) / "last.ckpt").exists()
-    assert run_lock.collect([record.run], place / "results" / "runs") == [record]
+    assert collect.collect([record.run], place / "results" / "runs") == [record]
 
 
 def test_out_of_memory_is_a_failure_that_says_what_to_change(
@@ -124,7 +124,7 @@ def test_out_of_memory_is_a_failure_that_says_what_to_change(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(train_step, "take", full)
+    monkeypatch.setattr(train_step, "train_step", full)
     assert eil(place, "train") == 1
     assert "out of memory with batch_size = 4" in capsys.readouterr().err
     assert "out of memory" in str(records.read(folder(place) / "failure.json").error)
@@ -133,23 +133,23 @@ def test_out_of_memory_is_a_failure_that_says_what_to_change(
 def test_a_killed_step_leaves_a_trace_and_a_running_one_none(place: Path, runs: dict[str, Run]) -> None:
     found = runs[NAME]
     code = (
-        "import sys, time; from pathlib import Path; from eil import at_work, study\n"
-        f"run = study.load(Path(r'{place / 'tiny.yaml'}')).run('{NAME}')\n"
-        f"with run_lock.at_work(run, Path(r'{folder(place)}'), 'train'):\n"
+        "import sys, time; from pathlib import Path; from eil.execution import run_lock; from eil.study import study\n"
+        f"run = study.load(Path(r'{place / 'tiny.yaml'}')).find_run('{NAME}')\n"
+        f"with run_lock.run_step(run, Path(r'{folder(place)}'), 'train'):\n"
         "    print('at work', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "at work\n"
         assert run_lock.is_busy(folder(place))
-        assert run_lock.collect([found], folder(place).parent) == []
+        assert collect.collect([found], folder(place).parent) == []
         process.kill()
         process.wait()
-        (record,) = run_lock.collect([found], folder(place).parent)
+        (record,) = collect.collect([found], folder(place).parent)
         assert record.status == "failed"
         assert str(record.error).startswith(f"killed in train on {os.uname().nodename}, process {process.pid}")
     assert eil(place, "train") == 0
-    assert run_lock.collect([found], folder(place).parent) == []
+    assert collect.collect([found], folder(place).parent) == []
 
 
 def test_a_second_process_waits_and_says_so(place: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -203,7 +203,7 @@ def test_controls_have_no_training(place: Path, content: dict[str, Any]) -> None
     (place / "tiny.yaml").write_text(yaml.safe_dump(content | {"controls": ["full_image"]}))
     assert eil(place, "train", run="vgg_small-cam-full_image-seed0") == 1
     with pytest.raises(InputError, match="no run"):
-        load(place / "tiny.yaml").run("none")
+        load(place / "tiny.yaml").find_run("none")
 
 
 def scored(place: Path) -> Path:
@@ -219,7 +219,7 @@ def test_verify_finds_the_same_numbers_or_says_which_differ(
     assert eil(place, "verify") == 0
     where = [str(place / "tiny.yaml"), NAME, "--results", str(place / "results"), "--data", str(place / "data")]
     assert cli.main(["verify", *where, "--retrain"]) == 0
-    assert "every metric of a new training is the recorded one" in capsys.readouterr().out
+    assert "every metric of a new training equals the recorded one" in capsys.readouterr().out
     content = json.loads((own / "record.json").read_text())
     content["metrics"]["test.own.top1_cls"] += 0.001
     content["training"]["weights_sha256"] = "0" * 64
@@ -293,7 +293,7 @@ def test_waiting_for_a_gpu_takes_none_of_the_time_limit(
         time.sleep(4)
         yield
 
-    monkeypatch.setattr(gpu_lease, "held", late)
+    monkeypatch.setattr(gpu_lease, "lease", late)
     monkeypatch.setattr(train, "train", lambda *_, **__: None)
     assert eil(place, "train") == 0
     monkeypatch.setattr(train, "train", lambda *_, **__: time.sleep(10))
@@ -339,18 +339,18 @@ def test_a_record_says_by_what_on_what_and_from_what_it_was_made(place: Path) ->
 
 
 def test_what_is_not_deterministic_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = train_step.take
+    take = train_step.train_step
 
     def warned(*given: Any) -> Any:
         warnings.warn("some_kernel_cuda does not have a deterministic implementation, but", stacklevel=1)
         return take(*given)
 
-    monkeypatch.setattr(train_step, "take", warned)
+    monkeypatch.setattr(train_step, "train_step", warned)
     with pytest.warns(UserWarning, match="of another kind"):
         monkeypatch.setattr(train, "save_weights", lambda *given: warnings.warn("of another kind", stacklevel=1))
         eil(place, "train")
     monkeypatch.undo()
-    monkeypatch.setattr(train_step, "take", warned)
+    monkeypatch.setattr(train_step, "train_step", warned)
     assert eil(place, "train", "other") == 0
     assert json.loads((folder(place, "other") / "train.json").read_text())["not_deterministic"] == ["some_kernel_cuda"]
 
@@ -362,6 +362,6 @@ def test_tables_made_of_stale_trainings_say_so(place: Path, capsys: pytest.Captu
     write_json(own / "record.json", content)
     assert cli.main(["aggregate", str(place / "tiny.yaml"), "--results", str(place / "results")]) == 0
     assert (
-        f"stale, as of other sources than the present ones: 1, {NAME} first"
+        f"stale, made with different source code: 1 runs, first {NAME}"
         in (place / "results/tables/main.md").read_text()
     )

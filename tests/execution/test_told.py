@@ -14,7 +14,7 @@ from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
 from eil.data.readers import birds
-from eil.execution import out_of_memory, run_lock, signals
+from eil.execution import collect, out_of_memory, run_lock, signals
 from eil.profiling import timing
 from eil.report import status
 from eil.study.study import parse
@@ -40,7 +40,7 @@ def test_images_per_s_of_an_epoch_that_was_interrupted(
     tmp_path: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content["recipe"] |= {"batch_size": 5}  # three steps of 5 of the 16 photos
-    real, count = train_step.take, [0]
+    real, count = train_step.train_step, [0]
 
     def told(*arguments: Any) -> Any:
         count[0] += 1
@@ -48,9 +48,9 @@ def test_images_per_s_of_an_epoch_that_was_interrupted(
             signals._arrive(signals.Interrupted("SIGTERM"))
         return real(*arguments)
 
-    monkeypatch.setattr(train_step, "take", told)
+    monkeypatch.setattr(train_step, "train_step", told)
     assert command(tmp_path, content) == signals.EXIT_CODE
-    monkeypatch.setattr(train_step, "take", real)
+    monkeypatch.setattr(train_step, "train_step", real)
     history = trained(tmp_path, content)
     assert [row["images_per_s"] * row["seconds"] for row in history] == pytest.approx([15] * 2)
 
@@ -83,8 +83,8 @@ def killed(run: Run, folder: Path, **trace: Any) -> str:
     """What a study's status says of a run whose process left this."""
     content = {"step": "train", "key": run.key, "host": platform.node(), "process": 7, "started": "then"} | trace
     write_json(folder / run.name / "running.json", content)
-    (record,) = run_lock.collect([run], folder)
-    (line,) = [line for line in status.status([run], folder) if line.startswith("failed")]
+    (record,) = collect.collect([run], folder)
+    (line,) = [line for line in status.status([run], folder, {}) if line.startswith("failed")]
     assert line == f"failed in train: {run.name}: {record.error}"
     return str(record.error)
 
@@ -101,8 +101,8 @@ def test_out_of_memory_is_said_only_with_evidence(runs: dict[str, Run], tmp_path
     assert killed(run, tmp_path, oom_file=str(events), oom_kills=5) == unknown  # before a restart
     assert killed(run, tmp_path, oom_file=str(tmp_path / "gone"), oom_kills=0) == unknown
     assert killed(run, tmp_path, oom_file=str(events), oom_kills=1) == (
-        f"killed in train on {platform.node()}, process 7, probably out of memory: since it began, the system killed "
-        "a process here for want of memory"
+        f"killed in train on {platform.node()}, process 7, probably out of memory: since it started, the system killed "
+        "a process here for lack of memory"
     )
     assert "the system killed 2 processes here" in killed(run, tmp_path, oom_file=str(events), oom_kills=0)
     elsewhere = killed(run, tmp_path, oom_file=str(events), oom_kills=0, host="elsewhere")
@@ -136,6 +136,6 @@ def test_without_control_groups_there_is_no_counter(tmp_path: Path) -> None:
 
 
 def test_a_running_step_keeps_the_counter(runs: dict[str, Run], tmp_path: Path) -> None:
-    with run_lock.at_work(runs[NAME], tmp_path, "train"):
+    with run_lock.run_step(runs[NAME], tmp_path, "train"):
         trace = json.loads((tmp_path / "running.json").read_text())
     assert {key: value for key, value in trace.items() if key.startswith("oom")} == out_of_memory.counter()

@@ -17,7 +17,7 @@ from eil.core import safe_yaml
 from eil.core.files import InputError
 from eil.core.records import Record, Replicates, Score
 from eil.core.run import Run
-from eil.execution import run_lock
+from eil.execution import collect
 from eil.report import results
 from eil.study.study import MOST_RUNS, load, parse
 
@@ -131,7 +131,7 @@ def require_study_read(path: Path) -> None:
     assert all(name.isprintable() and "/" not in name for name in names)
     if len(names) > 100:
         return
-    planned = outcome(lambda: study.plan(str(path)), path.name)
+    planned = outcome(lambda: study.expand(str(path)), path.name)
     if planned is not None:
         runs, dropped = planned
         assert {run.name for run in runs} | {line.split(": ")[0] for line in dropped} <= set(names)
@@ -186,9 +186,9 @@ def test_any_text_as_a_study(inputs: int, tmp_path: Path) -> None:
         ("a" * 1_000_001, "longer than 1,000,000 characters"),
         ("a: 2001-13-45", "not YAML: month must be in 1..12"),
         ("a: 2001-01-01", "a: datetime.date(2001, 1, 1): expected text (in quotes if it looks like a date)"),
-        ("1: a", "a key that is no plain text: 1"),
+        ("1: a", "a key that is not plain text: 1"),
         ("a: {b: [.nan]}", "a.b[0]: nan: expected a finite number"),
-        (f"seeds: {2**70}", "seeds: a whole number of more than 64 bits"),
+        (f"seeds: {2**70}", "seeds: an integer of more than 64 bits"),
         ("name: !!python/object/apply:os.system [true]", "could not determine a constructor for the tag"),
         ("name: !!python/name:os.system", "could not determine a constructor for the tag"),
         ("__use_yte__: true\nname: ?print()", "__use_yte__: unknown key"),
@@ -237,7 +237,7 @@ def test_studies_of_absurd_size_or_with_other_peoples_code(changes: dict[str, An
 )
 def test_what_is_planned_is_installed_and_has_its_type(method: str, settings_: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
-        parse(SMOKE | {"methods": {method: settings_}}, "s.yaml").plan("s.yaml")
+        parse(SMOKE | {"methods": {method: settings_}}, "s.yaml").expand("s.yaml")
     assert message in str(error.value)
 
 
@@ -272,7 +272,7 @@ def record(runs: dict[str, Run]) -> Record:
 def require_record_read(path: Path, run: Run, content: bytes) -> None:
     """A record is this run's and whole, or stale, or an error names its file."""
     path.write_bytes(content)
-    found = outcome(lambda: run_lock.collect([run], path.parents[1]), path.name)
+    found = outcome(lambda: collect.collect([run], path.parents[1]), path.name)
     for each in found or []:
         assert each.key == run.key == each.run.key
         assert all(math.isfinite(row.value) for row in each.scores)
@@ -309,7 +309,7 @@ def test_a_record_under_anothers_key_is_refused(record: Record, tmp_path: Path) 
     other = record.run.model_copy(update={"repetition": 1})
     record.model_copy(update={"run": other}).save(tmp_path / record.run.name / "record.json")
     with pytest.raises(InputError, match=r"record\.json: corrupt record \(key mismatch\)"):
-        run_lock.collect([record.run], tmp_path)
+        collect.collect([record.run], tmp_path)
 
 
 # Lists of data sets

@@ -409,7 +409,7 @@ def test_nothing_is_unpickled_but_tensors(
     torch.save({"key": run.key, "model": Evil(canary)}, path, _use_new_zipfile_serialization=not legacy)
     refused = "getattr was not an allowed global by default"
     assert checkpoint.resume(tmp_path, run, network, optimizer) == checkpoint.State()
-    assert re.search(rf"last\.ckpt cannot be read \(.*{refused}\.\): left aside", caplog.text)
+    assert re.search(rf"last\.ckpt cannot be read \(.*{refused}\.\): ignored", caplog.text)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(InputError, match=rf"last\.ckpt: not a file of weights: .* {refused}\. Only tensors are"):
         backbones.read_local(f"{path}@sha256:{digest}")
@@ -427,7 +427,9 @@ def test_a_checkpoint_of_another_network_is_refused(model: tuple[Run, Any, Any],
     checkpoint.save(tmp_path, run, network, optimizer, checkpoint.State(epoch=1))
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     torch.save(content | {"model": {"a": torch.ones(1)}}, tmp_path / "last.ckpt")
-    with pytest.raises(InputError, match=r"last\.ckpt: not a checkpoint; delete it to train afresh: RuntimeError: .*"):
+    with pytest.raises(
+        InputError, match=r"last\.ckpt: not a checkpoint; delete it to train from the start: RuntimeError: .*"
+    ):
         checkpoint.resume(tmp_path, run, network, optimizer)
 
 

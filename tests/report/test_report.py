@@ -22,7 +22,7 @@ from eil.core.records import Record, Replicates, Score
 from eil.core.run import Run
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
-from eil.execution import run_lock
+from eil.execution import collect
 from eil.report import (
     ablation,
     configurations,
@@ -415,13 +415,13 @@ def test_only_records_of_the_present_settings_are_collected(
     stale.save(tmp_path / stale.run.name / "record.json")
     failed = Record(run=made_up[4].run, key=made_up[4].key, status="failed", error="x")
     failed.save(tmp_path / failed.run.name / "failure.json")
-    found = run_lock.collect(study.runs(), tmp_path)
+    found = collect.collect(study.runs(), tmp_path)
     assert [record.run.name for record in found] == [record.run.name for record in [*made_up[:3], failed]]
-    line = f"runs left out, as their records were made with different settings: 1, {stale.run.name} first"
-    assert run_lock.outdated(study.runs(), found, tmp_path) == [line]
+    line = f"left out, made with different settings: 1 runs, first {stale.run.name}"
+    assert collect.outdated(study.runs(), found, tmp_path) == [line]
     assert line in status.status(study.runs(), tmp_path, {})
     stale.model_copy(update={"key": stale.run.key}).save(tmp_path / stale.run.name / "record.json")
-    assert run_lock.outdated(study.runs(), run_lock.collect(study.runs(), tmp_path), tmp_path) == []
+    assert collect.outdated(study.runs(), collect.collect(study.runs(), tmp_path), tmp_path) == []
     frame = results.table(found)
     assert frame.drop_duplicates("run")["status"].tolist() == ["done"] * 3 + ["failed"]
     assert frame["setting.gamma"].dropna().tolist() == [0.6]

@@ -12,7 +12,7 @@ from eil.core.files import InputError
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, Replicates
 from eil.evaluation import statistics
-from eil.execution import run_lock
+from eil.execution import collect
 from eil.report import (
     ablation,
     compare,
@@ -183,8 +183,8 @@ def test_what_makes_no_sense_is_neither_to_do_nor_whose_network_controls_take(tm
         "controls": ["full_image"],
     }
     study = parse(content | {"seeds": 1}, "s")
-    runs, dropped = study.plan("s")
+    runs, dropped = study.expand("s")
     assert dropped
-    assert [study.run(run.name) for run in runs] == runs
+    assert [study.find_run(run.name) for run in runs] == runs
     assert status.status(runs, tmp_path, {})[0].endswith(f"{len(runs)} to do")
-    assert run_lock.collect(runs, tmp_path) == []
+    assert collect.collect(runs, tmp_path) == []

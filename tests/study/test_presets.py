@@ -51,7 +51,7 @@ def test_special_entries_stand_above_general_ones() -> None:
 
 
 def runs(content: dict[str, Any]) -> dict[str, Any]:
-    return {run.method: run for run in parse(content, "s.yaml").plan("s.yaml")[0] if not run.repetition}
+    return {run.method: run for run in parse(content, "s.yaml").expand("s.yaml")[0] if not run.repetition}
 
 
 def test_one_word_in_a_study(content: dict[str, Any]) -> None:

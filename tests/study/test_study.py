@@ -17,7 +17,7 @@ CONFIGS = sorted(Path("workflow/config").glob("*.yaml"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path: Path) -> None:
     study = load(path)
-    runs, dropped = study.plan(path.name)
+    runs, dropped = study.expand(path.name)
     assert runs
     assert not dropped
     assert study.name == path.stem
@@ -25,7 +25,7 @@ def test_shipped_studies_are_valid(path: Path) -> None:
 
 def test_the_readmes_study_is_valid() -> None:
     text = Path("README.md").read_text().split("```yaml\nname: my_study", 1)[1].split("```", 1)[0]
-    runs, dropped = parse(yaml.safe_load(f"name: my_study{text}"), "README.md").plan("README.md")
+    runs, dropped = parse(yaml.safe_load(f"name: my_study{text}"), "README.md").expand("README.md")
     assert not dropped
     assert len({run.name for run in runs}) == 2 * 3 * (1 + 6 + 2 + 1 + 5)
 
@@ -70,7 +70,7 @@ def test_a_backbone_may_have_its_own_recipe_and_settings(content: dict[str, Any]
         "vgg_small": None,
         "resnet_small": {"recipe": {"epochs": 7}, "methods": {"eil": {"at": "layer1", "gamma": 0.5}}},
     }
-    runs, _ = parse(content, "x").plan("x")
+    runs, _ = parse(content, "x").expand("x")
     own = [run for run in runs if run.backbone == "resnet_small"]
     assert {run.recipe.epochs for run in own} == {7}
     assert {run.recipe.epochs for run in runs if run.backbone == "vgg_small"} == {2}
@@ -79,7 +79,7 @@ def test_a_backbone_may_have_its_own_recipe_and_settings(content: dict[str, Any]
 
 def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any]) -> None:
     content["backbones"] = {"efficientnet_lite0": {"methods": {"eil": {"at": ["block8", "head"]}}}}
-    runs, dropped = parse(content, "x").plan("x")
+    runs, dropped = parse(content, "x").expand("x")
     assert len(dropped) == len([run for run in runs if run.method == "eil"]) == 4
     assert "can be negative" in dropped[0]
     assert "set attention: mean_abs" in dropped[0]
@@ -148,7 +148,7 @@ def test_what_methods_cannot_use_is_named(
 ) -> None:
     _put(content, path, value)
     with pytest.raises(InputError) as error:
-        parse(content, "s.yaml").plan("s.yaml")
+        parse(content, "s.yaml").expand("s.yaml")
     assert message in str(error.value)
 
 

@@ -96,7 +96,7 @@ def normed(rank: int, of: int, port: int, results: Any) -> None:
     torch.manual_seed(0)
     x = torch.randn(8, 3, 5, 5, dtype=torch.float64)
     model = nn.Sequential(nn.BatchNorm2d(3)).double()
-    distributed.synchronise(model, on_gpu=False)
+    distributed.synchronise_batch_norm(model, on_gpu=False)
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([1.0, 2.0, -1.0]))
     images, targets = distributed.share(x.requires_grad_(), Targets(torch.arange(8)), rank, of)
@@ -139,17 +139,17 @@ def test_shares_are_cut_from_what_belongs_to_images() -> None:
 def test_who_launched_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK", "SLURM_NTASKS", "SLURM_PROCID", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert (ranks.rank(), ranks.started_from_outside(), ranks.on_this_node(4)) == (0, False, 4)
+    assert (ranks.rank(), ranks.launched_externally(), ranks.local_devices(4)) == (0, False, 4)
     monkeypatch.setenv("SLURM_NTASKS", "1")
     monkeypatch.setenv("SLURM_PROCID", "0")
-    assert not ranks.started_from_outside()
+    assert not ranks.launched_externally()
     monkeypatch.setenv("SLURM_NTASKS", "8")
     monkeypatch.setenv("SLURM_PROCID", "5")
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
-    assert (ranks.rank(), ranks.started_from_outside(), ranks.on_this_node(8)) == (5, True, 4)
+    assert (ranks.rank(), ranks.launched_externally(), ranks.local_devices(8)) == (5, True, 4)
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert (ranks.rank(), ranks.on_this_node(8)) == (3, 2)
+    assert (ranks.rank(), ranks.local_devices(8)) == (3, 2)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(place: Path) -> None:

@@ -85,7 +85,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_is_recorded(
 ) -> None:
     run = runs[EIL].model_copy(update={"recipe": runs[EIL].recipe.model_copy(update={"learning_rate": 1e30})})
     with pytest.raises(train.NotFinite, match=r"epoch 1, step [234]: total nan, unerased nan, erased"):  # noqa: SIM117
-        with run_lock.at_work(run, tmp_path, "train"):
+        with run_lock.run_step(run, tmp_path, "train"):
             train.train(run, images, tmp_path)
     assert not (tmp_path / "weights.safetensors").exists()
     record = records.read(tmp_path / "failure.json")
@@ -106,11 +106,11 @@ def test_plateau_stops_when_the_loss_has_not_fallen_for_long_enough() -> None:
 
 def test_rates() -> None:
     stepped = Recipe(schedule="step", milestones=(2, 4), decay=0.1, epochs=6)
-    assert [train_step.rate(stepped, epoch) for epoch in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert [train_step.lr_factor(stepped, epoch) for epoch in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     cosine = Recipe(schedule="cosine", epochs=4, warmup=1)
-    assert train_step.rate(cosine, 0.5) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi / 8)))
-    assert train_step.rate(cosine, 2) == pytest.approx(0.5)
-    assert train_step.rate(cosine, 4) == pytest.approx(0)
+    assert train_step.lr_factor(cosine, 0.5) == pytest.approx(0.5 * 0.5 * (1 + math.cos(math.pi / 8)))
+    assert train_step.lr_factor(cosine, 2) == pytest.approx(0.5)
+    assert train_step.lr_factor(cosine, 4) == pytest.approx(0)
 
 
 def test_weights_of_another_run_and_other_files_are_refused(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_weights_of_another_run_and_other_files_are_refused(runs: dict[str, Run]
     (tmp_path / "pickle").write_bytes(b"\x80\x04not safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "unknown")
     for name, message in (
-        ("other", "holds weights of run vgg_small-eil-gamma0.8-sigma1-seed0 with other settings"),
+        ("other", "holds weights of run vgg_small-eil-gamma0.8-sigma1-seed0 with different settings"),
         ("unknown", "holds weights of run unknown"),
         ("pickle", "not a safetensors file"),
         ("none", "no such file; train the run first"),
@@ -296,7 +296,7 @@ def test_compiled_training_gives_the_eager_weights_or_says_why_not(
     monkeypatch.setattr(torch, "compile", lambda loss, **_: refused)
     train.train(eager, images, tmp_path / "eager")
     train.train(compiled, images, tmp_path / "fallen back")
-    assert "torch.compile failed, going on without it: no compiler found" in caplog.text
+    assert "torch.compile failed, continuing without it: no compiler found" in caplog.text
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("eager", "fallen back"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     used: list[str] = []

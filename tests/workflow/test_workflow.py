@@ -15,7 +15,6 @@ import pytest
 import yaml
 from workflows import ROOT, finished, snakemake, study
 
-from eil.commands import cli
 from eil.core import records
 
 
@@ -37,6 +36,13 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     }
     assert {"thresholds.png", "training.svg", "part_coverage.png"} <= {p.name for p in (results / "figures").iterdir()}
     assert "Nothing to be done" in finished(tmp_path, *study(tmp_path, content))
+    # Each step's time and memory, whose loss makes nothing stale.
+    measured = sorted(results.rglob("*.benchmark.tsv"))
+    assert len(measured) == 6 * 3 + 2 * 2 + 2  # a control is localized and evaluated; tables and figures
+    assert {"s", "max_rss"} <= set(measured[0].read_text().split("\n")[0].split("\t"))
+    for path in measured:
+        path.unlink()
+    assert "Nothing to be done" in finished(tmp_path, "-n", *study(tmp_path, content))
     # A table's loss trains nothing.
     (results / "tables" / "main.md").unlink()
     (results / "tables").rename(results / "old")
@@ -184,15 +190,6 @@ def test_a_cluster_is_told_what_every_rule_needs() -> None:
     assert {name for name, text in rules.items() if {"mem_mb=", "runtime="} <= set(re.findall(r"\w+=", text))} == sent
     profile = yaml.safe_load((ROOT / "workflow" / "profiles" / "slurm" / "config.yaml").read_text())
     assert set(profile["set-resources"]) <= sent
-
-
-def test_every_command_has_an_example_that_its_own_parser_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, example in cli._EXAMPLES.items():
-        assert cli._parser().parse_args(example.split()).command is command
-        words = example.split()[: 2 if example.startswith("data") else 1]
-        with pytest.raises(SystemExit, match="0"):
-            cli.main([*words, "--help"])
-        assert f"example: eil {words[0]}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["Snakefile", *sorted(p.name for p in (ROOT / "workflow" / "rules").iterdir())])

@@ -1,4 +1,4 @@
-"""The only helpers: the study, its runs, and what belongs to a run."""
+"""All helper functions of the rules: the study, its runs, and the files and hashes of a run."""
 
 import os
 import sys
@@ -15,16 +15,16 @@ from eil.study import study as studies
 from eil.evaluation import protocols
 from eil.core.files import InputError, write_text
 
-# The `eil` beside this Snakemake, whether or not its environment is activated.
+# Use the `eil` that is installed with this Snakemake, even if the environment is not activated.
 shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
-# Freed memory is kept for the next step rather than given back: on a CPU, page faults cost a tenth of a step.
+# Keep freed memory for the next step: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
 user_cache.name_user()
 
 
 def resolve():
-    """Check the study, spread its grid, and keep it in the results, where every step reads it."""
+    """Check the study, expand its grid, and write it to the results, where every step reads it."""
     source = ", ".join(map(str, workflow.configfiles))
     parts = [
         (str(path), Path(path).parent, load_configfile(path))
@@ -38,9 +38,9 @@ def resolve():
     try:
         content = study_paths.merged([*parts, ("--config", Path(), given)])
         study = studies.parse(study_paths.escaped(content), source)
-        runs, dropped = study.plan(source)
+        runs, dropped = study.expand(source)
     except InputError as error:
-        # The lines say file, key and value; a traceback would bury them.
+        # The message names file, key and value; a traceback would hide it.
         sys.exit(str(error))
     kept = Path("results", study.name, "study.yaml")
     text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)
@@ -49,10 +49,10 @@ def resolve():
     return study, {run.name: run for run in runs}, dropped
 
 
-def looked_at():
+def content_hashes():
     """Hashes of the data as they are now, by cache."""
     try:
-        return data_state.looks(RUNS.values(), Path("results/data"))
+        return data_state.content_hashes(RUNS.values(), Path("results/data"))
     except InputError as error:
         sys.exit(str(error))
 
@@ -61,10 +61,10 @@ STUDY, RUNS, DROPPED = resolve()
 RESULTS = f"results/{STUDY.name}"
 EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
-# Hashes by stat calls, of each cache's data as they are now; the jobs need not look again.
-LOOKS = looked_at()
-os.environ[data_state.LOOKED] = "1"
-# What they say, not their names alone: an edited protocol is another.
+# Checked once here, by stat calls; the jobs do not check again.
+CONTENT = content_hashes()
+os.environ[data_state.CHECKED_BY_WORKFLOW] = "1"
+# The content of the protocols, not only their names: an edited protocol scores again.
 PROTOCOLS = [
     protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
 ]
@@ -90,7 +90,7 @@ def sources_of(step):
 
 
 def trained(name):
-    """An input function: a file of the run whose training a run uses, its own unless it is a control's."""
+    """An input function: a file of the run whose network is used; a control uses another run's."""
 
     def find(wildcards):
         return f"{RESULTS}/runs/{RUNS[wildcards.run].trained.name}/{name}"
@@ -99,7 +99,7 @@ def trained(name):
 
 
 def devices(wildcards):
-    """On how many devices a run trains."""
+    """Number of devices on which a run trains."""
     return RUNS[wildcards.run].recipe.devices
 
 
@@ -114,16 +114,16 @@ def annotations(wildcards):
 
 
 def annotations_of_controls(wildcards):
-    """The boxes from which a control may make its maps; of other runs, boxes that may change without consequence."""
+    """The boxes from which a control may make its maps; other runs' maps do not depend on boxes."""
     needed = annotations(wildcards)
     return needed if RUNS[wildcards.run].control else ancient(needed)
 
 
-def look_at(what):
-    """What a cache is made from, photos or annotations: when files or lists change, it is prepared again."""
+def content_of(what):
+    """An input function: hash of the photos or annotations of a cache, which is prepared again if they change."""
 
     def find(wildcards):
-        return LOOKS.get(wildcards.cache, {}).get(what)
+        return CONTENT.get(wildcards.cache, {}).get(what)
 
     return find
 
@@ -145,9 +145,9 @@ def all_sources(wildcards):
 
 def progress():
     """How many runs are done and failed, and the first of the failures."""
-    from eil.execution import run_lock
+    from eil.execution import collect
 
-    found = run_lock.collect(RUNS.values(), Path(RESULTS, "runs"))
+    found = collect.collect(RUNS.values(), Path(RESULTS, "runs"))
     failed = [record for record in found if record.status == "failed"]
     lines = [
         f"{len(found) - len(failed)} of {len(RUNS)} runs done, {len(failed)} failed"
@@ -161,5 +161,5 @@ def progress():
 
 
 def all_gpus(wildcards):
-    """Every GPU that there is: what is timed must have no company."""
+    """All GPUs: no other job may run during a measurement."""
     return workflow.global_resources.get("gpu").value or 1

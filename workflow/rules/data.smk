@@ -1,6 +1,6 @@
-# Decode and resize every photo once per data set, place and size; prepare boxes and masks apart, so that corrected ones
-# are evaluated again and nothing is trained. The study is told by the environment: by a parameter, another study of the
-# same images would make them anew.
+# Decode and resize every photo once for each data set, folder and size. Boxes and masks have a rule of their own, so
+# that corrected annotations are evaluated again without training. The study is passed in the environment: as a parameter
+# it would make another study of the same images prepare them again.
 
 
 rule prepare:
@@ -8,6 +8,8 @@ rule prepare:
         "results/data/{cache}/dataset.json",
     log:
         "results/data/{cache}.log",
+    benchmark:
+        "results/data/{cache}.prepare.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: workflow.cores
@@ -16,7 +18,7 @@ rule prepare:
         runtime=720,
     params:
         sources=source_hash.of_prepare(STUDY.dataset.name),
-        photos=look_at("photos"),
+        photos=content_of("photos"),
     message:
         "prepare {wildcards.cache}"
     shell:
@@ -30,6 +32,8 @@ rule annotate:
         "results/data/{cache}/annotations/annotations.json",
     log:
         "results/data/{cache}.annotations.log",
+    benchmark:
+        "results/data/{cache}.annotate.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: workflow.cores
@@ -38,7 +42,7 @@ rule annotate:
         runtime=240,
     params:
         sources=source_hash.of_annotate(STUDY.dataset.name),
-        annotations=look_at("annotations"),
+        annotations=content_of("annotations"),
     message:
         "boxes and masks of {wildcards.cache}"
     shell:

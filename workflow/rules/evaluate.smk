@@ -1,4 +1,4 @@
-# Maps to boxes to scores; needs no network and no GPU.
+# Make boxes from maps and score them; needs no network and no GPU.
 
 
 rule evaluate:
@@ -12,6 +12,8 @@ rule evaluate:
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:
         f"{RESULTS}/runs/{{run}}/evaluate.out",
+    benchmark:
+        f"{RESULTS}/runs/{{run}}/evaluate.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1

@@ -1,4 +1,4 @@
-# Tables and figures from records alone.
+# Make tables and figures from records alone.
 
 
 rule tables:
@@ -15,6 +15,8 @@ rule tables:
         f"{RESULTS}/records.parquet",
     log:
         f"{RESULTS}/tables.log",
+    benchmark:
+        f"{RESULTS}/tables.benchmark.tsv"
     conda:
         "../../environment.yml"
     resources:
@@ -44,6 +46,8 @@ rule figures:
         ),
     log:
         f"{RESULTS}/figures.log",
+    benchmark:
+        f"{RESULTS}/figures.benchmark.tsv"
     conda:
         "../../environment.yml"
     resources:
@@ -59,10 +63,12 @@ rule figures:
         "eil figures {params.eil} 2>&1 | tee {log}"
 
 
-# Without inputs: it trains nothing, and shows the holes as holes.
+# No inputs: it trains nothing, and marks missing runs.
 rule partial:
     log:
         f"{RESULTS}/partial.log",
+    benchmark:
+        f"{RESULTS}/partial.benchmark.tsv"
     conda:
         "../../environment.yml"
     params:

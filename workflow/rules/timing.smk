@@ -1,4 +1,4 @@
-# What training iterations and inference cost: alone on the machine, since company would be measured too.
+# Time of training iterations and inference, alone on the machine: other jobs would be measured too.
 
 
 rule timing:
@@ -20,6 +20,8 @@ rule timing:
         f"{RESULTS}/timing/timing.json",
     log:
         f"{RESULTS}/timing.log",
+    benchmark:
+        f"{RESULTS}/timing.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: workflow.cores
@@ -38,7 +40,7 @@ rule timing:
         "eil time {params.eil} 2>&1 | tee {log}"
 
 
-# Likewise alone.
+# Alone on the machine as well.
 rule profile_run:
     input:
         images,
@@ -53,6 +55,8 @@ rule profile_run:
         f"{RESULTS}/profile/{{run}}/trace.json.gz",
     log:
         f"{RESULTS}/profile/{{run}}/profile.log",
+    benchmark:
+        f"{RESULTS}/profile/{{run}}/profile.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: workflow.cores

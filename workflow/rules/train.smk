@@ -1,4 +1,4 @@
-# Train each run; a killed one goes on from its last checkpoint.
+# Train each run; a killed training continues from its last checkpoint.
 
 
 rule train:
@@ -11,6 +11,8 @@ rule train:
         summary=f"{RESULTS}/runs/{{run}}/train.json",
     log:
         f"{RESULTS}/runs/{{run}}/train.out",
+    benchmark:
+        f"{RESULTS}/runs/{{run}}/train.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -37,6 +39,8 @@ rule localize:
         f"{RESULTS}/runs/{{run}}/maps.npz",
     log:
         f"{RESULTS}/runs/{{run}}/localize.out",
+    benchmark:
+        f"{RESULTS}/runs/{{run}}/localize.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1

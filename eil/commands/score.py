@@ -1,0 +1,80 @@
+"""Commands without a study: score maps of another repository, compare the results of two studies."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from eil.commands.options import FLAG
+
+
+def score(
+    *,
+    maps: Path,
+    metadata: Path,
+    protocol: str = "wsoleval-v2",
+    val_maps: Path | None = None,
+    val_metadata: Path | None = None,
+    masks: Path | None = None,
+    side: int = 224,
+    allow_missing: Annotated[bool, FLAG] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Score a folder of maps, IMAGE_ID.npy, with lists in the layout of the wsolevaluation benchmark.
+
+    Example: eil score --maps my_maps --metadata metadata/CUB/test --protocol wsoleval-v2
+
+    Args:
+        maps: Folder of the maps, of any resolution and float type.
+        metadata: Folder of the lists, such as metadata/CUB/test.
+        protocol: Name of a protocol in protocols.yaml.
+        val_maps: Maps of val, for a protocol that chooses its threshold there.
+        val_metadata: Lists of val.
+        masks: Folder of the masks that the lists name (OpenImages).
+        side: Side of the frame in pixels.
+        allow_missing: Count an image without a map as a miss.
+        as_json: Print JSON.
+    """
+    import json
+
+    from eil.core.files import InputError
+    from eil.evaluation.score import score as step
+
+    if (val_maps is None) != (val_metadata is None):
+        raise InputError("--val-maps and --val-metadata need each other")
+    val = (val_maps, val_metadata) if val_maps and val_metadata else None
+    found = step(maps, metadata, protocol, val, masks, side, allow_missing)
+    missing = found.pop("missing")
+    if missing:
+        print(f"{len(missing)} images have no map and count as missed, first {missing[0]}", file=sys.stderr)
+    if flat := found["without_contrast"]:
+        print(f"{flat} maps have no contrast and find nothing", file=sys.stderr)
+    if found.get("clipped_boxes"):
+        print(found["clipped_boxes"], file=sys.stderr)
+    if as_json:
+        print(json.dumps(found | {"missing": len(missing)}))
+    else:
+        shown = {key: value for key, value in found.items() if value != ""}
+        print("\n".join(f"{k}: {v if isinstance(v, str | int) else f'{v:.2f}'}" for k, v in shown.items()))
+
+
+def compare(first: Path, second: Path, /, *, out: Path | None = None) -> None:
+    """Compare the scores of two studies, or of one study at two commits.
+
+    Example: eil compare results/demo old/results/demo
+
+    Args:
+        first: Results folder of a study.
+        second: Results folder of another study, or of the same study at another commit.
+        out: Folder for compare.md, .csv and .tex; default: only print the table.
+    """
+    from eil.core.files import write_text
+    from eil.report import compare as report
+
+    ours, theirs = (report.read(folder) for folder in (first, second))
+    table = report.compare(ours, theirs, (str(first), str(second)))
+    if out:
+        for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
+            write_text(out / f"compare.{suffix}", text)
+    print(table.markdown(), end="")

@@ -1,0 +1,77 @@
+"""Locks between processes: who asks takes nothing, who is killed lets go, and other systems are not shut out."""
+
+import builtins
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eil.core import files
+from eil.core.files import is_locked, locked
+
+HOLDER = (
+    "import sys, time; from pathlib import Path; from eil.core.files import locked\n"
+    "with locked(Path(sys.argv[1])):\n    print('locked', flush=True); time.sleep(600)"
+)
+
+
+def test_a_lock_is_seen_and_a_killed_process_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".lock"
+    assert not is_locked(path)
+    assert not path.exists()
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert is_locked(path)
+        assert files._is_locked_exclusively(path)
+        holder.kill()
+        holder.wait()
+    assert not is_locked(path)
+    assert not files._is_locked_exclusively(path)
+    with locked(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_who_asks_does_not_hold_up_another_who_asks(tmp_path: Path) -> None:
+    import fcntl
+
+    with locked(tmp_path / ".lock"):
+        pass
+    with (tmp_path / ".lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path / ".lock")
+
+
+def test_the_lock_file_of_another_user_can_be_asked(tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock"):
+        (tmp_path / ".lock").chmod(0o444)
+        assert is_locked(tmp_path / ".lock")
+
+
+def test_without_what_only_unix_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def windows(name: str, *rest: Any) -> Any:
+        if name in ("fcntl", "resource"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", windows)
+    assert not is_locked(tmp_path / ".lock")
+    with locked(tmp_path / ".lock"):
+        assert is_locked(tmp_path / ".lock")
+    assert not is_locked(tmp_path / ".lock")
+
+
+def test_no_module_imports_at_the_top_what_windows_lacks() -> None:
+    code = (
+        "import sys, importlib, pkgutil\n"
+        "for name in ('resource', 'pwd', 'grp', 'termios'):\n    sys.modules[name] = None\n"
+        "import eil.commands.cli, eil.execution.run_lock, eil.execution.gpu_lease, eil.execution.signals\n"
+        "import eil.core.provenance, eil.core.user_cache\n"
+        "eil.core.provenance.ResourceMeter().read()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
