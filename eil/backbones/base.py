@@ -177,7 +177,10 @@ class Backbone(nn.Module):
     @functools.cached_property
     def _output_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of each stage's output for one image, from shapes alone: no weights are read, nothing is drawn."""
-        network = copy.deepcopy(self).to("meta").eval()
+        # Copied with meta tensors in place of the weights, so that no memory is copied.
+        weights: dict[int, object] = {id(p): nn.Parameter(p.detach().to("meta"), False) for p in self.parameters()}
+        weights |= {id(buffer): buffer.to("meta") for buffer in self.buffers()}
+        network = copy.deepcopy(self, weights).eval()
         x = torch.empty(1, 3, self.info.example_side, self.info.example_side, device="meta")
         shapes = []
         with torch.no_grad():
