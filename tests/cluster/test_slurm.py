@@ -121,7 +121,7 @@ def test_a_killed_job_is_a_failure_and_the_rerun_ends_as_on_a_laptop(tmp_path: P
     assert frame["status"].tolist() == ["done"] * 2
     for name in ("vgg_small-cam-seed0", KILLED):
         there, here = (records.read(run(folder, name) / "record.json") for folder in (cluster, laptop))
-        assert there.metrics == here.metrics
+        assert there.scores == here.scores
     # What works was sent to a node, what only names targets was not, and nothing asked for a GPU.
     sent = jobs(cluster)
     assert {re.sub("^rule_|_wildcards_.*", "", comment) for comment in sent} == {

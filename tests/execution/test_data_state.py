@@ -199,7 +199,7 @@ def test_by_hand_changed_data_are_refused_and_told(tmp_path: Path, capsys: pytes
     assert after.provenance["photos_sha256"] == before.provenance["photos_sha256"]
     assert after.provenance["annotations_sha256"] != before.provenance["annotations_sha256"]
     assert (run / "weights.safetensors").stat().st_mtime_ns == weights
-    assert _curve_of(run, before) != _curve_of(run, after) or before.metrics != after.metrics
+    assert _curve_of(run, before) != _curve_of(run, after) or before.scores != after.scores
     capsys.readouterr()
 
     photo(root / "train" / "dog" / "photo, 1.JPG", 77)

@@ -221,13 +221,14 @@ def test_verify_finds_the_same_numbers_or_says_which_differ(
     assert cli.main(["verify", *where, "--retrain"]) == 0
     assert "every metric of a new training equals the recorded one" in capsys.readouterr().out
     content = json.loads((own / "record.json").read_text())
-    content["metrics"]["test.own.top1_cls"] += 0.001
+    row = next(row for row in content["scores"] if (row["split"], row["metric"]) == ("test", "top1_cls"))
+    row["value"] += 0.001
     content["training"]["weights_sha256"] = "0" * 64
     write_json(own / "record.json", content)
     assert cli.main(["verify", *where, "--retrain"]) == 1
     error = capsys.readouterr().err
     assert "2 numbers differ" in error
-    assert "test.own.top1_cls: recorded" in error
+    assert "test, honest, top1_cls: recorded" in error
     assert "weights: recorded 000000" in error
     assert not list(own.glob(".verify*"))
     (own / "maps.npz").unlink()
