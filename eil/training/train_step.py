@@ -108,7 +108,7 @@ def train_step(
 
 
 def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameter groups of the optimizer: the backbone's at the base rate, new layers' at ``head_multiplier`` times that."""
+    """Parameter groups: the backbone's at the base rate, new layers' at ``head_multiplier`` times that."""
     backbone = {id(parameter) for parameter in model.backbone.parameters()}
     new = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
     base = recipe.learning_rate
