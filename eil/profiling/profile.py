@@ -1,4 +1,4 @@
-"""Where the time of a training iteration goes: a trace, the operations by their share, memory over time, and a verdict.
+"""Profile training iterations: a trace, the operations by their share of time, memory over time, and the bottleneck.
 
 The trace opens in chrome://tracing or Perfetto.
 """
@@ -41,13 +41,13 @@ class Operation:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a profile came to.
+    """Result of a profile.
 
     Attributes:
         seconds: of an iteration, under the profiler.
         busy: share of the time in which the device works (on a CPU: its first thread).
         waiting: share in which a batch is waited for.
-        operations: the longest first.
+        operations: sorted by time, longest first.
         memory: seconds and bytes more than at the start, at every allocation and release of the device's memory.
         on_gpu: whether the device is a GPU.
     """
@@ -61,7 +61,7 @@ class Profile:
 
     @property
     def verdict(self) -> str:
-        """What bounds the run, in words."""
+        """The bottleneck of the run, in words."""
         total = sum(each.seconds for each in self.operations)
         products = sum(each.seconds for each in self.operations if any(word in each.name for word in _PRODUCTS)) / total
         if self.waiting > WAITING:
@@ -83,11 +83,11 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
     """Profile training iterations of a run.
 
     Args:
-        run: what to train.
+        run: the run to train.
         data: folder of the decoded images.
-        trace: where the trace goes, .json.gz.
-        iterations: how many to profile.
-        warmup: how many to let pass before.
+        trace: the trace's file, .json.gz.
+        iterations: number of profiled iterations.
+        warmup: number of iterations before them.
     """
     contender = Contender(on_one_device(run), data)
     device = contender.fabric.device

@@ -1,4 +1,4 @@
-"""A stopwatch for iterations made of parts, by the clock or by events on a GPU."""
+"""A stopwatch for iterations and their parts, with the clock or with events of a GPU."""
 
 import time
 from collections.abc import Callable
@@ -13,12 +13,12 @@ Mark = Any  # seconds, or an event on a GPU
 
 @dataclass
 class Stopwatch:
-    """Laps of iterations. On a GPU events mark them, which do not make the host wait until the end.
+    """Times of iterations and their parts. On a GPU it records events, for which the host does not wait.
 
     Attributes:
-        now: gives a mark.
+        now: returns a mark.
         between: seconds from one mark to another.
-        settle: waits until every mark is reached.
+        settle: waits until all marks are reached.
     """
 
     now: Callable[[], Mark] = time.perf_counter

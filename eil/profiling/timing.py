@@ -1,7 +1,7 @@
-"""What a training iteration costs: time by part, inference, memory and operations.
+"""Measure the cost of a training iteration: time of each part, inference, memory and operations.
 
-Each method is timed in turn with the study's first one on the same backbone, iteration by iteration in one process, so
-that what slows the machine slows both. On a GPU times are between events on the device, on a CPU a monotonic clock's.
+Iterations of a method alternate with iterations of the study's first method on the same backbone, in one process, so
+that other load slows both equally. Times are between events on a GPU, and from a monotonic clock on a CPU.
 """
 
 import functools
@@ -23,7 +23,7 @@ from eil.profiling.stopwatch import Stopwatch, stopwatch
 from eil.training import train_step
 
 PARTS = ("data", "forward", "backward", "optimizer")
-CEILING = {"cuda": 8192, "cpu": 1536}  # side of the matrices whose product is the most that a device can do
+CEILING = {"cuda": 8192, "cpu": 1536}  # side of the matrices whose product measures a device's peak
 _CEILING_ROUNDS = 16
 _log = logging.getLogger(__name__)
 
@@ -33,15 +33,15 @@ class Timing:
     """One method on one backbone, at one batch size and precision.
 
     Attributes:
-        settings: the method's, as in names.
-        iterations: how many were timed, after as many for warming up as were asked for.
-        seconds: of an iteration: "total" and :data:`PARTS`, each as lower quartile, median, upper quartile.
-        inference: seconds for the maps of a batch, likewise.
-        peak_bytes: the most memory that the device held for it; None on a CPU, where nobody counts it.
+        settings: the method's settings, as in names.
+        iterations: number of timed iterations, after the warm-up.
+        seconds: of an iteration, "total" and :data:`PARTS`, each as lower quartile, median, upper quartile.
+        inference: seconds for the maps of a batch, as quartiles too.
+        peak_bytes: peak memory on the device; None on a CPU.
         flops: floating-point operations of an iteration.
-        mfu: share of the device's measured ceiling (a large matrix product) that it reaches.
-        overhead: time over the first method's, median of pairs, with its quartiles.
-        predicted: operations over the first method's.
+        mfu: achieved share of the device's measured peak (a large matrix product).
+        overhead: time relative to the first method's, quartiles over pairs of iterations.
+        predicted: operations relative to the first method's.
     """
 
     backbone: str
@@ -60,19 +60,19 @@ class Timing:
 
     @property
     def images_per_second(self) -> float:
-        """Images trained on in a second, by the median."""
+        """Training images per second, by the median."""
         return self.batch_size / self.seconds["total"][1]
 
 
 class Contender:
-    """A run's network with all that an iteration of its training needs.
+    """A run's network with everything that a training iteration needs.
 
     Args:
-        run: what is trained.
+        run: the run to train.
         data: folder of the decoded images.
 
     Attributes:
-        endless: batches, an epoch after the other.
+        endless: batches of one epoch after another.
     """
 
     def __init__(self, run: Run, data: Path) -> None:
@@ -115,14 +115,14 @@ class Contender:
 
 
 def measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> Timing:
-    """Time a run against another of the same backbone; out of memory, both take half the batch.
+    """Time a run against another of the same backbone; if memory runs out, halve the batch of both.
 
     Args:
-        run: what to time.
-        base: what it is compared with.
+        run: the run to time.
+        base: the run to compare with.
         data: folder of the decoded images.
-        iterations: how many to time.
-        warmup: how many to let pass before.
+        iterations: number of timed iterations.
+        warmup: number of iterations before them.
     """
     while True:
         try:
@@ -180,9 +180,9 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-@functools.cache  # one measurement for all that is compared with it
+@functools.cache  # one measurement for all comparisons
 def ceiling(device: torch.device, precision: str) -> float:
-    """Operations a second of a large product of matrices, the best of several: what the device can do at most."""
+    """Peak operations per second of a device: the best of several large matrix products."""
     side = CEILING[device.type]
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     one, other = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
@@ -209,8 +209,8 @@ def timings(
         data: folder in which the decoded images' folders are.
         batch_sizes: instead of the recipe's.
         precisions: likewise.
-        iterations: how many to time of each.
-        warmup: how many to let pass before.
+        iterations: number of timed iterations of each.
+        warmup: number of iterations before them.
     """
     chosen: dict[tuple[str, str], Run] = {}
     for run in runs:
@@ -238,7 +238,7 @@ def timings(
 
 
 def on_one_device(run: Run) -> Run:
-    """What one device has to do of a training on several."""
+    """The run as one of its devices executes it: one device, its share of the batch."""
     return _with(run, devices=1, batch_size=run.recipe.batch_size // run.recipe.devices)
 
 
@@ -247,7 +247,7 @@ def _with(run: Run, **recipe: object) -> Run:
 
 
 def _peak(contender: Contender) -> int | None:
-    """Memory that an iteration needs at its peak, everything else freed first."""
+    """Peak memory of an iteration in bytes, measured after freeing everything else."""
     if contender.fabric.device.type != "cuda":
         return None
     torch.cuda.empty_cache()

@@ -1,1 +1,1 @@
-"""What to compare: a YAML file, checked, and spread into runs."""
+"""Studies: read from YAML files, checked, and expanded into runs."""

@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("presets.yaml")
 
 
 class Scope(StrictModel):
-    """What an entry is for; a field that is left out stands for everything."""
+    """Where an entry applies; a missing field stands for everything."""
 
     dataset: str | None = None
     backbone: str | None = None
@@ -22,10 +22,10 @@ class Scope(StrictModel):
 
 
 class Preset(StrictModel):
-    """One entry of a preset, or several merged.
+    """One entry of a preset, or several merged ones.
 
     Attributes:
-        scope: what it is for (``for`` in the file).
+        scope: where it applies (``for`` in the file).
         settings: of the method.
         recipe: keys of a recipe.
         output_stride: of the backbone.
@@ -41,15 +41,15 @@ class Preset(StrictModel):
 
 @functools.cache
 def read() -> dict[str, list[Preset]]:
-    """Every preset with its entries, general ones before special ones."""
+    """All presets with their entries, general entries before special ones."""
     return TypeAdapter(dict[str, list[Preset]]).validate_python(yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
 def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
-    """What a preset says of a method on a backbone and a data set; nothing if ``name`` is None.
+    """The values of a preset for a method on a backbone and a data set; empty if ``name`` is None.
 
     Raises:
-        SettingError: no such preset, or one that does not know the method there.
+        SettingError: no such preset, or it has no entry for the method there.
     """
     if name is None:
         return Preset()
@@ -62,7 +62,7 @@ def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
         if all(value in (None, wanted[key]) for key, value in entry.scope.model_dump().items())
     ]
     if not any(entry.scope.method for entry in fitting):
-        expected = f"says nothing of {method} on {backbone} and {dataset}; give {method} another preset, or null"
+        expected = f"has no values for {method} on {backbone} and {dataset}; give {method} another preset, or null"
         raise SettingError("preset", name, expected)
     merged = Preset()
     for entry in fitting:

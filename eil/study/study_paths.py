@@ -1,4 +1,4 @@
-"""Paths in a study: relative to the study's file, with ``~`` and environment variables, and absolute in the results.
+"""Resolve the paths in a study: relative to the study's file, with ``~`` and environment variables.
 
 ``$NAME`` and ``${NAME}`` stand for environment variables, ``$$`` for a dollar sign. Which keys are paths:
 ``dataset.root``, those settings of a reader that are annotated as paths, and FILE in ``pretrained: FILE@sha256:HASH``.
@@ -18,15 +18,15 @@ Change = Callable[[str, str], str]  # (path, key) -> path
 
 
 def absolute(path: str, folder: Path, key: str) -> str:
-    """A study's path as an absolute one.
+    """Make a study's path absolute.
 
     Args:
-        path: as it stands in the study.
-        folder: what it is relative to.
-        key: where it stands, for the message.
+        path: as written in the study.
+        folder: folder that the path is relative to.
+        key: its key in the study, for the message.
 
     Raises:
-        InputError: it is empty, or names a variable that the environment lacks or has empty.
+        InputError: the path is empty, or names an environment variable that is missing or empty.
     """
     try:
         found = Template(path).substitute({name: value for name, value in os.environ.items() if value})
@@ -37,32 +37,32 @@ def absolute(path: str, folder: Path, key: str) -> str:
     if not found:
         raise InputError(f"{key}: empty, expected a path")
     whole = (folder / at_home(Path(found), key)).absolute()
-    tidy = Path(os.path.normpath(whole))  # without "..", which after a link is not the folder before it
+    tidy = Path(os.path.normpath(whole))  # without "..", unless it follows a link and so means another folder
     return str(tidy if tidy.resolve() == whole.resolve() else whole)
 
 
 def located(content: Any, folder: Path, reader: object = None) -> Any:
-    """A study's content with absolute paths. What is no study's content is left for the check of its keys to find.
+    """A study's content with absolute paths; wrong content is left for the later check.
 
     Args:
-        content: of a study's file, or a part of it.
-        folder: what relative paths are relative to.
+        content: content of a study's file, or a part of it.
+        folder: folder that relative paths are relative to.
         reader: ``dataset.name``, if ``content`` lacks it.
 
     Raises:
-        InputError: see :func:`absolute`; the message opens with the key.
+        InputError: as in :func:`absolute`; the message starts with the key.
     """
     return _changed(content, lambda path, key: absolute(path, folder, key), reader)
 
 
 def merged(parts: Sequence[tuple[str, Path, Mapping[str, Any]]]) -> dict[str, Any]:
-    """A study out of several files, each over those before it, with absolute paths.
+    """Merge a study from several files with absolute paths; later files override earlier ones.
 
     Args:
-        parts: of each what opens an error's message, what its relative paths are relative to, and its content.
+        parts: for each file the start of error messages, the folder of its relative paths, and its content.
 
     Raises:
-        InputError: see :func:`absolute`; the message opens with the part and the key.
+        InputError: as in :func:`absolute`; the message starts with the file and the key.
     """
     whole: dict[str, Any] = {}
     for _, _, content in parts:
@@ -78,7 +78,7 @@ def merged(parts: Sequence[tuple[str, Path, Mapping[str, Any]]]) -> dict[str, An
 
 
 def _over(below: Any, above: Any) -> Any:
-    """``above``, and of mappings what it lacks of ``below``."""
+    """Merge mappings recursively; ``above`` overrides ``below``."""
     if not isinstance(above, Mapping):
         return above
     below = below if isinstance(below, Mapping) else {}
@@ -86,7 +86,7 @@ def _over(below: Any, above: Any) -> Any:
 
 
 def escaped(content: Any) -> Any:
-    """A study's content whose dollar signs are signs: :func:`located` gives the paths of ``content`` back."""
+    """A study's content with escaped dollar signs in its paths; :func:`located` reverses this."""
     return _changed(content, lambda path, _: path.replace("$", "$$"))
 
 

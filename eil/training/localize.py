@@ -52,7 +52,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     Args:
         run: a trained run, or a control.
         data: folder of the decoded images.
-        folder: the run's folder, with weights.safetensors; a control's are in the folder of the run that it follows.
+        folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is used.
         protocol: protocol with which to score the maps here; :mod:`eil.evaluation.evaluate` reads the curves.
         meanwhile: whether to score (default: only on a GPU; on a CPU scoring would slow the network down).
 

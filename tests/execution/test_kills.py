@@ -120,7 +120,7 @@ def test_killed_within_each_step_it_ends_the_same(whole: tuple[Path, Path, float
     marker = tmp_path / "reached"
     spoilt = STEPS.replace(
         "import sys\n",
-        "import sys, os, signal\nfrom eil import files\n"
+        "import sys, os, signal\nfrom eil.core import files\n"
         "count, replace = iter(range(9999)), files.os.fsync\n"
         "def killed(number):\n"
         f"    if current == {step!r} and next(count) == 0:\n"

@@ -99,10 +99,10 @@ def test_recipes_by_method_and_backbone(content: dict[str, Any]) -> None:
         ({"preset": "papers"}, "s.yaml: preset = papers: must be one of paper, wsoleval-tuned"),
         (
             {"preset": "wsoleval-tuned"},
-            "preset = wsoleval-tuned: says nothing of cam on vgg_small and birds; give cam another preset, or null",
+            "preset = wsoleval-tuned: has no values for cam on vgg_small and birds; give cam another preset, or null",
         ),
         ({"methods": {"cam": {"preset": "tuned"}}}, "s.yaml: methods.cam.preset = tuned: must be one of paper"),
-        ({"methods": {"meil": {"preset": "paper"}}}, "s.yaml: methods.meil.preset = paper: says nothing of meil"),
+        ({"methods": {"meil": {"preset": "paper"}}}, "s.yaml: methods.meil.preset = paper: has no values for meil"),
         ({"methods": {"cam": {"recipe": {"epoch": 3}}}}, "s.yaml: methods.cam.recipe.epoch: unknown key"),
         ({"methods": {"cam": {"recipe": {"epochs": 0}}}}, "s.yaml: methods.cam.recipe.epochs = 0: Input should be"),
         ({"methods": {"cam": {"recipe": 3}}}, "s.yaml: methods.cam.recipe = 3: must be a mapping"),
