@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from made_records import made_record, score_rows
 from matplotlib import pyplot as plt
 from scipy import stats
 
-from eil.core import metrics, provenance, records
+from eil.core import provenance, records
 from eil.core.files import InputError, write_arrays
 from eil.core.metrics import GT_KNOWN_LOC, MAIN, MAIN_ORACLE, SELECTION, ScoreKey
-from eil.core.records import Record, Replicates, Score
-from eil.core.run import Run
+from eil.core.records import Record, Replicates
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.execution import collect
@@ -40,31 +40,6 @@ from eil.report.table import Table, Value
 from eil.study.study import Study, parse
 
 SIZE = "object size 0-1 %"
-
-
-def score_rows(values: dict[ScoreKey, float]) -> list[Score]:
-    """A row for each value; protocol "val-threshold" and its threshold, val, where a key leaves them open."""
-    rows = []
-    for key, value in values.items():
-        fixed = metrics.METRICS[key.metric].threshold_from
-        chosen = key.threshold_from or ("val" if fixed is None else fixed)
-        rows.append(
-            Score(
-                split=key.split,
-                protocol=key.protocol or "val-threshold",
-                threshold_from=chosen,
-                metric=key.metric,
-                subset=key.subset,
-                value=value,
-            )
-        )
-    return rows
-
-
-def made_record(run: Run, rows: list[Score], **more: Any) -> Record:
-    """A record that is done, by protocol "val-threshold"."""
-    fields: dict[str, Any] = {"protocol": "val-threshold", "threshold_from": {"val-threshold": "val"}}
-    return Record(run=run, key=run.key, status="done", scores=rows, **fields | more)
 
 
 @pytest.fixture

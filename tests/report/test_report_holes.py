@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_records import made_record, score_rows
 from matplotlib import pyplot as plt
-from test_report import made_record, score_rows
 
 from eil.core.files import InputError
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
