@@ -76,7 +76,8 @@ def random_class(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
     """
     logits, _ = model.maps(batch.images, batch.labels)
     count = logits.shape[1]
-    step = (uniform(0, 0, batch.index, "other_class") * (count - 1)).long() + 1  # 1 .. C - 1
+    draws = uniform(0, 0, int(batch.index.max()) + 1, "other_class").to(batch.index.device)[batch.index]  # (B,)
+    step = (draws * (count - 1)).long() + 1  # 1 .. C - 1
     return model.maps(batch.images, (batch.labels + step) % count)[1]
 
 

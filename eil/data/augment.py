@@ -1,9 +1,10 @@
-"""Batches on the device: crop, flip and normalise, drawn from (seed, epoch, image index).
+"""Batches on the device: crop, flip and normalise, with random draws that depend only on seed, epoch and image index.
 
-The draws come from a counter-based generator, so they do not depend on the batch size, the method, the
-device, or on whether a killed training was resumed.
+A torch.Generator for each seed, epoch and purpose draws the numbers of all images at once, so they do not depend on the
+batch size, the method, the device, or on whether a killed training was resumed.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,32 +20,39 @@ from eil.data import Image
 from eil.data.cache import Cached
 
 Draw = Literal["top", "left", "flip", "other_class"]
-_DRAWS: dict[Draw, int] = {"top": 0, "left": 1, "flip": 2, "other_class": 3}
+_OFFSETS: tuple[Draw, Draw] = ("top", "left")
 _READ_AHEAD = 2  # batches
 _BLOCK = 1000  # images
 _RESIDENT_SHARE = 0.5  # of the device's free memory; the network needs the rest
 
 
-def uniform(seed: int, epoch: int, index: Tensor, draw: Draw) -> Tensor:
-    """One number in [0, 1) per image; a pure function of its arguments (SplitMix64; Steele et al., 2014).
+def uniform(seed: int, epoch: int, count: int, draw: Draw) -> Tensor:
+    """One random number in [0, 1) for each image of a split, a pure function of the arguments.
+
+    The numbers of an epoch are drawn together on the CPU, so that those of an image do not depend on the batch size,
+    the device, the method or a resume; nor do they depend on ``count``, since the generator draws them in turn.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         epoch: counted from 0.
-        index: position of each image in its split, (B,) int64.
-        draw: what the number is for; different draws are independent.
+        count: N, number of images in the split.
+        draw: purpose of the numbers; different purposes are independent.
 
     Returns:
-        (B,) float32, the same on every device.
+        (N,) float32 on the CPU, in the order of the split.
     """
-    bits = _mix(_key(seed, 4 * epoch + _DRAWS[draw]).to(index.device) + _GOLDEN * (index + 1))
-    return ((bits >> 40) & 0xFFFFFF).float() / 2**24  # 24 bits: exact in float32
+    return torch.rand(count, generator=_generator(seed, epoch, draw))
 
 
 def order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order in which an epoch visits the images, (count,) int64."""
-    key = int(_key(seed, epoch)) & (2**63 - 1)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(key))
+    """The order in which an epoch visits the images, (count,) int64, a pure function of the arguments."""
+    return torch.randperm(count, generator=_generator(seed, epoch, "order"))
+
+
+def _generator(seed: int, epoch: int, draw: str) -> torch.Generator:
+    """A generator of its own for each seed, epoch and purpose: hashing keeps nearby seeds and epochs independent."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{draw}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") & (2**63 - 1))
 
 
 def crop_and_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int) -> Tensor:
@@ -147,10 +155,12 @@ class Batches:
         if start >= len(self):
             return  # splitting an empty tensor would give one empty batch
         chosen = order(seed, epoch, count)[:full][start * self.batch_size :].split(self.batch_size)  # type: ignore[no-untyped-call]
+        top_of, left_of = ((uniform(seed, epoch, count, draw) * (slack + 1)).long() for draw in _OFFSETS)  # (N,) each
+        mirrored = uniform(seed, epoch, count, "flip") < (0.5 if flip else 0.0)  # (N,)
+        draws = [each.to(self.device) for each in (top_of, left_of, mirrored)]
         for index, fetched, whole in self._ahead(chosen):
             on_device = index.to(self.device, non_blocking=True)
-            top, left = ((uniform(seed, epoch, on_device, draw) * (slack + 1)).long() for draw in ("top", "left"))
-            mirror = uniform(seed, epoch, on_device, "flip") < (0.5 if flip else 0.0)
+            top, left, mirror = (each[on_device] for each in draws)
             images = crop_and_flip(fetched, top, left, mirror, self.crop)
             masks = None
             if whole is not None:
@@ -205,26 +215,6 @@ class Batches:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
             gathered = gathered.pin_memory()
         return gathered.to(self.device, non_blocking=True)
-
-
-_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit number
-
-
-def _key(seed: int, counter: int) -> Tensor:
-    """The generator's output number ``counter`` for a seed, () int64."""
-    return _mix(torch.tensor(seed) + _GOLDEN * torch.tensor(counter + 1))
-
-
-def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64, whose products wrap as unsigned ones do."""
-    z = (z ^ _shift(z, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    z = (z ^ _shift(z, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's own is arithmetic."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _on_device(images: Image, device: torch.device) -> Tensor:

@@ -170,7 +170,7 @@ def test_losses_go_to_tensorboard_if_asked(
         patch.setattr(builtins, "__import__", fake)
         Logger("tensorboard", tmp_path).write({"epoch": 3, "total": 0.5, "lr": 0.1})
         patch.setattr(builtins, "__import__", missing)
-        with pytest.raises(InputError, match="logger = tensorboard: is not installed"):
+        with pytest.raises(InputError, match="logger = tensorboard: TensorBoard is not installed"):
             Logger("tensorboard", tmp_path)
     assert written == [("total", 0.5, 3), ("lr", 0.1, 3)]
 

@@ -138,24 +138,42 @@ def test_cache_hash_follows_the_content(tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**62), st.integers(0, 1000))
 def test_draws_depend_on_seed_epoch_and_index_alone(seed: int, epoch: int) -> None:
-    index = torch.arange(50)
-    whole = augment.uniform(seed, epoch, index, "top")
-    assert torch.equal(augment.uniform(seed, epoch, index[[7, 3]], "top"), whole[[7, 3]])
+    whole = augment.uniform(seed, epoch, 50, "top")
+    assert torch.equal(augment.uniform(seed, epoch, 50, "top"), whole)
+    assert torch.equal(augment.uniform(seed, epoch, 13, "top"), whole[:13])  # whatever the size of the split
     assert ((whole >= 0) & (whole < 1)).all()
     for other in (
-        augment.uniform(seed + 1, epoch, index, "top"),
-        augment.uniform(seed, epoch + 1, index, "top"),
-        augment.uniform(seed, epoch, index, "left"),
+        augment.uniform(seed + 1, epoch, 50, "top"),
+        augment.uniform(seed, epoch + 1, 50, "top"),
+        augment.uniform(seed, epoch, 50, "left"),
     ):
         assert not torch.equal(whole, other)
 
 
 def test_draws_are_uniform_and_uncorrelated() -> None:
-    draws = torch.stack([augment.uniform(3, 5, torch.arange(100_000), draw) for draw in ("top", "left", "flip")])
+    draws = torch.stack([augment.uniform(3, 5, 100_000, draw) for draw in ("top", "left", "flip")])
     assert (draws.mean(dim=1) - 0.5).abs().max() < 0.005
     assert (draws.var(dim=1) - 1 / 12).abs().max() < 0.002
     assert (torch.corrcoef(draws) - torch.eye(3)).abs().max() < 0.01
     assert torch.corrcoef(torch.stack([draws[0, :-1], draws[0, 1:]]))[0, 1].abs() < 0.01
+    epochs = torch.stack([augment.uniform(seed, epoch, 100_000, "top") for seed in (3, 4) for epoch in range(4)])
+    assert (torch.corrcoef(epochs) - torch.eye(8)).abs().max() < 0.015
+
+
+def test_an_images_crop_does_not_depend_on_batches_or_a_resume(images: Path) -> None:
+    split = cache.open_split(images, "train")
+    found: list[dict[int, torch.Tensor]] = []
+    for size, start in ((4, 0), (8, 0), (4, 2)):
+        batches = augment.Batches(split, size, 32, (0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
+        seen = {}
+        for batch in batches.training(3, 1, True, start):
+            seen |= dict(zip(batch.index.tolist(), batch.images, strict=True))
+        found.append(seen)
+    whole, large, resumed = found
+    assert whole.keys() == large.keys() >= resumed.keys()
+    assert len(resumed) == len(whole) - 8
+    assert all(torch.equal(whole[k], large[k]) for k in whole)
+    assert all(torch.equal(whole[k], resumed[k]) for k in resumed)
 
 
 def test_order_visits_every_image_once_an_epoch() -> None:
