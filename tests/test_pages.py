@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from cyclopts.exceptions import CycloptsError
 
 from eil.commands import cli
 
@@ -67,11 +68,14 @@ def test_commands_parse(page: str, capsys: pytest.CaptureFixture[str]) -> None:
         words = shlex.split(command)[1:]
         mention = all(re.fullmatch("(--)?[a-z-]+", word) for word in words)  # `eil status`, without a study
         try:
-            cli._parser().parse_args([*(word for word in words if word[0] != "-"), "--help"] if mention else words)
-        except SystemExit as stop:
-            told = capsys.readouterr()
-            if stop.code != 0 or any(word not in told.out for word in words if word[0] == "-"):
-                wrong.append(f"{command}: {told.err}")
+            parsed = cli._parse([*(word for word in words if word[0] != "-"), "--help"] if mention else words)
+        except CycloptsError as error:
+            wrong.append(f"{command}: {error}")
+            continue
+        if mention:
+            parsed()
+            told = capsys.readouterr().out
+            wrong += [f"{command}: no {word}" for word in words if word[0] == "-" and word not in told]
     assert wrong == []
 
 

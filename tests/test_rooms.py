@@ -22,11 +22,7 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # (module, room that it imports from above): why.
-EXCEPTIONS = {
-    ("eil.core.source_hash", "backbones"): "until the module leaves core: it hashes the file of a run's backbone",
-    ("eil.core.source_hash", "data"): "until the module leaves core: it hashes the file of a data set's reader",
-    ("eil.core.run", "data"): "until a run is told which settings are paths: a run's key leaves them out",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
 class Import(NamedTuple):

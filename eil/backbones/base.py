@@ -40,6 +40,8 @@ class BackboneInfo:
         std: per-channel standard deviation of the input, likewise.
         example_side: side in pixels of a square input on which the shapes of the stages are computed; a network with a
             fixed input size (a ViT with learned positions) gives that size.
+        grids: whether every stage returns a (B, C, h, w) grid. If True, it is not computed to check it: to compute
+            shapes torch loads its symbolic mathematics, 1 s at the start of every command.
     """
 
     non_negative: tuple[str, ...]
@@ -55,6 +57,7 @@ class BackboneInfo:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     example_side: int = 224
+    grids: bool = False
 
 
 class Backbone(nn.Module):
@@ -142,6 +145,8 @@ class Backbone(nn.Module):
             IncompatibleSetting: another shape than (B, C, h, w).
         """
         position = len(self.names) - 1 if stage is None else self.index(stage)
+        if self.info.grids:
+            return
         self._check_grid(self.names[position], self._output_shapes[position])
 
     def channels(self, stage: str) -> int:

@@ -99,12 +99,19 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
 def _in_folder(folder: Path) -> list[Path]:
     """Photos of one folder. Names are handled as text: a million path objects would take most of the time."""
     with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_file()) for entry in entries if _is_photo_name(entry.name)]
+        found = [(entry.name, _is_file(entry)) for entry in entries if _is_photo_name(entry.name)]
     names.require_distinct([name for name, _ in found], str(folder))
     for name, is_file in found:
         if not is_file:
             raise InputError(f"{folder / name}: not a file, or a broken link")
     return [folder / name for name in sorted((name for name, _ in found), key=names.nfc)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads back to itself
+        return False
 
 
 def _order(path: Path) -> str:

@@ -9,7 +9,6 @@ checked against backbones (:func:`Study.expand`), which happens once, before the
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,12 +21,11 @@ from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
 from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import presets, study_paths
+from eil.study import presets, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
 RESERVED = ("preset", "recipe")
 MOST_RUNS = 10_000  # at a minute each they take a week
-LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
 
 class BackboneChoice(StrictModel):
@@ -292,23 +290,12 @@ def parse(content: Any, source: str, folder: Path | None = None) -> Study:
         safe_yaml.require(content)
         study = _validated(Study, study_paths.located(content, folder or Path()), "")
         study.require_bounded()
-        _require_usable([run.name for run in study.runs()])  # recipes of backbones are checked as the grid is spread
+        run_names.require_usable(
+            [run.name for run in study.runs()]
+        )  # recipes of backbones are checked as the grid is spread
     except InputError as error:
         raise InputError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from None
     return study
-
-
-def _require_usable(names: list[str]) -> None:
-    """Names of runs are names of folders."""
-    for name in names:
-        if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
-            raise InputError(
-                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only "
-                f"what can be printed, and {LONGEST_NAME} bytes at most"
-            )
-    twice, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"two runs are named {twice}: a list of settings holds a value twice")
 
 
 def _validated(model: type[T], content: Any, prefix: str) -> T:

@@ -8,13 +8,14 @@ import torch
 
 from eil import backbones
 from eil.backbones.meta import meta_tensors
+from eil.core import registry
 
 ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
 from pathlib import Path
 from eil.study.study import load
-runs, _ = load(Path("workflow/config/smoke.yaml")).plan("smoke")
+runs, _ = load(Path("workflow/config/smoke.yaml")).expand("smoke")
 assert runs and "torch" in sys.modules
 assert "torch._dynamo" not in sys.modules and "sympy" not in sys.modules
 """
@@ -27,12 +28,19 @@ def test_to_check_a_study_loads_no_compiler() -> None:
 
 
 def test_shapes_are_those_of_a_network_with_memory() -> None:
-    for name in backbones.BUILDERS:
+    for name in registry.available(registry.BACKBONES):
         made, shapes = backbones.build(name).state_dict(), backbones.build_shapes(name).state_dict()
         assert {key: (value.shape, value.dtype) for key, value in made.items()} == {
             key: (value.shape, value.dtype) for key, value in shapes.items()
         }
         assert all(value.is_meta for value in shapes.values())
+
+
+def test_stages_that_are_declared_grids_are() -> None:
+    for name in registry.available(registry.BACKBONES):
+        network = backbones.build_shapes(name)
+        assert network.info.grids
+        assert {len(shape) for shape in network._output_shapes} == {4}, name
 
 
 def test_outside_the_block_tensors_are_filled() -> None:

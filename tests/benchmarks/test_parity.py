@@ -13,6 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
 from eil.core.files import read_arrays, read_json
+from eil.core.metrics import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
@@ -72,11 +73,11 @@ def test_parity(
     run, own = run_of(VARIANTS[name]), folder / name
     benchmark.pedantic(train.train, (run, folder / "data", own), rounds=1)
     localize.localize(run, folder / "data", own)
-    found = evaluate.evaluate(run, folder / "data", own).metrics
+    record = evaluate.evaluate(run, folder / "data", own)
     maps, first = (unit(read_arrays(folder / each / "maps.npz")["test_maps"]) for each in (name, next(iter(VARIANTS))))
     difference = float(np.abs(maps - first).mean())
     compiled = "failed" if "torch.compile failed" in caplog.text else "yes" if run.recipe.compile else "–"
-    scores = (f"{found[f'test.own.{key}']:.1f}" for key in ("gt_known_loc", "top1_cls"))
+    scores = (f"{record.value(ScoreKey(key)):.1f}" for key in ("gt_known_loc", "top1_cls"))
     seconds = read_json(own / "train.json")["seconds"]
     table.append((name, *scores, f"{difference:.4f}", f"{seconds:.0f}", compiled))
     if name.endswith("again"):

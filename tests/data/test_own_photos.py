@@ -17,7 +17,9 @@ from pycocotools import mask as pycocotools
 
 from eil import data
 from eil.commands import cli
+from eil.core import records
 from eil.core.files import InputError
+from eil.core.metrics import ScoreKey
 from eil.data import IGNORED, Split
 from eil.data.annotation_formats import coco, voc
 from eil.data.annotation_formats.objects import Polygons, Rle
@@ -473,9 +475,9 @@ def test_a_study_of_own_photos_with_masks_has_px_ap_in_its_tables(tmp_path: Path
         assert cli.main([step, str(path), *run, *where]) == 0
     table = (tmp_path / "results" / "tables" / "masks.md").read_text()
     assert "PxAP" in table
-    record = json.loads((tmp_path / "results" / "runs" / "vgg_small-cam-seed0" / "record.json").read_text())
-    assert 0 < record["metrics"]["test.px_ap"] <= 100
-    assert 0 < record["metrics"]["test.pixel_iou"] <= 100
+    record = records.read(tmp_path / "results" / "runs" / "vgg_small-cam-seed0" / "record.json")
+    assert 0 < (record.value(ScoreKey("px_ap")) or 0) <= 100
+    assert 0 < (record.value(ScoreKey("pixel_iou")) or 0) <= 100
 
 
 def test_photos_of_other_suffixes_are_photos(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from miniatures import (
 
 from eil import data
 from eil.commands import cli
+from eil.core import records
 from eil.core.files import InputError
+from eil.core.metrics import ScoreKey
 from eil.core.run import Run
 from eil.data import cache, check, decode
 from eil.data.geometry import Frame
@@ -82,12 +84,13 @@ def test_every_layout_is_checked_trained_and_evaluated(layout: Layout, tmp_path:
     for step in ("localize", "evaluate"):
         assert cli.main([step, str(tmp_path / "mini.yaml"), "vgg_small-cam-oracle_box-seed0", *where]) == 0
     runs = tmp_path / "results" / "runs"
-    record = json.loads((runs / "vgg_small-cam-seed0" / "record.json").read_text())
-    assert record["provenance"]["data_sha256"] == json.loads((tmp_path / "check" / "check.json").read_text())["sha256"]
-    assert record["run"]["dataset"]["name"] == name
-    assert ("test.px_ap" in record["metrics"]) == (settings.get("benchmark") == "OpenImages" or name == "cub")
-    oracle = json.loads((runs / "vgg_small-cam-oracle_box-seed0" / "record.json").read_text())
-    assert oracle["metrics"]["test.own.gt_known_loc"] == 100
+    record = records.read(runs / "vgg_small-cam-seed0" / "record.json")
+    assert record.provenance["data_sha256"] == json.loads((tmp_path / "check" / "check.json").read_text())["sha256"]
+    assert record.run.dataset.name == name
+    with_masks = settings.get("benchmark") == "OpenImages" or name == "cub"
+    assert (record.value(ScoreKey("px_ap")) is not None) == with_masks
+    oracle = records.read(runs / "vgg_small-cam-oracle_box-seed0" / "record.json")
+    assert oracle.value(ScoreKey("gt_known_loc")) == 100
 
 
 def test_cub_boxes_are_the_benchmarks(tmp_path: Path) -> None:
@@ -420,7 +423,7 @@ def test_check_tells_everything_that_is_wrong(tmp_path: Path, capsys: Any) -> No
     assert not (out / "sheet.png").exists()  # a photo that it would show cannot be decoded
     captured = capsys.readouterr()
     assert "problem: 2 images cannot be used; the first: test: " in captured.out
-    assert "3 problems, all of them in" in captured.err
+    assert "3 problems, all listed in" in captured.err
     assert cli.main(["data", "check", "folder", "--set", "held_out=["]) == 1
     assert "not KEY=VALUE in YAML" in capsys.readouterr().err
     assert settings == {"held_out": 1}

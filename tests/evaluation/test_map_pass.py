@@ -9,6 +9,7 @@ import pytest
 from conftest import SMOKE
 
 from eil.core.files import InputError, read_arrays, write_arrays
+from eil.core.metrics import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.evaluation import boxes, evaluate, map_pass, maps, masks, metrics, protocols, score
@@ -56,7 +57,10 @@ def test_each_map_is_prepared_once_per_protocol(
     first = evaluate.evaluate(control, images, tmp_path, ["val-threshold"])
     assert prepared == ["cubic"] * 16
     prepared.clear()
-    assert evaluate.evaluate(control, images, tmp_path, ["val-threshold", "ts-cam"]).metrics == first.metrics
+    assert (
+        evaluate.evaluate(control, images, tmp_path, ["val-threshold", "ts-cam"]).scores[: len(first.scores)]
+        == first.scores
+    )
     assert sorted(prepared) == ["cubic"] * 16 + ["linear"] * 14
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.npz", "examples.npz", "maps.npz", "record.json"]
 
@@ -69,7 +73,7 @@ def test_the_record_equals_what_single_maps_give(name: str, control: Run, images
     test = cache.open_split(images, "test")
     assert test.masks is not None
     kept, shown = read_arrays(tmp_path / "curves.npz"), read_arrays(tmp_path / "examples.npz")
-    threshold = round(record.metrics[f"threshold.{protocol.threshold_from}"])
+    threshold = round(record.value(ScoreKey("threshold")) or 0)
     pixels, covered = masks.PixelHistogram(), []
     for i, score_map in enumerate(arrays["test_maps"]):
         image = maps.to_8_bit(score_map, SIDE, protocol)
@@ -80,11 +84,11 @@ def test_the_record_equals_what_single_maps_give(name: str, control: Run, images
         covered.append(masks.part_coverage(image, test.masks[i], threshold, 6))
         if i in arrays["examples"]:
             np.testing.assert_array_equal(shown["maps"][arrays["examples"].tolist().index(i)], image)
-    assert record.metrics["test.px_ap"] == pixels.average_precision()
-    shares = {key: value for key, value in record.metrics.items() if key.startswith("coverage.")}
-    assert list(shares.values()) == pytest.approx((100 * np.nanmean(covered, axis=0)).tolist())
+    assert record.value(ScoreKey("px_ap")) == pixels.average_precision()
+    shares = [record.value(ScoreKey("part_coverage", part)) for part in record.subsets("part_coverage")]
+    assert shares == pytest.approx((100 * np.nanmean(covered, axis=0)).tolist())
     located = protocol.hits(metrics.iou_at(kept["test_curve"], threshold), 0.5)
-    assert record.metrics["test.own.gt_known_loc"] == 100 * located.mean()
+    assert record.value(ScoreKey("gt_known_loc")) == 100 * located.mean()
 
 
 def test_curves_do_not_depend_on_how_maps_come() -> None:
@@ -138,12 +142,15 @@ def test_the_earlier_name_of_a_protocol_is_accepted(
 ) -> None:
     protocols._note_renamed.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert protocols.find("val-threshold") is protocols.find("val-threshold")
-        assert protocols.find("val-threshold").threshold_from == "val"
+        assert protocols.find("honest") is protocols.find("val-threshold")
+        assert protocols.find("honest").threshold_from == "val"
     assert [record.message for record in caplog.records] == [
         "protocol honest is now called val-threshold; the old name will be removed in the next release"
     ]
-    assert parse(SMOKE | {"protocols": ["ts-cam", "val-threshold"]}, "x").protocols == ("ts-cam", "val-threshold")
-    record = evaluate.evaluate(control, images, tmp_path, ["val-threshold"])
+    assert parse(SMOKE | {"protocols": ["ts-cam", "honest"]}, "x").protocols == ("ts-cam", "val-threshold")
+    record = evaluate.evaluate(control, images, tmp_path, ["honest"])
     assert record.protocol == "val-threshold"
-    assert evaluate.evaluate(control, images, tmp_path, ["ts-cam", "val-threshold"]).others.keys() == {"val-threshold"}
+    assert list(evaluate.evaluate(control, images, tmp_path, ["ts-cam", "honest"]).threshold_from) == [
+        "ts-cam",
+        "val-threshold",
+    ]

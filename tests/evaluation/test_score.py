@@ -183,7 +183,7 @@ def test_a_missing_map_is_a_miss_if_that_is_allowed(maps: Path, capsys: pytest.C
     arguments = ["score", "--maps", str(maps), "--metadata", str(LISTS), "--json", "--allow-missing"]
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
-    assert "1 images have no map and count as missed, a/one.jpg for one" in err
+    assert "1 images have no map and count as missed, first a/one.jpg" in err
     found = json.loads(out)
     assert (found["images"], found["missing"], found["protocol"]) == (6, 1, "wsoleval-v2")
 

@@ -228,7 +228,7 @@ def test_verify_finds_the_same_numbers_or_says_which_differ(
     assert cli.main(["verify", *where, "--retrain"]) == 1
     error = capsys.readouterr().err
     assert "2 numbers differ" in error
-    assert "test, honest, top1_cls: recorded" in error
+    assert "test, val-threshold, top1_cls: recorded" in error
     assert "weights: recorded 000000" in error
     assert not list(own.glob(".verify*"))
     (own / "maps.npz").unlink()

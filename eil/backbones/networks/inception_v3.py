@@ -26,6 +26,7 @@ INFO = BackboneInfo(
     local_weights=True,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
+    grids=True,
 )
 _STAGES = [
     "Conv2d_1a_3x3",

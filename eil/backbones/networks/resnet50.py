@@ -22,6 +22,7 @@ INFO = BackboneInfo(
     spg_stages=("layer2", "layer3"),
     weights=("IMAGENET1K_V1", "IMAGENET1K_V2"),
     local_weights=True,
+    grids=True,
 )
 
 

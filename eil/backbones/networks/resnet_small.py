@@ -20,6 +20,7 @@ INFO = BackboneInfo(
     adl_stages=("layer2", "layer3"),
     spg_stages=("layer2", "layer3"),
     branch_width=64,
+    grids=True,
 )
 
 

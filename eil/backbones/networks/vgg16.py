@@ -22,6 +22,7 @@ INFO = BackboneInfo(
     head_widths=(1024,),
     weights=("IMAGENET1K_V1",),
     local_weights=True,
+    grids=True,
 )
 _POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
 

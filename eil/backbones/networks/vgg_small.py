@@ -21,6 +21,7 @@ INFO = BackboneInfo(
     spg_stages=("conv3", "conv4"),
     head_widths=(64,),
     branch_width=64,
+    grids=True,
 )
 
 

@@ -1,0 +1,25 @@
+"""Names of runs: each is the name of the run's folder."""
+
+from collections import Counter
+
+from eil.core import safe_yaml
+from eil.core.files import InputError
+
+LONGEST_NAME = 200  # bytes; a folder's name may have 255
+
+
+def require_usable(names: list[str]) -> None:
+    """Names of runs are names of folders.
+
+    Raises:
+        InputError: a name cannot be a folder's, or two runs have the same name.
+    """
+    for name in names:
+        if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only "
+                f"what can be printed, and {LONGEST_NAME} bytes at most"
+            )
+    twice, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"two runs are named {twice}: a list of settings holds a value twice")
