@@ -41,7 +41,7 @@ class BackboneInfo:
         example_side: side in pixels of a square input on which the shapes of the stages are computed; a network with a
             fixed input size (a ViT with learned positions) gives that size.
         grids: whether every stage returns a (B, C, h, w) grid. If True, it is not computed to check it: to compute
-            shapes torch loads its symbolic mathematics, 1 s at the start of every command.
+            shapes torch loads its symbolic mathematics, at the start of every command.
     """
 
     non_negative: tuple[str, ...]
