@@ -17,12 +17,13 @@ import numpy.typing as npt
 from eil.core.files import InputError
 from eil.core.safe_yaml import shown
 from eil.data import NO_BOX, Boxes, Dataset, Image, Split, names
+from eil.data.fingerprint import FilePaths
 from eil.data.image_formats import TAGGED_ORIENTATION, Exif, is_turned, load
 from eil.data.masks import MaskColours, load_mask
 
 __all__ = ["TAGGED_ORIENTATION", "is_turned", "load", "load_mask"]  # re-exported for readers of photos
 
-Row = tuple[str, int, Path, Boxes]  # id, label, path of the photo, true boxes
+Row = tuple[str, int, Path | str, Boxes]  # id, label, path of the photo, true boxes
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"}
 )
@@ -68,7 +69,7 @@ def split(
         ids=[name for name, _, _, _ in rows],
         labels=np.array([label for _, label, _, _ in rows], dtype=np.int64),
         boxes=[boxes for _, _, _, boxes in rows],
-        sources=[path for _, _, path, _ in rows],
+        sources=FilePaths([os.fspath(path) for _, _, path, _ in rows]),
         load=load,
         sizes=sizes,
         masks=masks,
@@ -78,7 +79,12 @@ def split(
 
 
 def in_class_folders(root: Path) -> dict[str, list[Path]]:
-    """Photos by class folder, sorted by name.
+    """Photos by class folder, sorted by name; see :func:`names_in_class_folders`."""
+    return {name: [folder / own for own in found] for name, (folder, found) in names_in_class_folders(root).items()}
+
+
+def names_in_class_folders(root: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Each class folder and the names of its photos, sorted by name.
 
     Raises:
         InputError: no folders, a folder without photos, or a broken link.
@@ -86,25 +92,25 @@ def in_class_folders(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
     folders = sorted((path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=_order)
-    found = {names.nfc(folder.name): _in_folder(folder) for folder in folders}
+    found = {names.nfc(folder.name): (folder, _in_folder(folder)) for folder in folders}
     names.require_distinct([folder.name for folder in folders], str(root))
     if not found:
         raise InputError(f"{root}: expected a folder for each class, with its photos")
-    for name, paths in found.items():
-        if not paths:
+    for name, (_, own) in found.items():
+        if not own:
             raise InputError(f"{root / name}: no photos ({', '.join(sorted(SUFFIXES))})")
     return found
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    """Photos of one folder. Names are handled as text: a million path objects would take most of the time."""
+def _in_folder(folder: Path) -> list[str]:
+    """Names of the photos of one folder."""
     with os.scandir(folder) as entries:
-        found = [(entry.name, _is_file(entry)) for entry in entries if _is_photo_name(entry.name)]
+        found = [(entry.name, _is_file(entry)) for entry in entries if is_photo_name(entry.name)]
     names.require_distinct([name for name, _ in found], str(folder))
     for name, is_file in found:
         if not is_file:
             raise InputError(f"{folder / name}: not a file, or a broken link")
-    return [folder / name for name in sorted((name for name, _ in found), key=names.nfc)]
+    return sorted((name for name, _ in found), key=names.nfc)
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -121,10 +127,11 @@ def _order(path: Path) -> str:
 
 def is_photo(path: Path) -> bool:
     """Whether a name is a photo's, by its suffix; hidden files are not."""
-    return _is_photo_name(path.name)
+    return is_photo_name(path.name)
 
 
-def _is_photo_name(name: str) -> bool:
+def is_photo_name(name: str) -> bool:
+    """:func:`is_photo` of a name."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and f"{dot}{suffix}".lower() in SUFFIXES and not name.startswith(".")
 
