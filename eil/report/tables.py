@@ -127,8 +127,8 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
         known = {label: estimate for label, estimate in found.items() if estimate is not None}
         corrected = statistics.holm({label: estimate.p_value() for label, estimate in known.items()})
         for label, each in known.items():
-            numbers = each.probability_of_improvement(), corrected[label], each.minimum_detectable_effect()
-            texts = [f"{number:.2f}" for number in numbers]
+            better, least = each.probability_of_improvement(), each.minimum_detectable_effect()
+            texts = f"{better:.3f}", f"{corrected[label]:.3f}", f"{least:.1f}"
             rows.append([backbone, label, base.label, Value(each.mean, each.half_width()), *texts])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     explanation = (
