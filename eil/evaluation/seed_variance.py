@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,3 +68,20 @@ def pool(scores: Floats) -> SeedVariance | None:
     # Exact if balanced; else the blocks' mean square that a balanced layout of these variances would have.
     blocks = max(0.0, configurations * within - (configurations - 1) * residual)
     return SeedVariance(blocks, seeds - 1, residual, residual_df, configurations)
+
+
+def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
+    """Rows whose residuals are far larger than the others': the pooled variance is too small for these.
+
+    Args:
+        scores: (configurations, seeds), complete.
+        alpha: of an F-test of each row's residual against the rest's, Bonferroni's correction.
+    """
+    rows, seeds = scores.shape
+    if rows < 3 or seeds < 2 or not np.isfinite(scores).all():
+        return []
+    residual = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
+    own = np.square(residual).sum(axis=1)
+    own_df, rest_df = (seeds - 1) * (rows - 1) / rows, (seeds - 1) * (rows - 1) * (rows - 1) / rows
+    ratio = (own / own_df) / np.maximum((own.sum() - own) / rest_df, 1e-12)
+    return [int(k) for k in np.flatnonzero(stats.f.sf(ratio, own_df, rest_df) < alpha / rows)]

@@ -184,6 +184,13 @@ def difference(configuration: Configuration, other: Configuration, key: ScoreKey
     return None if ours is None or theirs is None or not common else ours - theirs
 
 
+def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
+    """Methods of the layout whose seeds differ far more than the others'; the pooled model does not hold for these."""
+    scores = _scores(configuration.layout, key)
+    found = [] if scores is None else seed_variance.outliers(scores)
+    return [configuration.layout[k][0].run.method for k in found]
+
+
 def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
     """The best by its mean, and all that do not differ from it significantly at 5 % (Holm's correction).
 
@@ -224,6 +231,12 @@ def _layout(configurations: Sequence[Configuration]) -> tuple[tuple[Record, ...]
 
 def _pooled(layout: Sequence[Sequence[Record]], key: ScoreKey) -> SeedVariance | None:
     """The layout's variance between seeds; None if a record lacks the score or no configuration has two seeds."""
+    scores = _scores(layout, key)
+    return None if scores is None else seed_variance.pool(scores)
+
+
+def _scores(layout: Sequence[Sequence[Record]], key: ScoreKey) -> Floats | None:
+    """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""
     repetitions = sorted({record.run.repetition for own in layout for record in own})
     scores = np.full((len(layout), len(repetitions)), np.nan)
     for row, own in zip(scores, layout, strict=True):
@@ -231,7 +244,7 @@ def _pooled(layout: Sequence[Sequence[Record]], key: ScoreKey) -> SeedVariance |
             if (value := record.value(key)) is None:
                 return None
             row[repetitions.index(record.run.repetition)] = value
-    return seed_variance.pool(scores)
+    return scores
 
 
 def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:

@@ -8,7 +8,7 @@ from eil.core.metrics import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.data import class_subset
 from eil.evaluation import protocols, statistics
-from eil.report.configurations import Configuration, by_backbone, compared
+from eil.report.configurations import Configuration, by_backbone, compared, outlying_methods
 from eil.study.study import Study
 
 MODEL = "variance pooled over the methods of a backbone, seeds as blocks"
@@ -30,6 +30,7 @@ class Notes:
         failed: runs that failed, a line each.
         left_out: runs that do not belong in the table, a line each.
         detectable: the smallest difference that the study could detect.
+        outlying: methods for which the pooled variance is too small.
         choice: which settings of a grid are shown.
         controls: what the controls are.
         published: sources of published scores, a line each.
@@ -47,6 +48,7 @@ class Notes:
     failed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     detectable: str = ""
+    outlying: str = ""
     choice: str = ""
     controls: str = ""
     published: tuple[str, ...] = ()
@@ -114,6 +116,17 @@ def detectable(configurations: Sequence[Configuration]) -> str:
             needed = _seeds_needed(base, sorted(each.shared for each in estimates)[len(estimates) // 2])
             found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}{needed}")
     start = "smallest detectable difference in GT-known Loc from the first method, in points"
+    return f"{start}: {', '.join(found)}" if found else ""
+
+
+def outlying(configurations: Sequence[Configuration]) -> str:
+    """A line on methods whose seeds differ far more than the others' in GT-known Loc; "" if there is none."""
+    found = [
+        f"{', '.join(methods)} on {backbone}"
+        for backbone, (base, *_) in by_backbone(configurations)
+        if (methods := outlying_methods(base, GT_KNOWN_LOC))
+    ]
+    start = "seeds differ far more than those of the other methods, so that intervals and p are too small"
     return f"{start}: {', '.join(found)}" if found else ""
 
 

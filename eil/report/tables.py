@@ -146,7 +146,7 @@ def _of_scores(study: Study, configurations: Sequence[Configuration], shared: No
     if not methods:
         return {}
     best = chosen(methods)
-    shared = replace(shared, detectable=notes.detectable(best))
+    shared = replace(shared, detectable=notes.detectable(best), outlying=notes.outlying(best))
     found = {"main": main_table(study, configurations, shared), "grid": grid_table(study, methods, shared)}
     found |= {f"gamma_sigma_{name}": t for name, t in ablation.gamma_sigma_tables(study, methods, shared).items()}
     for declared in DECLARED:

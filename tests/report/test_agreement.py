@@ -139,3 +139,16 @@ def test_fewer_points_need_more_seeds() -> None:
     counts = [statistics.seeds_needed(model, 0.1, points) for points in (8.0, 4.0, 2.0)]
     assert all(a is not None and b is not None and a < b for a, b in pairwise(counts))
     assert statistics.seeds_needed(model, 5.0) is None
+
+
+def test_a_method_with_far_more_variance_is_named() -> None:
+    study = a_study(5)
+    records = made(study)
+    assert notes.outlying(configurations.group(records)) == ""
+    wild = [
+        r.model_copy(update={"scores": score_rows({GT_KNOWN_LOC: 8 + 20.0 * (r.run.repetition % 2), SELECTION: 8})})
+        if r.run.method == "acol"
+        else r
+        for r in records
+    ]
+    assert notes.outlying(configurations.group(wild)).endswith("too small: acol on vgg_small")
