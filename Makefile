@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow test-slurm lint bench bench-gpu bench-compare clean
+.PHONY: demo test test-slow test-slurm lint coverage bench bench-gpu bench-compare clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -26,6 +26,9 @@ lint: .venv/ready
 
 bench: .venv/ready  ## time steps, evaluator, loader and start-up
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
+
+coverage: .venv/ready  ## simulate how often the intervals cover the truth, in two minutes: results/coverage.md
+	python tests/benchmarks/interval_coverage.py --out results
 
 bench-gpu: .venv/ready  ## all about speed on a GPU, in eight minutes (PHOTOS=/path/to/tiny-imagenet-200)
 	python tests/benchmarks/gpu.py --out results $(if $(PHOTOS),--photos $(PHOTOS))

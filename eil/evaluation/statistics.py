@@ -2,19 +2,22 @@
 
 Images are resampled (Efron's bootstrap). Each replicate also chooses its threshold again, because the original was
 chosen on images too. All runs scored on the same images use the same resamples, so differences between methods are
-paired. There are only a few seeds, so their variance is estimated directly and Student's t accounts for their number.
+paired. There are only a few seeds, so their variance is pooled over configurations
+(:mod:`eil.evaluation.seed_variance`), and Student's t accounts for its degrees of freedom.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from eil.core.metrics import METRICS
 from eil.evaluation import metrics
 from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, iou_at
 from eil.evaluation.protocols import Protocol
+from eil.evaluation.seed_variance import SeedVariance
 
 REPLICATES = 1000
 _CHUNK = 100  # replicates computed at once: 20 MB for 50,000 images
@@ -58,59 +61,102 @@ def _replicated(successes: Mapping[str, Hits]) -> dict[str, Hits]:
     return {name: success for name, success in successes.items() if METRICS[name].replicated}
 
 
-def standard_errors(runs: Floats) -> tuple[float, float, float]:
-    """Mean of a score, and its standard errors over images and over seeds.
+@dataclass(frozen=True)
+class Estimate:
+    """A score or a difference with its uncertainty; intervals, p, P(better) and detectable differences come from here.
+
+    Attributes:
+        mean: in points.
+        images: standard error over images (bootstrap).
+        shared: the part of it that all seeds share; the rest is in the variance between seeds already.
+        seeds: standard error over seeds; 0 for one seed.
+        df: degrees of freedom of ``seeds``.
+    """
+
+    mean: float
+    images: float
+    shared: float
+    seeds: float
+    df: float
+
+    def half_width(self, alpha: float = 0.05) -> float:
+        """Half the width of the 1 - ``alpha`` confidence interval, in points.
+
+        The part of the images is normal, the part of the seeds Student's t; their squares are added. It is never
+        narrower than the interval over images alone.
+        """
+        # The quantiles equal scipy.stats.norm.isf and scipy.stats.t.isf, which take 50 times as long.
+        normal = -float(special.ndtri(alpha / 2))
+        of_seeds = -float(special.stdtrit(self.df, alpha / 2)) * self.seeds if self.seeds else 0.0
+        return max(float(np.hypot(normal * self.shared, of_seeds)), normal * self.images)
+
+    def p_value(self) -> float:
+        """Two-sided p-value of a difference: the ``alpha`` whose interval ends at 0."""
+        least, mean = 1e-9, abs(self.mean)
+        if mean == 0 or self.half_width(least) <= mean:
+            return 1.0 if mean == 0 else least
+        return float(optimize.brentq(lambda alpha: self.half_width(alpha) - mean, least, 1))
+
+    def probability_of_improvement(self) -> float:
+        """Probability that a difference is above 0: 1 - p/2, or p/2 if the mean is below 0."""
+        return 1 - self.p_value() / 2 if self.mean > 0 else self.p_value() / 2
+
+    def minimum_detectable_effect(self) -> float:
+        """The smallest true difference that is found significant at 5 % with a power of 80 %, in points."""
+        return self.half_width(0.05) + self.half_width(0.4)  # 0.4: its one-sided power is 80 %
+
+
+def estimate(runs: Floats, seeds: tuple[float, float] | None = None) -> Estimate:
+    """The uncertainty of a mean over seeds.
 
     Args:
         runs: replicates of each seed's run, (S, R), on the same resamples.
-
-    Returns:
-        The mean over seeds and replicates; the standard deviation over replicates of the mean over seeds; the standard
-        error of the mean over seeds, 0 for one seed.
+        seeds: variance of one seed's score and its degrees of freedom, pooled over configurations
+            (:mod:`eil.evaluation.seed_variance`); None: the variance of these runs, S - 1 degrees of freedom.
     """
-    images = float(runs.mean(axis=0).std(ddof=1)) if runs.shape[1] > 1 else 0.0
-    seeds = float(stats.sem(runs.mean(axis=1))) if len(runs) > 1 else 0.0
-    return float(runs.mean()), images, seeds
+    count, resamples = runs.shape
+    images = float(runs.mean(axis=0).var(ddof=1)) if resamples > 1 else 0.0
+    if count < 2:
+        return Estimate(float(runs.mean()), images**0.5, images**0.5, 0.0, 0.0)
+    variance, df = (float(runs.mean(axis=1).var(ddof=1)), float(count - 1)) if seeds is None else seeds
+    own = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
+    shared = max(0.0, images - max(0.0, own) / count)
+    return Estimate(float(runs.mean()), images**0.5, shared**0.5, (variance / count) ** 0.5, df)
 
 
 def ci_half_width(runs: Floats, alpha: float = 0.05) -> float:
-    """Half the width of the 1 - ``alpha`` confidence interval, (S, R) -> points.
-
-    The part of the images is normal; the part of the seeds is Student's t with S - 1 degrees of freedom; their squares
-    are added. This interval is slightly too wide. Pooling the degrees of freedom (Satterthwaite) would make it too
-    narrow when the few seeds agree by chance.
-    """
-    _, images, seeds = standard_errors(runs)
-    return _half_width(images, seeds, len(runs), alpha)
+    """:meth:`Estimate.half_width` from the runs' own variance, (S, R) -> points."""
+    return estimate(runs).half_width(alpha)
 
 
 def interval(runs: Floats) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % confidence interval over images and seeds, (S, R) -> two numbers."""
+    """Mean, and half the width of its 95 % confidence interval from the runs' own variance, (S, R) -> two numbers."""
     return float(runs.mean()), ci_half_width(runs)
 
 
 def p_value(difference: Floats) -> float:
-    """Two-sided p-value of a paired difference: the ``alpha`` whose interval ends at 0, (S, R) -> [0, 1]."""
-    mean = abs(float(difference.mean()))
-    least = 1e-9
-    _, images, seeds = standard_errors(difference)
-    if mean == 0 or _half_width(images, seeds, len(difference), least) <= mean:
-        return 1.0 if mean == 0 else least
-    return float(optimize.brentq(lambda alpha: _half_width(images, seeds, len(difference), alpha) - mean, least, 1))
+    """:meth:`Estimate.p_value` from the runs' own variance, (S, R) -> [0, 1]."""
+    return estimate(difference).p_value()
 
 
-def probability_of_improvement(difference: Floats, step: float) -> float:
-    """Probability that A scores higher than B on resampled images with a random seed, (S, R) -> [0, 1].
+def seeds_needed(model: SeedVariance, shared: float, points: float = 2.0, most: int = 1000) -> int | None:
+    """How many seeds would detect a difference of two configurations at 5 % with a power of 80 %.
 
-    Ties count half. Replicates are centred and so are not multiples of ``step``, the smallest difference that two
-    scores can have; a difference of at most half a step is a tie.
+    Args:
+        model: the measured variance; every further seed adds to its degrees of freedom.
+        shared: standard error over the images that all seeds share; more seeds do not reduce it.
+        points: the true difference.
+        most: seeds to try.
+
+    Returns:
+        The number; None if no number up to ``most`` does.
     """
-    return float((difference > step / 2).mean() + (np.abs(difference) <= step / 2).mean() / 2)
-
-
-def minimum_detectable_effect(difference: Floats) -> float:
-    """The smallest true difference that is found significant at 5 % with a power of 80 %, (S, R) -> points."""
-    return ci_half_width(difference, 0.05) + ci_half_width(difference, 0.4)  # 0.4: its one-sided power is 80 %
+    others = max(1, model.configurations - 1)
+    for count in range(2, most + 1):
+        seeds = (2 * model.residual / count) ** 0.5
+        if Estimate(0, shared, shared, seeds, others * (count - 1)).minimum_detectable_effect() <= points:
+            return count
+    return None
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -120,14 +166,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         largest = max(largest, min(1.0, p * (len(p_values) - rank)))
         found[name] = largest
     return found
-
-
-def _half_width(images: float, seeds: float, count: int, alpha: float) -> float:
-    """:func:`ci_half_width` from the two standard errors and the number of seeds."""
-    # The quantiles equal scipy.stats.norm.isf and scipy.stats.t.isf, which take 50 times as long.
-    of_images = -float(special.ndtri(alpha / 2)) * images
-    of_seeds = -float(special.stdtrit(count - 1, alpha / 2)) * seeds if seeds else 0.0
-    return float(np.hypot(of_images, of_seeds))
 
 
 class _Choice:

@@ -65,7 +65,7 @@ def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Not
     """Mean GT-known Loc at each value of each setting, over the rest of the grid."""
     rows: list[list[str | Value]] = [
         [
-            *(f"{SIGNS.get(setting, setting)} = {readable(each.value)}", Value(*each.score)),
+            *(f"{SIGNS.get(setting, setting)} = {readable(each.value)}", Value(*each.score, percent=True)),
             *(Value(*each.change) if each.change else "–", _counted(each, study.seeds)),
         ]
         for setting, at in found.items()
@@ -91,7 +91,9 @@ def gamma_sigma_tables(study: Study, configurations: Sequence[Configuration], no
         rows: list[list[str | Value]] = []
         for gamma in gammas:
             line = [at.get((gamma, sigma)) for sigma in sigmas]
-            values = [Value(*interval(each, GT_KNOWN_LOC), each in best) if each else "–" for each in line]
+            values = [
+                Value(*interval(each, GT_KNOWN_LOC), each in best, percent=True) if each else "–" for each in line
+            ]
             rows.append([f"{gamma:g}", *values])
         header = ["γ", *(f"σ = {sigma:g}" for sigma in sigmas)]
         title = f"{study.name}: {GT_KNOWN_LOC.heading} of {shared_label(grid)} over γ and σ"
@@ -125,11 +127,13 @@ def _effect(configurations: Sequence[Configuration], setting: str) -> list[Effec
             means.append((own[0].settings[setting], np.mean(runs, axis=0), len(every)))
     if all(isinstance(value, int | float) for value, *_ in means):
         means.sort(key=lambda each: each[0])
+    model = compared[0][0].seed_variance(GT_KNOWN_LOC)
+    of_mean, of_change = (model.of_mean(len(shared)), model.of_difference(len(shared))) if model else (None, None)
     return [
         Effect(
             value,
-            statistics.interval(runs),
-            _change(runs, means[0][1]) if k else None,
+            _interval(runs, of_mean),
+            _change(runs, means[0][1], of_change) if k else None,
             configurations=len(shared),
             of=count,
             seeds=len(seeds),
@@ -138,9 +142,14 @@ def _effect(configurations: Sequence[Configuration], setting: str) -> list[Effec
     ]
 
 
-def _change(runs: Floats, first: Floats) -> tuple[float, float] | None:
+def _interval(runs: Floats, seeds: tuple[float, float] | None) -> tuple[float, float]:
+    found = statistics.estimate(runs, seeds)
+    return found.mean, found.half_width()
+
+
+def _change(runs: Floats, first: Floats, seeds: tuple[float, float] | None) -> tuple[float, float] | None:
     """Paired, where both have the same resamples."""
-    return statistics.interval(runs - first) if runs.shape == first.shape else None
+    return _interval(runs - first, seeds) if runs.shape == first.shape else None
 
 
 def _counted(effect: Effect, seeds: int) -> str:

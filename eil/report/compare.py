@@ -51,7 +51,7 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
             runs = difference(b, a, key) if paired else None
             change = "–" if runs is None else Value(*statistics.interval(runs))
             told = "" if runs is None else f"{statistics.p_value(runs):.3f}"
-            scores = [Value(*interval(each, key)) for each in (a, b)]
+            scores = [Value(*interval(each, key), percent=True) for each in (a, b)]
             rows.append([a.backbone, a.label, key.heading, *scores, change, told])
     header = ["Backbone", "Method", "Score", *names, "Δ vs. first", "p"]
     other = [] if paired else ["the test images are not the same: differences have no interval"]

@@ -1,7 +1,7 @@
 """Records grouped into configurations: one backbone, one method, one choice of settings, all repetitions."""
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from scipy import stats
 
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, settings_label
-from eil.evaluation import statistics
+from eil.evaluation import seed_variance, statistics
+from eil.evaluation.seed_variance import SeedVariance
+from eil.evaluation.statistics import Estimate
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,6 +27,7 @@ class Configuration:
         settings: of the method, as the study gives them.
         records: done, one a repetition, in order.
         control: whose maps they are, if not the method's own.
+        layout: the records of each configuration over which the seeds' variance is pooled; empty: its own alone.
     """
 
     backbone: str
@@ -32,6 +35,7 @@ class Configuration:
     settings: dict[str, Any]
     records: tuple[Record, ...]
     control: str | None = None
+    layout: tuple[tuple[Record, ...], ...] = ()
 
     @property
     def label(self) -> str:
@@ -76,6 +80,13 @@ class Configuration:
                 found.append(_centred(replicates, score))
         return np.array(found) if found else None
 
+    def seed_variance(self, key: ScoreKey) -> SeedVariance | None:
+        """The variance between seeds, pooled over the layout; of its own records if some there lack the score."""
+        values = self.values(key)
+        if self.control and np.ptp(values) == 0:
+            return None  # a full image has the same score with every seed
+        return _pooled(self.layout, key) or _pooled((self.records,), key)
+
     def has(self, key: ScoreKey) -> bool:
         """Whether all records have the score."""
         return all(record.value(key) is not None for record in self.records)
@@ -95,12 +106,14 @@ def group(records: Iterable[Record]) -> list[Configuration]:
             run = record.run
             key = (run.backbone, run.method, settings_label(run.settings), run.control)
             found.setdefault(key, []).append(record)
-    return [
+    ungrouped = [
         Configuration(
             backbone, method, own[0].run.settings, tuple(sorted(own, key=lambda r: r.run.repetition)), control
         )
         for (backbone, method, _, control), own in found.items()
     ]
+    layouts = {backbone: _layout(own) for backbone, own in by_backbone(ungrouped)}
+    return [replace(each, layout=layouts[each.backbone]) for each in ungrouped]
 
 
 def by_backbone(configurations: Sequence[Configuration]) -> list[tuple[str, list[Configuration]]]:
@@ -134,15 +147,34 @@ def interval(configuration: Configuration, key: ScoreKey) -> tuple[float, float]
     Only the main scores have replicates over images; without them, one seed gives NaN.
     """
     runs = configuration.replicates(key)
-    return students(configuration.values(key)) if runs is None else statistics.interval(runs)
+    if runs is None:
+        return over_seeds(configuration, key)
+    model = configuration.seed_variance(key)
+    found = statistics.estimate(runs, (0.0, 1.0) if model is None else model.of_mean())
+    return found.mean, found.half_width()
 
 
-def students(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval over repetitions (Student's t; NaN for one value)."""
+def over_seeds(configuration: Configuration, key: ScoreKey) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval over seeds alone (NaN for one seed)."""
+    values = configuration.values(key)
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan")
-    return mean, float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    model = configuration.seed_variance(key)
+    variance, df = (0.0, 1.0) if model is None else model.of_mean()
+    return mean, float(stats.t.ppf(0.975, df) * (variance / len(values)) ** 0.5)
+
+
+def compared(configuration: Configuration, other: Configuration, key: ScoreKey) -> Estimate | None:
+    """``configuration``'s score minus ``other``'s, paired by images and repetitions; None without replicates.
+
+    Tables, figures and bold print all use this estimate, so that they agree.
+    """
+    runs = difference(configuration, other, key)
+    if runs is None:
+        return None
+    model = _pooled(configuration.layout, key) or _pooled((configuration.records, other.records), key)
+    return statistics.estimate(runs, model.of_difference() if model else None)
 
 
 def difference(configuration: Configuration, other: Configuration, key: ScoreKey) -> Floats | None:
@@ -150,6 +182,13 @@ def difference(configuration: Configuration, other: Configuration, key: ScoreKey
     common = common_repetitions([configuration, other])
     ours, theirs = (each.replicates(key, common) for each in (configuration, other))
     return None if ours is None or theirs is None or not common else ours - theirs
+
+
+def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
+    """Methods of the layout whose seeds differ far more than the others'; the pooled model does not hold for these."""
+    scores = _scores(configuration.layout, key)
+    found = [] if scores is None else seed_variance.outliers(scores)
+    return [configuration.layout[k][0].run.method for k in found]
 
 
 def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
@@ -164,15 +203,10 @@ def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) 
     rest = {str(k): each for k, each in enumerate(configurations) if each is not best}
     p_values = {}
     for name, each in rest.items():
-        runs = difference(best, each, key)
-        p_values[name] = _paired_p(best, each, key) if runs is None else statistics.p_value(runs)
+        found = compared(best, each, key)
+        p_values[name] = _paired_p(best, each, key) if found is None else found.p_value()
     corrected = statistics.holm(p_values)
     return [best, *(each for name, each in rest.items() if corrected[name] > 0.05)]
-
-
-def step(configuration: Configuration) -> float:
-    """The smallest difference of two accuracies over the test images, in points."""
-    return 100 / float(configuration.records[0].provenance["images"])
 
 
 def common_repetitions(configurations: Iterable[Configuration]) -> set[int]:
@@ -184,16 +218,47 @@ def _rank(configuration: Configuration) -> tuple[int, float]:
     return len(configuration.records), configuration.mean(SELECTION)
 
 
+def _layout(configurations: Sequence[Configuration]) -> tuple[tuple[Record, ...], ...]:
+    """Records of one backbone over which the seeds' variance is pooled.
+
+    Of three or more methods each with the settings chosen on val: the cells of one method's grid resemble each other,
+    and would make the variance between methods look smaller. Of fewer methods every configuration.
+    """
+    methods = [each for each in configurations if not each.control]
+    few = len({each.method for each in methods}) < 3 or not all(each.has(SELECTION) for each in methods)
+    return tuple(each.records for each in (methods if few else chosen(methods)))
+
+
+def _pooled(layout: Sequence[Sequence[Record]], key: ScoreKey) -> SeedVariance | None:
+    """The layout's variance between seeds; None if a record lacks the score or no configuration has two seeds."""
+    scores = _scores(layout, key)
+    return None if scores is None else seed_variance.pool(scores)
+
+
+def _scores(layout: Sequence[Sequence[Record]], key: ScoreKey) -> Floats | None:
+    """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""
+    repetitions = sorted({record.run.repetition for own in layout for record in own})
+    scores = np.full((len(layout), len(repetitions)), np.nan)
+    for row, own in zip(scores, layout, strict=True):
+        for record in own:
+            if (value := record.value(key)) is None:
+                return None
+            row[repetitions.index(record.run.repetition)] = value
+    return scores
+
+
 def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
+    """The p-value of a score without replicates, over the seeds alone."""
+    common = common_repetitions([one, other])
     ours, theirs = (
-        dict(zip((r.run.repetition for r in each.records), each.values(key), strict=True)) for each in (one, other)
+        np.array([v for r, v in zip(c.records, c.values(key), strict=True) if r.run.repetition in common])
+        for c in (one, other)
     )
-    differences = [ours[repetition] - theirs[repetition] for repetition in ours.keys() & theirs.keys()]
-    if len(differences) < 2:
+    if len(common) < 2:
         return 1.0
-    if np.ptp(differences) == 0:
-        return float(differences[0] == 0)
-    return float(stats.ttest_1samp(differences, 0).pvalue)
+    model = _pooled(one.layout, key) or _pooled((one.records, other.records), key)
+    found = statistics.estimate((ours - theirs)[:, None], model.of_difference() if model else None)
+    return found.p_value()
 
 
 def _centred(replicates: Sequence[float], score: float) -> Floats:

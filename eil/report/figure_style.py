@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import matplotlib
+import numpy as np
+import numpy.typing as npt
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -111,3 +113,10 @@ def save(figure: Figure, path: Path) -> None:
         with replacing(path.with_name(path.name + suffix)) as beside:
             figure.savefig(beside, metadata={"Date": None} if suffix == ".svg" else None)
     plt.close(figure)
+
+
+def error_bars(means: npt.ArrayLike, halves: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Lengths of error bars below and above, (2, N): those of a percentage end at 0 and 100; none for NaN."""
+    middle, half = np.asarray(means, float), np.nan_to_num(np.asarray(halves, float))
+    room = np.clip([middle, 100 - middle], 0, None)
+    return np.asarray(np.minimum(np.stack([half, half]), room))

@@ -7,7 +7,7 @@ from eil.core.metrics import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
 from eil.data import class_subset
 from eil.evaluation import protocols
 from eil.report import published
-from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, students
+from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, over_seeds
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
 from eil.study.study import Study
@@ -66,8 +66,8 @@ def scores_table(
             best[key] += as_good_as_the_best(rivals, key)
     rows: list[list[str | Value]] = []
     for each in configurations:
-        found = {key: students(each.values(key)) if seeds_alone else interval(each, key) for key in best}
-        values = [Value(*found[key], each in winners) for key, winners in best.items()]
+        found = {key: over_seeds(each, key) if seeds_alone else interval(each, key) for key in best}
+        values = [Value(*found[key], each in winners, percent=True) for key, winners in best.items()]
         rows.append([each.backbone, each.label, *values, str(len(each.records))])
     kinds = [(each.backbone, each.control is None) for each in configurations]
     blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]

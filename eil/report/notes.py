@@ -8,8 +8,10 @@ from eil.core.metrics import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.data import class_subset
 from eil.evaluation import protocols, statistics
-from eil.report.configurations import Configuration, by_backbone, difference
+from eil.report.configurations import Configuration, by_backbone, compared, outlying_methods
 from eil.study.study import Study
+
+MODEL = "variance pooled over the methods of a backbone, seeds as blocks"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Notes:
         failed: runs that failed, a line each.
         left_out: runs that do not belong in the table, a line each.
         detectable: the smallest difference that the study could detect.
+        outlying: methods for which the pooled variance is too small.
         choice: which settings of a grid are shown.
         controls: what the controls are.
         published: sources of published scores, a line each.
@@ -45,6 +48,7 @@ class Notes:
     failed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     detectable: str = ""
+    outlying: str = ""
     choice: str = ""
     controls: str = ""
     published: tuple[str, ...] = ()
@@ -99,19 +103,40 @@ def of_study(study: Study, records: Sequence[Record], planned: int, left_out: Se
 
 def seeds_alone(study: Study) -> str:
     """What ± means in tables whose scores have no bootstrap replicates."""
-    return f"percent, mean ± half-width of the 95 % interval over {study.seeds} seeds alone (Student's t)"
+    return f"percent, mean ± half-width of the 95 % interval over {study.seeds} seeds alone (Student's t; {MODEL})"
 
 
 def detectable(configurations: Sequence[Configuration]) -> str:
     """The smallest difference from the first method that the study could detect, on each backbone; "" if unknown."""
     found = []
     for backbone, (base, *others) in by_backbone(configurations):
-        runs = [values for each in others if (values := difference(each, base, GT_KNOWN_LOC)) is not None]
-        if runs:
-            least = sorted(statistics.minimum_detectable_effect(values) for values in runs)
-            found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}")
+        estimates = [each for other in others if (each := compared(other, base, GT_KNOWN_LOC)) is not None]
+        if estimates:
+            least = sorted(each.minimum_detectable_effect() for each in estimates)
+            needed = _seeds_needed(base, sorted(each.shared for each in estimates)[len(estimates) // 2])
+            found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}{needed}")
     start = "smallest detectable difference in GT-known Loc from the first method, in points"
     return f"{start}: {', '.join(found)}" if found else ""
+
+
+def outlying(configurations: Sequence[Configuration]) -> str:
+    """A line on methods whose seeds differ far more than the others' in GT-known Loc; "" if there is none."""
+    found = [
+        f"{', '.join(methods)} on {backbone}"
+        for backbone, (base, *_) in by_backbone(configurations)
+        if (methods := outlying_methods(base, GT_KNOWN_LOC))
+    ]
+    start = "seeds differ far more than those of the other methods, so that intervals and p are too small"
+    return f"{start}: {', '.join(found)}" if found else ""
+
+
+def _seeds_needed(base: Configuration, shared: float) -> str:
+    """`` (2 seeds are few: 2 points would need 40)``, for two seeds; "" for more, or where nothing is measured."""
+    model = base.seed_variance(GT_KNOWN_LOC)
+    if len(base.records) != 2 or model is None:
+        return ""
+    count = statistics.seeds_needed(model, shared)
+    return f" (2 seeds are few: 2 points would need {f'{count} seeds' if count else 'more test images'})"
 
 
 def other_geometry(names: Sequence[str], records: Sequence[Record]) -> str:
@@ -126,11 +151,17 @@ def other_geometry(names: Sequence[str], records: Sequence[Record]) -> str:
 
 def _interval(study: Study, done: Sequence[Record]) -> str:
     images = {record.provenance["images"] for record in done}
-    over = "images (bootstrap, the threshold chosen anew) and" if any(record.replicates for record in done) else ""
+    resampled = any(record.replicates for record in done)
+    if resampled and study.seeds == 1:
+        over = "images alone (bootstrap, the threshold chosen anew; one seed: training again is not in it)"
+    else:
+        over = "images (bootstrap, the threshold chosen anew) and " if resampled else ""
+        over += f"{study.seeds} seeds (Student's t; {MODEL})"
     return (
-        f"percent, mean ± half-width of the 95 % interval over {over} {study.seeds} seeds (Student's t), "
+        f"percent, mean ± half-width of the 95 % interval over {over}, "
         f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone, and all that do not "
-        "differ from it significantly at 5 % (paired differences, Holm's correction)"
+        "differ from it significantly at 5 % (paired differences, the same model, Holm's correction); intervals are "
+        "clipped to 0 to 100, [low, high] where that shortens them"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
@@ -16,30 +17,36 @@ from eil.evaluation.union_find import N_THRESHOLDS
 from eil.report.ablation import SIGNS, Effect
 from eil.report.configurations import (
     Configuration,
+    Floats,
     by_backbone,
     chosen,
-    difference,
+    compared,
     interval,
+    over_seeds,
     shared_label,
-    step,
-    students,
 )
 from eil.report.figure_style import (
     COLUMN,
     about,
     caption,
     colors_of,
+    error_bars,
     legend,
     method_colors,
     per_backbone,
     threshold,
     within_percent,
 )
+from eil.report.table import Value
 
 GT_KNOWN_LABEL = f"{GT_KNOWN_LOC.label} (%)"
 KIND_LABELS = {"cls": "wrong class", "multi_instance": "several objects", "part": "part of it", "more": "more than it"}
 STREAMS: tuple[str, ...] = ("unerased", "erased")
-SEEDS_ALONE = "mean ± half-width of the 95 % interval over seeds (Student's t)"
+SEEDS_ALONE = "mean and 95 % interval over seeds (Student's t, variance pooled over methods), clipped to 0 to 100"
+IMPROVEMENT = (
+    "that the true difference in GT-known Loc is above 0, by the tables' model over images and seeds; 0.5: no "
+    "difference; *: significant at 5 % after Holm's correction for all pairs"
+)
 LONGEST_LABELS = 30  # letters that fit side by side under a panel
 MOST_BANDS = 3  # methods up to which a panel has room for more than a line of each
 MINIMUM_COLOUR_RANGE = 2.0  # points on each side of a heat map's middle
@@ -58,7 +65,7 @@ def gamma_sigma(grid: Sequence[Configuration], configurations: Sequence[Configur
     for each in grid:
         at = gammas.index(float(each.settings["gamma"])), sigmas.index(float(each.settings["sigma"]))
         mean, half = interval(each, GT_KNOWN_LOC)
-        values[at], labels[at] = mean, f"{mean:.1f}\n± {half:.1f}"
+        values[at], labels[at] = mean, str(Value(mean, half, percent=True)).replace(" ", "\n", 1)
     rivals = [each for each in chosen(configurations) if each.backbone == grid[0].backbone]
     shown = ", ".join(f"{c.method} {c.mean(GT_KNOWN_LOC):.1f}" for c in rivals if c.method != grid[0].method)
     figure, axes = plt.subplots(figsize=(COLUMN, 0.6 * len(gammas) + 1.3), layout="constrained")
@@ -174,19 +181,37 @@ def improvement(configurations: Sequence[Configuration]) -> Figure:
         1, len(backbones), figsize=(size * len(backbones), size), squeeze=False, layout="constrained"
     )
     for axes, (name, own) in zip(grid[0], backbones, strict=True):
-        values = np.full((len(own), len(own)), np.nan)
-        for i, one in enumerate(own):
-            for j, other in enumerate(own):
-                runs = None if one is other else difference(one, other, GT_KNOWN_LOC)
-                values[i, j] = np.nan if runs is None else statistics.probability_of_improvement(runs, step(one))
+        values, texts = _improvement_cells(own)
         labels = [each.method for each in own]
         sns.heatmap(
-            values, annot=True, fmt=".2f", annot_kws={"size": 6}, cmap="cividis", vmin=0, vmax=1, square=True, ax=axes,
+            values, annot=texts, fmt="", annot_kws={"size": 6}, cmap="cividis", vmin=0, vmax=1, square=True, ax=axes,
             cbar=False, xticklabels=labels, yticklabels=labels,
         )  # fmt: skip
         axes.set(title=name, xlabel="… than this", ylabel="probability that this is better …")
-    caption(figure, about(configurations, "in GT-known Loc, over images and seeds; 0.5: no difference"))
+    caption(figure, about(configurations, IMPROVEMENT))
     return figure
+
+
+def _improvement_cells(configurations: Sequence[Configuration]) -> tuple[Floats, npt.NDArray[np.object_]]:
+    """P(better) of each pair and its text, (C, C); a star where the pair differs significantly.
+
+    Holm's correction for all pairs is stricter than the tables', so that a star is never denied by them.
+    """
+    values = np.full((len(configurations), len(configurations)), np.nan)
+    texts = np.full(values.shape, "", dtype=object)
+    pairs = {
+        (i, j): found
+        for i, one in enumerate(configurations)
+        for j, other in enumerate(configurations[:i])
+        if (found := compared(one, other, GT_KNOWN_LOC)) is not None
+    }
+    corrected = statistics.holm({f"{i} {j}": found.p_value() for (i, j), found in pairs.items()})
+    for (i, j), found in pairs.items():
+        star = "*" if corrected[f"{i} {j}"] <= 0.05 else ""
+        better = found.probability_of_improvement()
+        for at, value in (((i, j), better), ((j, i), 1 - better)):
+            values[at], texts[at] = value, f"{value:.2f}{star}"
+    return values, texts
 
 
 def ablation(found: dict[str, list[Effect]], configurations: Sequence[Configuration]) -> Figure:
@@ -206,7 +231,7 @@ def ablation(found: dict[str, list[Effect]], configurations: Sequence[Configurat
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
         places = values if numbers else range(len(values))
         axes.errorbar(
-            places, means, np.nan_to_num(halves), fmt="o-" if numbers else "o", ms=4, lw=1, capsize=2, color=color
+            places, means, error_bars(means, halves), fmt="o-" if numbers else "o", ms=4, lw=1, capsize=2, color=color
         )
         axes.set(xlabel=SIGNS.get(setting, setting), xticks=places)
         axes.set_xticklabels([readable(value) for value in values])
@@ -214,7 +239,7 @@ def ablation(found: dict[str, list[Effect]], configurations: Sequence[Configurat
     panels[0][0].set_ylabel(GT_KNOWN_LABEL)
     within_percent(panels[0][0])
     drawn.suptitle(f"{method} on {backbone}", fontsize=8)
-    what = "mean over the rest of the grid ± half-width of the 95 % interval (images and seeds)"
+    what = "mean over the rest of the grid and its 95 % interval (images and seeds)"
     caption(drawn, about(configurations, what, grid_of_settings=True))
     return drawn
 
@@ -235,10 +260,10 @@ def _points(
     for axes, own in panels:
         width = 0.7 / len(own)
         for k, each in enumerate(own):
-            means, halves = np.array([students(each.values(key)) for key in columns.values()]).T
+            means, halves = np.array([over_seeds(each, key) for key in columns.values()]).T
             at = np.arange(len(columns)) + (k - (len(own) - 1) / 2) * width
             style = {"color": colors[each.method], "label": each.method}
-            axes.errorbar(at, means, np.nan_to_num(halves), fmt="o", ms=3, lw=0.8, **style)
+            axes.errorbar(at, means, error_bars(means, halves), fmt="o", ms=3, lw=0.8, **style)
         axes.set(xticks=range(len(columns)), xlabel=labels[0], ylabel=labels[1])
         axes.set_xticklabels(list(columns), rotation=60 if sum(map(len, columns)) > LONGEST_LABELS else 0)
         within_percent(axes)

@@ -26,16 +26,25 @@ _HEAD = 4  # lines of a LaTeX tabular before its first row
 
 @dataclass(frozen=True)
 class Value:
-    """A mean with half the width of its 95 % interval; ``best`` if nothing is significantly better."""
+    """A mean with half the width of its 95 % interval; ``best`` if nothing is significantly better.
+
+    The interval of a percentage is clipped to 0 to 100, and both its ends are shown where that shortens it.
+    """
 
     mean: float
     half: float
     best: bool = False
+    percent: bool = False
 
     def __str__(self) -> str:
         """With one decimal; without the interval if there is none."""
         mean = f"{round(self.mean, 1) + 0.0:.1f}"  # no minus before a zero
-        return mean if math.isnan(self.half) else f"{mean} ± {self.half:.1f}"
+        if math.isnan(self.half):
+            return mean
+        low, high = self.mean - self.half, self.mean + self.half
+        if self.percent and self.half and not 0 <= low <= high <= 100:
+            return f"{mean} [{max(low, 0):.1f}, {min(high, 100):.1f}]"
+        return f"{mean} ± {self.half:.1f}"
 
 
 @dataclass(frozen=True)

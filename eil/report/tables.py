@@ -8,7 +8,7 @@ from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
 from eil.report import ablation, notes, provenance_tables
-from eil.report.configurations import Configuration, by_backbone, chosen, difference, group, step
+from eil.report.configurations import Configuration, by_backbone, chosen, compared, group
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
@@ -123,21 +123,19 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
     """Each method against the first on its backbone, in GT-known Loc."""
     rows: list[list[str | Value]] = []
     for backbone, (base, *others) in by_backbone(configurations):
-        runs = {each.label: difference(each, base, GT_KNOWN_LOC) for each in others}
-        known = {label: values for label, values in runs.items() if values is not None}
-        corrected = statistics.holm({label: statistics.p_value(values) for label, values in known.items()})
-        for label, values in known.items():
-            numbers = (
-                statistics.probability_of_improvement(values, step(base)),
-                corrected[label],
-                statistics.minimum_detectable_effect(values),
-            )
-            texts = [f"{number:.2f}" for number in numbers]
-            rows.append([backbone, label, base.label, Value(*statistics.interval(values)), *texts])
+        found = {each.label: compared(each, base, GT_KNOWN_LOC) for each in others}
+        known = {label: estimate for label, estimate in found.items() if estimate is not None}
+        corrected = statistics.holm({label: estimate.p_value() for label, estimate in known.items()})
+        for label, each in known.items():
+            better, least = each.probability_of_improvement(), each.minimum_detectable_effect()
+            texts = f"{better:.3f}", f"{corrected[label]:.3f}", f"{least:.1f}"
+            rows.append([backbone, label, base.label, Value(each.mean, each.half_width()), *texts])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     explanation = (
-        "difference in points of GT-known Loc; P(better): on resampled images with one seed drawn for both; smallest "
-        "detectable: the true difference that this study would find significant at 5 % with a power of 80 %"
+        "difference in points of GT-known Loc; its interval and P(better) are of this comparison alone, p is "
+        "corrected for all on the backbone; P(better): that the true difference is above 0, 1 - p/2 before the "
+        "correction; smallest detectable: the true difference that this study would find significant at 5 % "
+        "with a power of 80 %"
     )
     return Table(f"{study.name}: against the first method", header, rows, replace(shared, columns=explanation))
 
@@ -148,7 +146,7 @@ def _of_scores(study: Study, configurations: Sequence[Configuration], shared: No
     if not methods:
         return {}
     best = chosen(methods)
-    shared = replace(shared, detectable=notes.detectable(best))
+    shared = replace(shared, detectable=notes.detectable(best), outlying=notes.outlying(best))
     found = {"main": main_table(study, configurations, shared), "grid": grid_table(study, methods, shared)}
     found |= {f"gamma_sigma_{name}": t for name, t in ablation.gamma_sigma_tables(study, methods, shared).items()}
     for declared in DECLARED:

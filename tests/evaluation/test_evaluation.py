@@ -528,9 +528,9 @@ def test_methods_on_the_same_images_are_paired() -> None:
     fixed = VAL_THRESHOLD.model_copy(update={"threshold_from": "fixed"})
     a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
     assert statistics.ci_half_width(a - b) < np.hypot(statistics.ci_half_width(a), statistics.ci_half_width(b))
-    assert statistics.probability_of_improvement(a - b, 0) == 1
-    assert statistics.probability_of_improvement(b - a, 0) == 0
-    assert statistics.probability_of_improvement(a - a, 0) == 0.5
+    assert statistics.estimate(a - b).probability_of_improvement() > 0.999
+    assert statistics.estimate(b - a).probability_of_improvement() < 0.001
+    assert statistics.estimate(a - a).probability_of_improvement() == 0.5
     assert statistics.p_value(a - b) < 1e-3
     assert statistics.p_value(a - a) == 1
 
@@ -547,7 +547,7 @@ def test_ten_comparisons_of_nothing_find_nothing_in_19_of_20_studies() -> None:
 def test_what_is_detectable_is_found_in_four_of_five_studies() -> None:
     rng = np.random.default_rng(0)
     difference = rng.normal(0, 1.5, (1, 1000))
-    effect = statistics.minimum_detectable_effect(difference)
+    effect = statistics.estimate(difference).minimum_detectable_effect()
     found = [statistics.p_value(difference - difference.mean() + rng.normal(effect, 1.5)) < 0.05 for _ in range(2000)]
     assert 0.77 < np.mean(found) < 0.83
 

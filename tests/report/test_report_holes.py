@@ -11,7 +11,6 @@ from matplotlib import pyplot as plt
 from eil.core.files import InputError
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, Replicates
-from eil.evaluation import statistics
 from eil.execution import collect
 from eil.report import (
     ablation,
@@ -53,22 +52,19 @@ def resampled(values: list[float]) -> list[Replicates]:
     ]
 
 
-def test_ties_count_half_however_a_score_lies_to_its_resamples() -> None:
-    one = scored({"gamma": 0.5}, 0)
-    drawn = np.array(one.replicates_of(GT_KNOWN_LOC))
-    better = np.random.default_rng(1).integers(0, 3, 300)  # how often the one image that differs was drawn
-    other = scored({"gamma": 0.7}, 0, 50.5, replicates=resampled((drawn + better / 2).tolist()))
-    (a,), (b,) = configurations.group([other]), configurations.group([one])
-    runs = configurations.difference(a, b, GT_KNOWN_LOC)
-    assert runs is not None
-    assert (runs == 0).mean() < 0.01 < (better == 0).mean()  # no longer on the grid
-    assert statistics.probability_of_improvement(runs, configurations.step(a)) == pytest.approx(
-        (better > 0).mean() + (better == 0).mean() / 2
-    )
-    figure = score_figures.improvement(configurations.group([other, one]))
-    shown = [float(text.get_text()) for text in figure.axes[0].texts]
+def test_the_figure_shows_the_probability_of_the_tables() -> None:
+    found = [scored({"gamma": 0.5}, seed, 40 + seed) for seed in range(3)]
+    found += [scored({"gamma": 0.7}, seed, 50 + 2 * seed) for seed in range(3)]
+    b, a = grouped = configurations.group(found)
+    estimate = configurations.compared(a, b, GT_KNOWN_LOC)
+    assert estimate is not None
+    figure = score_figures.improvement(grouped)
+    shown = [text.get_text() for text in figure.axes[0].texts]
     plt.close(figure)
-    assert shown[0] == pytest.approx(statistics.probability_of_improvement(runs, configurations.step(a)), abs=0.005)
+    better = estimate.probability_of_improvement()
+    assert f"{better:.2f}*" in shown
+    assert f"{1 - better:.2f}*" in shown
+    assert estimate.p_value() == pytest.approx(2 * (1 - better))
 
 
 def test_marginal_effects_are_of_the_seeds_that_all_values_have() -> None:

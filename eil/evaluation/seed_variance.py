@@ -1,0 +1,87 @@
+"""The variance between seeds, pooled over the configurations of a backbone.
+
+A single configuration has a few seeds only, and their own variance is all but unknown. In a two-way layout, score =
+configuration + seed + residual, the seeds are blocks: a repetition has the same initial weights and data order in all
+configurations. The residual has (configurations - 1) x (seeds - 1) degrees of freedom.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """Mean squares of a two-way layout.
+
+    Attributes:
+        blocks: mean square of the seeds, ``blocks_df`` its degrees of freedom.
+        residual: mean square of the residual, ``residual_df`` its degrees of freedom; one configuration has none.
+        configurations: how many are pooled.
+    """
+
+    blocks: float
+    blocks_df: int
+    residual: float
+    residual_df: int
+    configurations: int
+
+    def of_mean(self, configurations: int = 1) -> tuple[float, float]:
+        """Variance of one seed's mean score over so many configurations, and its degrees of freedom (Satterthwaite)."""
+        blocks = self.blocks / self.configurations
+        residual = max(0.0, 1 / configurations - 1 / self.configurations) * self.residual
+        if blocks + residual == 0:
+            return 0.0, float(self.blocks_df)
+        squares = blocks**2 / self.blocks_df + (residual**2 / self.residual_df if self.residual_df else 0.0)
+        return blocks + residual, (blocks + residual) ** 2 / squares
+
+    def of_difference(self, configurations: int = 1) -> tuple[float, float] | None:
+        """Variance of one seed's difference of two such means, and its degrees of freedom; None if unknown."""
+        return (2 * self.residual / configurations, float(self.residual_df)) if self.residual_df else None
+
+
+def pool(scores: Floats) -> SeedVariance | None:
+    """Fit the two-way layout by least squares; runs may be missing.
+
+    Args:
+        scores: (configurations, seeds), NaN where there is no run.
+
+    Returns:
+        The mean squares; None if no configuration has two seeds.
+    """
+    row, column = np.nonzero(np.isfinite(scores))
+    found = scores[row, column]
+    configurations = len(np.unique(row))
+    centred = found - np.nanmean(scores, axis=1)[row] if len(found) else found
+    total_df, seeds = len(found) - configurations, len(np.unique(column))
+    if total_df < 1:
+        return None
+    design = np.hstack([np.eye(scores.shape[0])[row], np.eye(scores.shape[1])[column]])
+    fitted, _, rank, _ = np.linalg.lstsq(design, found, rcond=None)
+    residual_df = len(found) - int(rank)
+    residual = float(np.square(found - design @ fitted).sum() / residual_df) if residual_df else 0.0
+    within = float(np.square(centred).sum()) / total_df
+    # Exact if balanced; else the blocks' mean square that a balanced layout of these variances would have.
+    blocks = max(0.0, configurations * within - (configurations - 1) * residual)
+    return SeedVariance(blocks, seeds - 1, residual, residual_df, configurations)
+
+
+def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
+    """Rows whose residuals are far larger than the others': the pooled variance is too small for these.
+
+    Args:
+        scores: (configurations, seeds), complete.
+        alpha: of an F-test of each row's residual against the rest's, Bonferroni's correction.
+    """
+    rows, seeds = scores.shape
+    if rows < 3 or seeds < 2 or not np.isfinite(scores).all():
+        return []
+    residual = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
+    own = np.square(residual).sum(axis=1)
+    own_df, rest_df = (seeds - 1) * (rows - 1) / rows, (seeds - 1) * (rows - 1) * (rows - 1) / rows
+    ratio = (own / own_df) / np.maximum((own.sum() - own) / rest_df, 1e-12)
+    return [int(k) for k in np.flatnonzero(stats.f.sf(ratio, own_df, rest_df) < alpha / rows)]

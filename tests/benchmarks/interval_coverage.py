@@ -1,0 +1,127 @@
+"""Coverage of the 95 % intervals by simulation: ``make coverage`` writes results/coverage.*.
+
+Each study draws 8 methods on 250 test images. A run's true score is its method's, plus the seed's (a block), plus a
+deviation of its own; each image is a hit with that probability, by a difficulty that all runs share. The true value is
+the expectation over images and seeds, so an interval covers it or does not.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special, stats
+
+from eil.evaluation.seed_variance import pool
+from eil.evaluation.statistics import estimate
+
+Floats = npt.NDArray[np.float64]
+METHODS, IMAGES, REPLICATES = 8, 250, 200
+SHARED = 0.5  # correlation between runs of the latent that decides a hit
+VARIANCES = {"equal": np.full(METHODS, 4.0), "unequal": np.linspace(2, 6, METHODS), "one wild": np.r_[[3.0] * 7, 12.0]}
+EFFECTS = {"small": 2.0, "large": 20.0}
+
+
+class Case(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        seeds: of each method.
+        variances: the runs' standard deviations, by name.
+        effects: points between the lowest and the highest method, by name.
+        block: standard deviation of what a seed does to all methods, in points.
+    """
+
+    seeds: int
+    variances: str
+    effects: str
+    block: float
+
+
+CASES = [Case(s, v, e, b) for s in (2, 3, 5) for v in VARIANCES for e in EFFECTS for b in (0.0, 2.0)]
+
+
+def simulate(case: Case, rng: np.random.Generator, weights: Floats) -> tuple[Floats, Floats]:
+    """The true scores, (M,), and every run's replicates, (M, S, R); the last of these is the score itself."""
+    true = 45 + EFFECTS[case.effects] * np.linspace(-0.5, 0.5, METHODS)
+    block = rng.normal(0, case.block, case.seeds)
+    deviation = rng.normal(size=(METHODS, case.seeds)) * VARIANCES[case.variances][:, None]
+    run = np.clip(true[:, None] + block + deviation, 0.5, 99.5)[..., None] / 100
+    latent = np.sqrt(SHARED) * rng.normal(size=IMAGES) + np.sqrt(1 - SHARED) * rng.normal(size=(*run.shape[:2], IMAGES))
+    hits = latent < special.ndtri(run)  # (M, S, N)
+    replicates = 100 * (hits @ weights.T) / IMAGES
+    score = 100 * hits.mean(axis=-1, keepdims=True)
+    return true, replicates - replicates.mean(axis=-1, keepdims=True) + score
+
+
+def cover(case: Case, studies: int) -> dict[str, Any]:
+    """Coverage in percent and median half-width, of means and of differences from the first, pooled and not."""
+    rng = np.random.default_rng([case.seeds, list(VARIANCES).index(case.variances), int(case.block)])
+    weights = np.stack(
+        [np.bincount(rng.integers(0, IMAGES, IMAGES), minlength=IMAGES) for _ in range(REPLICATES)]
+    ).astype(float)
+    found: dict[str, list[list[tuple[bool, float]]]] = {}
+    for _ in range(studies):
+        true, runs = simulate(case, rng, weights)
+        model = pool(runs.mean(axis=-1))
+        assert model is not None
+        of_difference = model.of_difference()
+        rest = range(1, METHODS)
+        for name, seeds, differs in (
+            ("mean", model.of_mean(), False), ("mean, own", None, False),
+            ("difference", of_difference, True), ("difference, own", None, True),
+        ):  # fmt: skip
+            pairs = [(runs[k] - runs[0], true[k] - true[0]) if differs else (runs[k], true[k]) for k in rest]
+            own = [(estimate(r, seeds), t) for r, t in pairs]
+            found.setdefault(name, []).append([(abs(e.mean - t) <= e.half_width(), e.half_width()) for e, t in own])
+        before = [(runs[k] - runs[0], true[k] - true[0]) for k in rest]
+        halves = [(float(abs(r.mean() - t)), _before(r)) for r, t in before]
+        found.setdefault("difference, before", []).append([(error <= half, half) for error, half in halves])
+    row: dict[str, Any] = dict(case._asdict())
+    for name, values in found.items():
+        table = np.array(values, float)  # (studies, methods, 2)
+        row[f"{name}: coverage"] = round(100 * float(table[..., 0].mean()), 1)
+        row[f"{name}: half-width"] = round(float(np.median(table[..., 1])), 1)
+        if name in ("mean", "difference"):
+            row[f"{name}: worst method"] = round(100 * float(table[..., 0].mean(axis=0).min()), 1)
+    return row
+
+
+def _before(runs: Floats) -> float:
+    """Half-width before pooling: each configuration's own seeds, all of the images added."""
+    images, seeds = runs.mean(axis=0).std(ddof=1), stats.sem(runs.mean(axis=1))
+    return float(np.hypot(1.96 * images, -special.stdtrit(len(runs) - 1, 0.025) * seeds))
+
+
+def markdown(rows: Sequence[dict[str, Any]], studies: int) -> str:
+    """The table and what it holds."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(map(str, row.values())) for row in rows)]
+    return (
+        "**Coverage of 95 % intervals by simulation, in percent**\n\n"
+        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + f"\n\n- {studies} simulated studies a row; {METHODS} methods, {IMAGES} images, {REPLICATES} replicates"
+        "\n- seeds' standard deviation: equal 4 points, unequal 2 to 6, one wild: 3 and one method of 12; block: of "
+        "the deviation that a seed shares between methods\n- effects: 2 or 20 points between the lowest and the "
+        "highest method\n- mean, difference: the pooled model; own: each configuration's own seeds; "
+        "before: own seeds, and the images' whole variance added\n"
+        "- worst method: the lowest coverage of a single method\n"
+    )
+
+
+def main() -> None:
+    """Write the table as CSV and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--studies", type=int, default=400)
+    arguments = parser.parse_args()
+    rows = [cover(case, arguments.studies) for case in CASES]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(arguments.out / "coverage.csv", index=False)
+    (arguments.out / "coverage.md").write_text(markdown(rows, arguments.studies))
+
+
+if __name__ == "__main__":
+    main()
