@@ -55,6 +55,13 @@ class Method(nn.Module):
         self.backbone = backbone
         self.head = CamHead(backbone.out_channels, num_classes, backbone.info.head_widths if widths is None else widths)
 
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the layers that give class scores, for ``multipliers: {classifier: …}`` of a recipe.
+
+        A method with several classifiers adds theirs.
+        """
+        return list(self.head.classifier.parameters())
+
     def augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         """Change a training batch on the device, after cropping and normalisation; default: no change.
 

@@ -189,6 +189,7 @@ class Study(StrictModel):
     def _try(self, run: Run, shapes: Any) -> InputError | IncompatibleSetting | None:
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
         from eil.backbones.meta import meta_tensors
+        from eil.training import parameter_groups
 
         try:
             cls = registry.load(registry.METHODS, run.method)
@@ -198,7 +199,7 @@ class Study(StrictModel):
             return InputError("\n".join(found))
         try:
             with meta_tensors():
-                cls(shapes, 2, **run.settings)
+                parameter_groups.require_known(cls(shapes, 2, **run.settings), run.recipe)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
         except IncompatibleSetting as reason:

@@ -20,6 +20,7 @@ from eil.data.augment import Batch, Batches
 from eil.methods import base as methods
 from eil.methods.base import Method, Targets
 from eil.training import distributed
+from eil.training.parameter_groups import parameter_groups
 
 _log = logging.getLogger(__name__)
 _PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
@@ -105,27 +106,6 @@ def train_step(
     optimizer.step()
     lap("optimizer")
     return parts
-
-
-def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameter groups: the backbone's at the base rate, new layers' at ``head_multiplier`` times that."""
-    backbone = {id(parameter) for parameter in model.backbone.parameters()}
-    new = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
-    base = recipe.learning_rate
-    return [
-        {
-            "params": list(model.backbone.parameters()),
-            "base": base,
-            "weight_decay": recipe.weight_decay,
-            "lr": base,
-        },
-        {
-            "params": new,
-            "base": base * recipe.head_multiplier,
-            "weight_decay": recipe.weight_decay,
-            "lr": base * recipe.head_multiplier,
-        },
-    ]
 
 
 def lr_factor(recipe: Recipe, epoch: float) -> float:
