@@ -2,9 +2,8 @@
 
 Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
 a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
-``preset`` takes settings and recipe from presets.yaml. What is more special stands above what is more general:
-a backbone's method, a method, a backbone, the study, the preset. Nothing here needs torch until methods are
-checked against backbones (:func:`Study.expand`), which happens once, before the first run.
+``preset`` takes settings and recipe from presets.yaml. Which key stands above which: :mod:`eil.study.precedence`.
+Nothing here needs torch until methods are checked against backbones (:func:`Study.expand`), which happens once, before the first run.
 """
 
 import itertools
@@ -21,10 +20,9 @@ from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
 from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import presets, run_names, study_paths
+from eil.study import precedence, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
-RESERVED = ("preset", "recipe")
 MOST_RUNS = 10_000  # at a minute each they take a week
 
 
@@ -48,6 +46,7 @@ class Study(StrictModel):
         seeds: number of repetitions of every training.
         recipe: see :class:`Recipe`.
         preset: for every method without a preset of its own.
+        force: keys of the recipe that stand above all others, for a short trial; a preset is then no longer whole.
         protocols: how maps are scored; tables show the first, a separate table compares the others.
         time_limit: minutes that a step of a run may take; a step that takes longer fails.
         logger: "tensorboard" to write every epoch's losses for TensorBoard too.
@@ -62,6 +61,7 @@ class Study(StrictModel):
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
+    force: dict[str, Any] = Field(default_factory=dict)
     logger: Literal["tensorboard"] | None = None
     columns: tuple[ColumnLabel, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
@@ -110,7 +110,9 @@ class Study(StrictModel):
         count = len(self.backbones) * len(self.controls) * self.seeds
         for backbone, method in itertools.product(self.backbones, self.methods):
             given = self.methods[method] | self.backbones[backbone].methods.get(method, {})
-            axes = {key: value for key, value in given.items() if isinstance(value, list) and key not in RESERVED}
+            axes = {
+                key: value for key, value in given.items() if isinstance(value, list) and key not in precedence.RESERVED
+            }
             for key, value in axes.items():
                 if not value:
                     raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
@@ -208,13 +210,8 @@ class Study(StrictModel):
 
     def _grid(self, backbone: str, method: str) -> Iterator[Run]:
         choice = self.backbones[backbone]
-        given = self.methods[method] | choice.methods.get(method, {})
-        preset = self._preset(backbone, method, given)
-        axes = {key: [value] for key, value in preset.settings.items()}
-        axes |= {
-            key: value if isinstance(value, list) else [value] for key, value in given.items() if key not in RESERVED
-        }
-        recipe = self._recipe(backbone, method, preset)
+        found = precedence.resolve(self, backbone, method)
+        axes = found.part("settings")
         for values in itertools.product(*axes.values()):
             for repetition in range(self.seeds):
                 yield Run(
@@ -222,41 +219,17 @@ class Study(StrictModel):
                     dataset=self.dataset,
                     backbone=backbone,
                     pretrained=choice.pretrained,
-                    output_stride=choice.output_stride or preset.output_stride,
+                    output_stride=found.output_stride,
                     method=method,
                     settings=dict(zip(axes, values, strict=True)),
                     repetition=repetition,
-                    recipe=recipe,
+                    recipe=found.recipe,
                 )
 
     def _controlled(self, own: list[Run]) -> list[Run]:
         """Runs of the controls, which take a backbone's first method's network, of its first settings."""
         first = [run for run in own if (run.method, run.settings) == (own[0].method, own[0].settings)]
         return [run.model_copy(update={"control": control}) for control in self.controls for run in first]
-
-    def _preset(self, backbone: str, method: str, given: Mapping[str, Any]) -> presets.Preset:
-        try:
-            return presets.find(given.get("preset", self.preset), self.dataset.subject, backbone, method)
-        except SettingError as error:
-            place = f"methods.{method}.preset" if "preset" in given else "preset"
-            raise InputError(f"{place} = {error.value}: {error.expected}") from None
-
-    def _recipe(self, backbone: str, method: str, preset: presets.Preset) -> Recipe:
-        choice = self.backbones[backbone]
-        parts = {
-            "preset": preset.recipe,
-            "recipe": self.recipe.model_dump(exclude_unset=True),
-            f"backbones.{backbone}.recipe": choice.recipe,
-            f"methods.{method}.recipe": self.methods[method].get("recipe", {}),
-            f"backbones.{backbone}.methods.{method}.recipe": choice.methods.get(method, {}).get("recipe", {}),
-        }
-        merged: dict[str, Any] = {}
-        for place, part in parts.items():
-            if not isinstance(part, Mapping):
-                raise InputError(f"{place} = {part!r}: must be a mapping of a recipe's keys")
-            merged |= part
-            recipe = _validated(Recipe, merged, place)  # each in turn, so that the error names the place
-        return recipe
 
     def _locate(self, method: str, backbone: str, error: SettingError) -> str:
         """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""
