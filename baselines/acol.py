@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from eil.backbones import Backbone
 from eil.methods.base import Losses, Method, Targets, top1
-from eil.methods.head import CamHead, min_max
+from eil.methods.head import min_max
 
 TestClass = Literal["predicted", "given"]
 
@@ -66,7 +66,7 @@ class ACoL(Method):
     ) -> None:
         widths = (width or backbone.info.branch_width,) * 2
         super().__init__(backbone, num_classes, widths)
-        self.second = CamHead(backbone.out_channels, num_classes, widths)
+        self.second = self.new_head(widths)
         self.threshold, self.average_pool, self.test_class = threshold, average_pool, test_class
 
     def classifier_parameters(self) -> list[nn.Parameter]:

@@ -4,7 +4,7 @@ import copy
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 T = TypeVar("T")
+HeadInit = Literal["own", "xavier", "he"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class BackboneInfo:
         adl_stages: ADL inserts its layer after these stages by default.
         spg_stages: SPG-B1 and SPG-B2 read the output of these two stages by default.
         head_widths: channels of the 3x3 convolutions that the head adds before pooling.
+        head_dropout: probability of the dropout before each of the head's convolutions and before its class layer.
+        head_init: initial values of new layers; "own": He for convolutions, N(0, 0.01) for class layers.
         branch_width: channels of the convolutions in a method's own branches (ACoL, SPG).
         weights: names of the pretrained weights, the default first; for torchvision's networks, of its enums.
         local_weights: whether a local file of weights with torchvision's names can be loaded.
@@ -51,6 +54,8 @@ class BackboneInfo:
     adl_stages: tuple[str, ...] | None = None
     spg_stages: tuple[str, str] | None = None
     head_widths: tuple[int, ...] = ()
+    head_dropout: float = 0.0
+    head_init: HeadInit = "own"
     branch_width: int = 1024
     weights: tuple[str, ...] = ()
     local_weights: bool = False
@@ -69,12 +74,26 @@ class Backbone(nn.Module):
             (B, C, h, w) grid; other stages may pass on tokens.
         out_channels: channels of the last stage's output.
         info: what methods need to know.
+        classifier: a pretrained one, K -> C, that the head starts from (default: none). It is not part of the backbone.
     """
 
-    def __init__(self, name: str, stages: Mapping[str, nn.Module], out_channels: int, info: BackboneInfo) -> None:
+    def __init__(
+        self,
+        name: str,
+        stages: Mapping[str, nn.Module],
+        out_channels: int,
+        info: BackboneInfo,
+        classifier: nn.Linear | None = None,
+    ) -> None:
         super().__init__()
         self.name, self.out_channels, self.info = name, out_channels, info
         self.stages = nn.ModuleDict(stages)
+        self._classifier = (classifier,)  # in a tuple, so that its weights are not the backbone's
+
+    @property
+    def classifier(self) -> nn.Linear | None:
+        """The pretrained classifier that the head starts from, if any."""
+        return self._classifier[0]
 
     @property
     def names(self) -> tuple[str, ...]:

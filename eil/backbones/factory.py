@@ -1,16 +1,26 @@
 """Build a backbone by name."""
 
+import dataclasses
 import importlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from eil.backbones.base import Backbone, BackboneInfo
+from pydantic import Field
+
+from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, HeadInit
 from eil.backbones.meta import meta_tensors
 from eil.core import registry
 from eil.core.run import LOCAL_WEIGHTS, Pretrained
-from eil.core.settings import SettingError
+from eil.core.settings import SettingError, check, schema
 
 
 def build(
-    name: str, pretrained: Pretrained = False, output_stride: int | None = None, *, shapes_only: bool = False
+    name: str,
+    pretrained: Pretrained = False,
+    output_stride: int | None = None,
+    network: Mapping[str, Any] | None = None,
+    *,
+    shapes_only: bool = False,
 ) -> Backbone:
     """Build a backbone.
 
@@ -20,10 +30,12 @@ def build(
             (safetensors, or tensors saved by torch) with torchvision's names, whose hash is checked. The file may have
             any classifier, and the weights may be in a checkpoint's ``state_dict`` or ``model``.
         output_stride: input pixels per cell of the last feature map (default: the first of its info).
+        network: options of the network: those of :func:`with_options`, and the keyword arguments of the backbone's own
+            function.
         shapes_only: check ``pretrained``, but load nothing.
 
     Raises:
-        SettingError: an unknown name, or weights or a stride that the backbone does not offer.
+        SettingError: an unknown name, or weights, a stride or an option that the backbone does not offer.
         InputError: pretrained weights are missing; the message says what to put where.
     """
     module = importlib.import_module(module_of(name))
@@ -38,14 +50,65 @@ def build(
         offered = ", ".join(map(str, info.output_strides))
         raise SettingError("output_stride", output_stride, f"{name} offers {offered}")
     weights = None if shapes_only or not pretrained else info.weights[0] if pretrained is True else pretrained
-    backbone: Backbone = getattr(module, name)(weights, output_stride or info.output_strides[0])
+    factory, given = getattr(module, name), dict(network or {})
+    require_options(factory, given)
+    if given.get("keep_classifier") and not pretrained:
+        raise SettingError("keep_classifier", True, "needs pretrained weights")
+    own = {key: given.pop(key) for key in schema(factory).model_fields.keys() & given.keys()}
+    backbone: Backbone = factory(weights, output_stride or info.output_strides[0], **own)
+    backbone.info = with_options(backbone.info, **given)
     return backbone
 
 
-def build_shapes(name: str, pretrained: Pretrained = False, output_stride: int | None = None) -> Backbone:
+def with_options(
+    info: BackboneInfo,
+    *,
+    head_widths: tuple[Annotated[int, Field(ge=1)], ...] | None = None,
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    head_init: HeadInit = "own",
+    normalisation: Literal["own", "imagenet"] = "own",
+) -> BackboneInfo:
+    """What methods need to know of a backbone, with the options of a network that every backbone has.
+
+    Args:
+        info: of the backbone.
+        head_widths: channels of the 3x3 convolutions that the head adds (default: the backbone's).
+        head_dropout: probability of the dropout before each of these convolutions and before the class layer.
+        head_init: initial values of new layers.
+        normalisation: of the input: with the backbone's own mean and standard deviation, or ImageNet's.
+    """
+    changes: dict[str, Any] = {"head_dropout": head_dropout, "head_init": head_init}
+    if head_widths is not None:
+        changes["head_widths"] = tuple(head_widths)
+    if normalisation == "imagenet":
+        changes |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    return dataclasses.replace(info, **changes)
+
+
+def require_options(factory: Callable[..., object], network: Mapping[str, Any]) -> None:
+    """Refuse options that neither every backbone nor this one has.
+
+    Raises:
+        SettingError: an unknown option, or a value that it cannot have.
+    """
+    known = schema(with_options).model_fields | schema(factory).model_fields
+    for key, value in network.items():
+        if key not in known:
+            raise SettingError("network", key, f"unknown option (known: {', '.join(known)})")
+        owner = factory if key in schema(factory).model_fields else with_options
+        if found := check(owner, {key: value}, "network"):
+            raise SettingError(f"network.{key}", value, found[0].partition(": ")[2])
+
+
+def build_shapes(
+    name: str,
+    pretrained: Pretrained = False,
+    output_stride: int | None = None,
+    network: Mapping[str, Any] | None = None,
+) -> Backbone:
     """A backbone without memory or weights, to check settings with; raises what :func:`build` does."""
     with meta_tensors():
-        return build(name, pretrained, output_stride, shapes_only=True)
+        return build(name, pretrained, output_stride, network, shapes_only=True)
 
 
 def module_of(name: str) -> str:

@@ -15,16 +15,17 @@ from eil.core.files import InputError
 from eil.core.run import LOCAL_WEIGHTS
 from eil.core.safe_yaml import in_a_line
 
-# Pretrained classifiers are not used, so they may have any number of classes, or be missing.
+# Pretrained classifiers are seldom used, so they may have any number of classes, or be missing.
 _CLASSIFIERS = ("classifier.", "fc.", "AuxLogits.")
 
 
-def load_torchvision(factory: Any, weights: str | None, **options: Any) -> Any:
+def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = False, **options: Any) -> Any:
     """A network of torchvision, with weights of its enums or of a local file.
 
     Args:
         factory: function of torchvision.models.
         weights: name in the factory's enum, ``FILE@sha256:HASH``, or None for random weights.
+        keep_classifier: whether a local file must have the classifier too.
         options: for the factory.
 
     Raises:
@@ -37,7 +38,8 @@ def load_torchvision(factory: Any, weights: str | None, **options: Any) -> Any:
         return net
     if LOCAL_WEIGHTS.fullmatch(weights):
         try:
-            net.load_state_dict(state_dicts.fitting(read_local(weights), net.state_dict(), _CLASSIFIERS), strict=False)
+            optional = ("AuxLogits.",) if keep_classifier else _CLASSIFIERS
+            net.load_state_dict(state_dicts.fitting(read_local(weights), net.state_dict(), optional), strict=False)
         except state_dicts.NotFitting as error:
             raise InputError(f"pretrained weights {weights}: not {factory.__name__}'s: {error}") from None
         return net

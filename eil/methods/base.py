@@ -46,6 +46,7 @@ class Method(nn.Module):
         widths: channels of the head's convolutions (default: ``head_widths`` of the backbone's info).
 
     Raises:
+        SettingError: a pretrained classifier was kept that does not fit.
         IncompatibleSetting: the backbone's last feature map is not a (B, C, h, w) grid.
     """
 
@@ -53,7 +54,15 @@ class Method(nn.Module):
         super().__init__()
         backbone.require_grid()
         self.backbone = backbone
-        self.head = CamHead(backbone.out_channels, num_classes, backbone.info.head_widths if widths is None else widths)
+        self.num_classes = num_classes
+        self.head = self.new_head(backbone.info.head_widths if widths is None else widths)
+        if backbone.classifier is not None:
+            self.head.start_from(backbone.classifier)
+
+    def new_head(self, widths: Sequence[int]) -> CamHead:
+        """A head on the backbone's last feature map, as the network's options have it."""
+        info = self.backbone.info
+        return CamHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
 
     def classifier_parameters(self) -> list[nn.Parameter]:
         """Parameters of the layers that give class scores, for ``multipliers: {classifier: …}`` of a recipe.
@@ -107,6 +116,7 @@ def build(
     *,
     pretrained: Pretrained = False,
     output_stride: int | None = None,
+    network: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Method:
     """A method on a backbone. The backbone's initial weights depend on the seed, not on the method.
@@ -117,7 +127,7 @@ def build(
     """
     cls: type[Method] = registry.load(registry.METHODS, method)
     torch.manual_seed(seed)
-    return cls(backbones.build(backbone, pretrained, output_stride), num_classes, **settings)
+    return cls(backbones.build(backbone, pretrained, output_stride, network), num_classes, **settings)
 
 
 def top1(logits: Tensor, labels: Tensor) -> Tensor:

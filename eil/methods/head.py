@@ -10,6 +10,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eil.backbones.base import HeadInit
+from eil.core.settings import SettingError
 
 
 def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
@@ -33,11 +37,23 @@ def min_max(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def convolution(in_channels: int, width: int) -> nn.Sequential:
-    """A new 3x3 convolution with ReLU, He-initialised: (B, in, H, W) -> (B, width, H, W)."""
-    layer = nn.Conv2d(in_channels, width, 3, padding=1)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+def initialise(layer: nn.Conv2d | nn.Linear, init: HeadInit) -> None:
+    """Draw a new layer's weights: by Glorot & Bengio, uniform ("xavier"), or by He et al., normal; its bias is 0."""
+    if init == "xavier":
+        nn.init.xavier_uniform_(layer.weight)
+    elif init == "own" and isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=0.01)
+    elif isinstance(layer, nn.Linear):  # as the 1x1 convolution that it stands for: fan_out is the number of classes
+        nn.init.normal_(layer.weight, std=(2 / layer.out_features) ** 0.5)
+    else:
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # the layer has a bias
+
+
+def convolution(in_channels: int, width: int, init: HeadInit = "own") -> nn.Sequential:
+    """A new 3x3 convolution with ReLU: (B, in, H, W) -> (B, width, H, W)."""
+    layer = nn.Conv2d(in_channels, width, 3, padding=1)
+    initialise(layer, init)
     return nn.Sequential(layer, nn.ReLU())
 
 
@@ -50,20 +66,51 @@ class CamHead(nn.Module):
         in_channels: K of the backbone's last feature map.
         num_classes: C.
         widths: channels of each convolution (EIL's conv6 on VGG16: (1024,)), default: none.
+        dropout: probability of the dropout before each convolution and before the class layer, for each value of the
+            grid; in training only.
+        init: see :func:`initialise`.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, widths: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        widths: Sequence[int] = (),
+        dropout: float = 0.0,
+        init: HeadInit = "own",
+    ) -> None:
         super().__init__()
         channels = [in_channels, *widths]
-        self.conv = nn.Sequential(*(convolution(*pair) for pair in pairwise(channels)))
+        self.conv = nn.Sequential(*(convolution(*pair, init) for pair in pairwise(channels)))
         self.classifier = nn.Linear(channels[-1], num_classes)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        initialise(self.classifier, init)
+        self.dropout = dropout
 
     def features(self, x: Tensor) -> Tensor:
-        """The feature map that is pooled, (B, in, H, W) -> (B, K, H, W)."""
-        features: Tensor = self.conv(x)
-        return features
+        """The feature map that is pooled, (B, in, H, W) -> (B, K, H, W); in training after the last dropout."""
+        for layer in self.conv:
+            x = layer(self.drop(x))
+        return self.drop(x)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout of single values in training, if the head has any: (B, K, H, W) -> (B, K, H, W)."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def start_from(self, pretrained: nn.Linear) -> None:
+        """Take over a pretrained classifier, K -> C.
+
+        Raises:
+            SettingError: it has other features or other classes.
+        """
+        own = self.classifier
+        # A study's check builds networks without memory and with any number of classes.
+        same_classes = own.weight.is_meta or own.out_features == pretrained.out_features
+        if len(self.conv) or own.in_features != pretrained.in_features or not same_classes:
+            expected = f"{pretrained.in_features} features of the backbone itself and {pretrained.out_features} classes"
+            found = f"{own.in_features} after {len(self.conv)} convolutions and {own.out_features} classes"
+            raise SettingError("keep_classifier", True, f"needs {expected}; this head has {found}")
+        if not own.weight.is_meta:
+            own.load_state_dict(pretrained.state_dict())
 
     def classify(self, features: Tensor) -> Tensor:
         """Pool and classify, (B, K, H, W) -> (B, C)."""

@@ -4,7 +4,7 @@ The modules are torchvision's own: at ``output_stride=32`` the stages give its f
 """
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from eil.backbones.base import Backbone, BackboneInfo
 from eil.backbones.pretrained import load_torchvision
+from eil.core.settings import SettingError
 
 INFO = BackboneInfo(
-    non_negative=("Conv2d", "maxpool1", "maxpool2", "Mixed"),
+    non_negative=("Conv2d", "maxpool1", "maxpool2", "maxpool3", "Mixed"),
     output_strides=(16, 8, 32),
     eil_stage="Mixed_6a",
     meil_stages=("Mixed_5d", "Mixed_6a"),
@@ -50,8 +51,21 @@ _STAGES = [
 ]
 
 
-def inception_v3(weights: str | None, output_stride: int) -> Backbone:
-    """Inception-v3 cut after Mixed_6e as SPG does: padded stem, Mixed_6a without stride (a pooling instead at 16).
+Stem = Literal["own", "wsoleval"]
+
+
+def inception_v3(weights: str | None, output_stride: int, *, stem: Stem = "own") -> Backbone:
+    """Inception-v3 cut after Mixed_6e, with Mixed_6a without its stride (a pooling instead at 16).
+
+    Args:
+        weights: see :func:`eil.backbones.pretrained.load_torchvision`.
+        output_stride: 16, 8, or torchvision's 32.
+        stem: "own" pads every convolution and pooling, so that cell n looks at pixel n * output_stride; "wsoleval" has
+            the paddings and the rounding of the benchmark and of SPG's authors (reference: wsoleval's inception.py),
+            and its pooling at 16 as a stage of its own, maxpool3. At 32 there is only torchvision's.
+
+    Raises:
+        SettingError: ``stem`` at stride 32.
 
     Its pretrained weights expect inputs of (x - 0.5) / 0.5, which INFO gives; the WSOL field uses ImageNet's mean and
     standard deviation.
@@ -59,17 +73,28 @@ def inception_v3(weights: str | None, output_stride: int) -> Backbone:
     net = load_torchvision(torchvision.models.inception_v3, weights, init_weights=True)
     stages: OrderedDict[str, Any] = OrderedDict((name, getattr(net, name)) for name in _STAGES)
     if output_stride == 32:
+        if stem != "own":
+            raise SettingError("stem", stem, "needs output_stride 16 or 8")
         return Backbone("inception_v3", stages, 2048, INFO)
     for name in ("Mixed_7a", "Mixed_7b", "Mixed_7c"):
         del stages[name]
-    for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3"):
+    padded = ("Conv2d_1a_3x3",) if stem == "wsoleval" else ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_4a_3x3")
+    for name in padded:
         stages[name].conv.padding = (1, 1)
     for name in ("maxpool1", "maxpool2"):
         stages[name].padding = 1
+        stages[name].ceil_mode = stem == "wsoleval"
     reduction = stages["Mixed_6a"]
     reduction.branch3x3.conv.stride = reduction.branch3x3dbl_3.conv.stride = (1, 1)
     reduction.branch3x3.conv.padding = reduction.branch3x3dbl_3.conv.padding = (1, 1)
-    stages["Mixed_6a"] = _MixedWithoutStride(reduction, pool=output_stride == 16)
+    stages["Mixed_6a"] = _MixedWithoutStride(reduction, pool=stem == "own" and output_stride == 16)
+    if stem == "wsoleval":
+        pool = nn.MaxPool2d(3, 2, ceil_mode=True) if output_stride == 16 else nn.Identity()
+        stages = OrderedDict(
+            item
+            for name, stage in stages.items()
+            for item in [("maxpool3", pool)] * (name == "Mixed_6a") + [(name, stage)]
+        )
     return Backbone("inception_v3", stages, 768, INFO)
 
 

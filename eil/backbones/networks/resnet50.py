@@ -26,9 +26,15 @@ INFO = BackboneInfo(
 )
 
 
-def resnet50(weights: str | None, output_stride: int) -> Backbone:
-    """ResNet-50, one stage per bottleneck: layer4 loses its stride at 16, and layer3 too at 8; no dilation."""
-    net = load_torchvision(torchvision.models.resnet50, weights)
+def resnet50(weights: str | None, output_stride: int, *, keep_classifier: bool = False) -> Backbone:
+    """ResNet-50, one stage per bottleneck: layer4 loses its stride at 16, and layer3 too at 8; no dilation.
+
+    Args:
+        weights: see :func:`eil.backbones.pretrained.load_torchvision`.
+        output_stride: 16, 8, or torchvision's 32.
+        keep_classifier: whether the head starts from the pretrained classifier, as the benchmark's does on ILSVRC.
+    """
+    net = load_torchvision(torchvision.models.resnet50, weights, keep_classifier)
     stages: OrderedDict[str, Any] = OrderedDict()
     stages["stem"] = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
@@ -38,4 +44,4 @@ def resnet50(weights: str | None, output_stride: int) -> Backbone:
         if output_stride <= largest:
             stages[layer].conv2.stride = (1, 1)
             stages[layer].downsample[0].stride = (1, 1)
-    return Backbone("resnet50", stages, 2048, INFO)
+    return Backbone("resnet50", stages, 2048, INFO, net.fc if keep_classifier else None)

@@ -4,12 +4,14 @@ The modules are torchvision's own: at ``output_stride=32`` the stages give its f
 """
 
 from collections import OrderedDict
+from typing import Literal
 
 import torchvision
 from torch import nn
 
 from eil.backbones.base import Backbone, BackboneInfo
 from eil.backbones.pretrained import load_torchvision
+from eil.core.settings import SettingError
 
 INFO = BackboneInfo(
     non_negative=tuple(f"{kind}{k}" for k in range(1, 6) for kind in ("conv", "pool")),
@@ -27,8 +29,23 @@ INFO = BackboneInfo(
 _POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
 
 
-def vgg16(weights: str | None, output_stride: int) -> Backbone:
-    """VGG16: pool5 is left out at stride 16, and pool4 too at stride 8 (where the stage does nothing)."""
+Pools = Literal["own", "acol", "spg"]
+
+
+def vgg16(weights: str | None, output_stride: int, *, pools: Pools = "own") -> Backbone:
+    """VGG16: pool5 is left out at stride 16, and pool4 too at stride 8 (where the stage does nothing).
+
+    Args:
+        weights: see :func:`eil.backbones.pretrained.load_torchvision`.
+        output_stride: 16, 8, or torchvision's 32.
+        pools: "own" are torchvision's of 2x2; "acol" are those of ACoL's authors and of the benchmark's ACoL: 3x3, with
+            padding, and a pool5 without stride; "spg" those of the benchmark's SPG: pool4 of 3x3 at stride 16.
+
+    Raises:
+        SettingError: ``pools`` at stride 32.
+    """
+    if output_stride == 32 and pools != "own":
+        raise SettingError("pools", pools, "needs output_stride 16 or 8")
     features = load_torchvision(torchvision.models.vgg16, weights).features
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     start = 0
@@ -40,4 +57,9 @@ def vgg16(weights: str | None, output_stride: int) -> Backbone:
         del stages["pool5"]
     if output_stride < 16:
         stages["pool4"] = nn.Identity()
+    if pools == "acol":
+        strides = (2, 2, 2, 2 if output_stride == 16 else 1, 1)
+        stages |= {f"pool{k}": nn.MaxPool2d(3, stride, padding=1) for k, stride in enumerate(strides, start=1)}
+    elif pools == "spg" and output_stride == 16:
+        stages["pool4"] = nn.MaxPool2d(3, 2, padding=1)
     return Backbone("vgg16", stages, 512, INFO)
