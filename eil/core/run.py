@@ -18,6 +18,7 @@ from eil.core.files import at_home
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
+LATER: dict[str, Any] = {"layout": "own", "network": {}}
 LATER_IN_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0}  # the defaults change no key
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
@@ -144,6 +145,8 @@ class Run(StrictModel):
         repetition: index of the seed, from 0; ``seed0`` in names of runs.
         recipe: how the network is trained.
         control: name of the control, if any.
+        layout: whose network it is: own, wsoleval or authors; see :mod:`eil.study.layouts`.
+        network: options that differ from the backbone's own network.
     """
 
     study: Name
@@ -156,6 +159,8 @@ class Run(StrictModel):
     repetition: int
     recipe: Recipe
     control: Name | None = None
+    layout: str = "own"
+    network: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -181,6 +186,9 @@ class Run(StrictModel):
     def key(self) -> str:
         """Hash of everything that determines the result; folders of data are left out."""
         content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
+        for name, default in LATER.items():
+            if content[name] == default:
+                del content[name]
         for name, default in LATER_IN_RECIPE.items():  # records from before they existed stay usable
             if content["recipe"][name] == default:
                 del content["recipe"][name]

@@ -1,7 +1,8 @@
 """Which of a study's keys holds for a method on a backbone, and where it comes from.
 
-From low to high: defaults, the study's preset, its recipe, the backbone, the method's preset, the method, the preset
-of the backbone's method, the backbone's method, ``force``. Of several presets only the most special one counts.
+From low to high: defaults, the layout, the study's preset, its recipe, the backbone, the method's preset, the
+method, the preset of the backbone's method, the backbone's method, ``force``. Of several presets only the most special
+one counts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,12 +14,12 @@ from pydantic import ValidationError
 from eil.core.files import InputError
 from eil.core.run import Recipe
 from eil.core.settings import SettingError, problems
-from eil.study import presets
+from eil.study import layouts, presets
 
 if TYPE_CHECKING:
     from eil.study.study import Study
 
-RESERVED = ("preset", "recipe")  # keys of a method that are not its settings
+RESERVED = ("layout", "network", "preset", "recipe")  # keys of a method that are not its settings
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,30 @@ class Layer:
         place: where, as messages name it.
         settings: of the method, each as a list of the grid's values.
         recipe: keys of a recipe.
+        network: options of the network.
         output_stride: of the backbone.
+        layout: name of a layout, if it gives one.
         preset: the preset's name, if the values are one's.
+        bundle: whether the values are a layout's.
     """
 
     place: str
     settings: Mapping[str, list[Any]] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
     output_stride: int | None = None
+    layout: str | None = None
     preset: str | None = None
+    bundle: bool = False
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Every value by its full key: ``settings.gamma``, ``recipe.epochs``, ``output_stride``."""
-        for part in ("settings", "recipe"):
+        """Every value by its full key: ``settings.gamma``, ``recipe.epochs``, ``layout``."""
+        for part in ("network", "settings", "recipe"):
             yield from ((f"{part}.{key}", value) for key, value in getattr(self, part).items())
         if self.output_stride is not None:
             yield "output_stride", self.output_stride
+        if self.layout is not None:
+            yield "layout", self.layout
 
 
 @dataclass(frozen=True)
@@ -64,15 +73,17 @@ class Resolved:
         recipe: with defaults.
         preset: the preset's name, if there is one.
         replaced: a line for each of the preset's values that a more special key replaced.
+        changed: likewise for the layout's values.
     """
 
     values: dict[str, Sourced]
     recipe: Recipe
     preset: str | None
     replaced: tuple[str, ...]
+    changed: tuple[str, ...]
 
     def part(self, name: str) -> dict[str, Any]:
-        """The values under ``settings`` or ``recipe``, by their own keys."""
+        """The values under ``network``, ``settings`` or ``recipe``, by their own keys."""
         start = f"{name}."
         return {key.removeprefix(start): each.value for key, each in self.values.items() if key.startswith(start)}
 
@@ -81,6 +92,12 @@ class Resolved:
         """None for the backbone's default."""
         found = self.values.get("output_stride")
         return found.value if found else None
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout."""
+        found = self.values.get("layout")
+        return str(found.value) if found else layouts.OWN
 
     def place(self, key: str) -> str:
         """Where a value comes from; "default" if no place gives it."""
@@ -95,12 +112,12 @@ def resolve(study: "Study", backbone: str, method: str) -> Resolved:
     """
     found = list(layers(study, backbone, method))
     _require_one_stride(found, backbone)
-    values: dict[str, Sourced] = {}
-    for layer in found:
-        for key, value in layer.items():
-            values[key] = Sourced(value, _place_of(layer, key))
+    bundle = _bundle(study, backbone, method, _merged(found))
+    found = [bundle, *found]
+    values = _merged(found)
     preset = next((layer for layer in found if layer.preset), None)
-    return Resolved(values, _recipe(found), preset.preset if preset else None, tuple(_replaced(preset, values)))
+    name = preset.preset if preset else None
+    return Resolved(values, _recipe(found), name, tuple(_replaced(preset, values)), tuple(_replaced(bundle, values)))
 
 
 def layers(study: "Study", backbone: str, method: str) -> Iterator[Layer]:
@@ -116,11 +133,18 @@ def layers(study: "Study", backbone: str, method: str) -> Iterator[Layer]:
             yield from _preset(study, backbone, method, f"{place}.preset".lstrip("."), givers[place]["preset"])
 
     yield from preset("")
-    yield Layer("", recipe=study.recipe.model_dump(exclude_unset=True))
-    yield Layer(f"backbones.{backbone}", recipe=choice.recipe, output_stride=choice.output_stride)
+    yield Layer("", recipe=study.recipe.model_dump(exclude_unset=True), layout=study.layout)
+    yield Layer(
+        f"backbones.{backbone}",
+        recipe=choice.recipe,
+        network=choice.network,
+        output_stride=choice.output_stride,
+        layout=choice.layout,
+    )
     for place, given in ((on_method, general), (on_both, special)):
         yield from preset(place)
-        yield Layer(place, _axes(given), _mapping(given.get("recipe", {}), f"{place}.recipe"))
+        recipe, network = (_mapping(given.get(key, {}), f"{place}.{key}") for key in ("recipe", "network"))
+        yield Layer(place, _axes(given), recipe, network, layout=given.get("layout"))
     yield Layer("force", recipe=study.force)
 
 
@@ -132,7 +156,27 @@ def _preset(study: "Study", backbone: str, method: str, place: str, name: str | 
         raise InputError(f"{place} = {error.value}: {error.expected}") from None
     if name is not None:
         settings = {key: [value] for key, value in found.settings.items()}
-        yield Layer(f"{place} {name}", settings, found.recipe, found.output_stride, name)
+        yield Layer(
+            f"{place} {name}", settings, found.recipe, found.network, found.output_stride, found.layout, preset=name
+        )
+
+
+def _merged(found: list[Layer]) -> dict[str, Sourced]:
+    """Every value of the layers, the last one's of each key."""
+    return {key: Sourced(value, _place_of(layer, key)) for layer in found for key, value in layer.items()}
+
+
+def _bundle(study: "Study", backbone: str, method: str, values: Mapping[str, Sourced]) -> Layer:
+    """The layer of the layout that the values name."""
+    name = values.get("layout", Sourced(layouts.OWN, ""))
+    stride = values.get("output_stride", Sourced(None, ""))
+    try:
+        found = layouts.find(name.value, study.dataset.subject, backbone, method, stride.value)
+    except SettingError as error:
+        key = f"{name.place}.layout".lstrip(".")
+        raise InputError(f"{key} = {error.value}: {error.expected}") from None
+    settings = {key: [value] for key, value in found.settings.items()}
+    return Layer(f"layout {name.value}", settings, found.recipe, found.network, bundle=True)
 
 
 def _axes(given: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -142,7 +186,7 @@ def _axes(given: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def _mapping(given: Any, place: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping):
-        raise InputError(f"{place} = {given!r}: must be a mapping of a recipe's keys")
+        raise InputError(f"{place} = {given!r}: must be a mapping of a {place.rpartition('.')[2]}'s keys")
     return given
 
 
@@ -162,7 +206,7 @@ def _recipe(found: list[Layer]) -> Recipe:
 
 def _place_of(layer: Layer, key: str) -> str:
     """``methods.cam.recipe`` of a recipe's keys; a preset and ``force`` are places themselves."""
-    if layer.preset or layer.place == "force" or not key.startswith("recipe"):
+    if layer.preset or layer.bundle or layer.place == "force" or not key.startswith("recipe"):
         return layer.place
     return f"{layer.place}.recipe".lstrip(".")
 

@@ -24,13 +24,14 @@ def lines(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         yield run.name.removesuffix("-seed0")
         for key, value in _values(run).items():
             yield f"  {key} = {_shown(value)} ({found.place(key)})"
-        yield from (f"  {line}" for line in found.replaced)
+        yield from (f"  {line}" for line in (*found.replaced, *found.changed))
 
 
 def _values(run: Run) -> Mapping[str, Any]:
     fields = schema(registry.load(registry.METHODS, run.method)).model_fields
     settings = {name: field.default for name, field in fields.items()} | run.settings
-    values = {"output_stride": run.output_stride}
+    values = {"layout": run.layout, "output_stride": run.output_stride}
+    values |= {f"network.{key}": value for key, value in run.network.items()}
     values |= {f"settings.{key}": value for key, value in settings.items()}
     return values | {f"recipe.{key}": value for key, value in run.recipe.model_dump().items()}
 

@@ -3,7 +3,8 @@
 Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
 a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
 ``preset`` takes settings and recipe from presets.yaml. Which key stands above which: :mod:`eil.study.precedence`.
-Nothing here needs torch until methods are checked against backbones (:func:`Study.expand`), which happens once, before the first run.
+Nothing here needs torch until methods are checked against backbones (:func:`Study.expand`), which happens once, before
+the first run.
 """
 
 import itertools
@@ -31,6 +32,8 @@ class BackboneChoice(StrictModel):
 
     pretrained: Pretrained = False
     output_stride: int | None = None
+    layout: str | None = None
+    network: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -46,6 +49,7 @@ class Study(StrictModel):
         seeds: number of repetitions of every training.
         recipe: see :class:`Recipe`.
         preset: for every method without a preset of its own.
+        layout: whose networks: own (the default), wsoleval or authors; see :mod:`eil.study.layouts`.
         force: keys of the recipe that stand above all others, for a short trial; a preset is then no longer whole.
         protocols: how maps are scored; tables show the first, a separate table compares the others.
         time_limit: minutes that a step of a run may take; a step that takes longer fails.
@@ -61,6 +65,7 @@ class Study(StrictModel):
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
+    layout: str | None = None
     force: dict[str, Any] = Field(default_factory=dict)
     logger: Literal["tensorboard"] | None = None
     columns: tuple[ColumnLabel, ...] | None = None
@@ -161,7 +166,7 @@ class Study(StrictModel):
             own = []
             for run in (run for method in self.methods for run in self._grid(backbone, method)):
                 if not run.repetition:  # the others have the same settings
-                    refused = self._try(run, shapes[backbone])
+                    refused = self._try(run)
                 if refused is None:
                     own.append(run)
                 elif isinstance(refused, IncompatibleSetting):
@@ -180,7 +185,7 @@ class Study(StrictModel):
         shapes, errors = {}, []
         for name, choice in self.backbones.items():
             try:
-                shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride)
+                shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride, choice.network)
             except SettingError as error:
                 key = "" if error.value == name else f".{error.setting} = {error.value}"
                 errors.append(f"backbones.{name}{key}: {error.expected}")
@@ -188,11 +193,13 @@ class Study(StrictModel):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, shapes: Any) -> InputError | IncompatibleSetting | None:
+    def _try(self, run: Run) -> InputError | IncompatibleSetting | None:
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
+        from eil import backbones
         from eil.backbones.meta import meta_tensors
         from eil.training import parameter_groups
 
+        classes = 1000 if run.network.get("keep_classifier") else 2  # a kept one has ImageNet's
         try:
             cls = registry.load(registry.METHODS, run.method)
         except SettingError as error:
@@ -200,8 +207,9 @@ class Study(StrictModel):
         if found := check(cls, run.settings, f"methods.{run.method}"):
             return InputError("\n".join(found))
         try:
+            shapes = backbones.build_shapes(run.backbone, run.pretrained, run.output_stride, run.network)
             with meta_tensors():
-                parameter_groups.require_known(cls(shapes, 2, **run.settings), run.recipe)
+                parameter_groups.require_known(cls(shapes, classes, **run.settings), run.recipe)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
         except IncompatibleSetting as reason:
@@ -224,6 +232,8 @@ class Study(StrictModel):
                     settings=dict(zip(axes, values, strict=True)),
                     repetition=repetition,
                     recipe=found.recipe,
+                    layout=found.layout,
+                    network=found.part("network"),
                 )
 
     def _controlled(self, own: list[Run]) -> list[Run]:

@@ -125,6 +125,7 @@ def build(run: Run, data: Path) -> Method:
         len(cache.describe(data)["classes"]),
         pretrained=run.pretrained,
         output_stride=run.output_stride,
+        network=run.network,
         seed=run.rng_seed,
     )
 

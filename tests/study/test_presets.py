@@ -125,9 +125,7 @@ def test_force_stands_above_all_and_breaks_a_preset(content: dict[str, Any]) -> 
 def test_a_preset_made_at_another_stride_is_refused(content: dict[str, Any]) -> None:
     content |= {"dataset": {"name": "cub"}, "backbones": {"resnet50": {"output_stride": 16}}}
     content["methods"] = {"cam": {"preset": "wsoleval-tuned"}}
-    with pytest.raises(
-        InputError, match=r"resnet50.output_stride = 16: methods.cam.preset wsoleval-tuned was made with 8"
-    ):
+    with pytest.raises(InputError, match=r"resnet50.output_stride = 16: .*cam.preset wsoleval-tuned was made with 8"):
         parse(content, "x")
     content["backbones"]["resnet50"]["output_stride"] = 8
     assert runs(content)["cam"].output_stride == 8
