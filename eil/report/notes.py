@@ -30,6 +30,7 @@ class Notes:
         detectable: the smallest difference that the study could detect.
         choice: which settings of a grid are shown.
         controls: what the controls are.
+        unequal: how methods on one backbone differ in stride, resize, crop or epochs, a line for each backbone.
         published: sources of published scores, a line each.
         other: anything else.
     """
@@ -47,6 +48,7 @@ class Notes:
     detectable: str = ""
     choice: str = ""
     controls: str = ""
+    unequal: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
 
@@ -112,6 +114,29 @@ def detectable(configurations: Sequence[Configuration]) -> str:
             found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}")
     start = "smallest detectable difference in GT-known Loc from the first method, in points"
     return f"{start}: {', '.join(found)}" if found else ""
+
+
+def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
+    """A line for each backbone whose methods differ in what may explain a difference in score besides the method."""
+    lines = []
+    for backbone, own in by_backbone(configurations):
+        held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
+        for run in (each.records[0].run for each in own if not each.control):
+            stride = run.output_stride or "default"
+            values = {
+                "output_stride": stride,
+                **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},
+            }
+            for key, value in values.items():
+                names = held.setdefault(key, {}).setdefault(str(value), [])
+                names += [run.method] if run.method not in names else []
+        parts = []
+        for key, found in held.items():
+            if len(found) > 1:
+                said = (f"{value} ({', '.join(names)})" for value, names in found.items())
+                parts.append(f"{key} {', '.join(said)}")
+        lines += [f"methods on {backbone} are trained unequally: {'; '.join(parts)}"] if parts else []
+    return tuple(lines)
 
 
 def other_geometry(names: Sequence[str], records: Sequence[Record]) -> str:
