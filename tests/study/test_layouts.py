@@ -95,3 +95,23 @@ def test_what_no_reference_has_is_refused(content: dict[str, Any], changes: dict
     with pytest.raises(InputError) as error:
         study(content, **{"backbones": ["vgg16"], "methods": {"cam": {}, "eil": {}}} | changes)
     assert message in str(error.value)
+
+
+def test_tuned_and_published_presets_leave_their_layouts_whole(content: dict[str, Any]) -> None:
+    benchmark = study(
+        content, layout="wsoleval", preset="wsoleval-tuned", backbones=list(BACKBONES), methods=list(METHODS)
+    )
+    cells = [(benchmark, *cell) for cell in itertools.product(BACKBONES, METHODS)]
+    for method, backbone, _ in sorted(AUTHORS):
+        own = study(content, layout="authors", preset="paper", backbones=[backbone], methods=[method], controls=[])
+        cells.append((own, backbone, method))
+    for each, backbone, method in cells:
+        found = resolve(each, backbone, method)
+        assert (found.changed, found.replaced, found.layout) == ((), (), each.layout), (backbone, method)
+
+
+def test_tuned_rates_are_of_the_benchmarks_groups(content: dict[str, Any]) -> None:
+    found = study(content, preset="wsoleval-tuned", backbones=["resnet50"], methods=["acol", "adl"])
+    assert resolve(found, "resnet50", "acol").recipe.multipliers == {"layer4": 10, "new": 1}
+    assert resolve(found, "resnet50", "adl").recipe.multipliers == {"layer4": 10, "new": 10}
+    assert resolve(found, "resnet50", "adl").layout == "own"

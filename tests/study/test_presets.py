@@ -45,7 +45,7 @@ def test_the_benchmarks_tuned_rates_are_known_on_cub(method: str, backbone: str)
 
 def test_special_entries_stand_above_general_ones() -> None:
     found = presets.find("paper", "cub", "vgg16", "acol")
-    assert found.settings == {"threshold": 0.6, "average_pool": True}
+    assert found.settings == {"threshold": 0.6, "test_class": "given", "average_pool": True}
     assert found.recipe["epochs"] == 60
     assert presets.find("paper", "ilsvrc", "vgg16", "acol").recipe["epochs"] == 6
     assert presets.find("paper", "birds", "resnet50", "adl").settings["gamma"] == 0.9
@@ -76,7 +76,7 @@ def test_the_study_stands_above_its_preset(content: dict[str, Any]) -> None:
     found = {run.name: run for run in parse(content, "x").runs()}
     has = found["vgg16-has-drop_rate0.1-sizes4-seed1"]
     assert has.settings == {"sizes": [4], "drop_rate": 0.1}
-    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.weight_decay) == (7, 1.4289e-3, 5e-4)
+    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.weight_decay) == (7, 1.42891848e-3, 5e-4)
     assert found["vgg16-cam-seed0"].recipe.learning_rate == 0.5
     assert found["vgg16-cam-seed0"].output_stride == 16
     assert found["vgg16-eil-seed0"].recipe.learning_rate == Recipe().learning_rate
@@ -94,7 +94,7 @@ def test_a_methods_own_preset_stands_above_the_studys_recipe(content: dict[str, 
     study = parse(content, "x")
     found = {key: resolve(study, *key) for key in itertools.product(study.backbones, study.methods)}
     has = found["vgg16", "has"]
-    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.batch_size) == (50, 1.4289e-3, 16)
+    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.batch_size) == (50, 1.42891848e-3, 16)
     assert has.recipe.precision == "bf16"
     assert has.place("recipe.epochs") == "methods.has.preset wsoleval-tuned"
     assert has.place("recipe.precision") == "recipe"
@@ -140,7 +140,7 @@ def test_resolved_values_are_printed_with_their_places(content: dict[str, Any]) 
         "vgg16-cam", "vgg16-has-drop_rate0.1-sizes4", "vgg16-has-drop_rate0.47-sizes4",
     ]  # fmt: skip
     for line in (
-        "  recipe.learning_rate = 0.0014289 (methods.has.preset wsoleval-tuned)",
+        "  recipe.learning_rate = 0.00142891848 (methods.has.preset wsoleval-tuned)",
         "  settings.sizes = [4] (methods.has.preset wsoleval-tuned)",
         "  settings.drop_rate = 0.1 (methods.has)",
         "  output_stride = none (default)",
