@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
@@ -68,6 +68,10 @@ class ACoL(Method):
         super().__init__(backbone, num_classes, widths)
         self.second = self.new_head(widths)
         self.threshold, self.average_pool, self.test_class = threshold, average_pool, test_class
+
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        """Of A and B."""
+        return [*super().classifier_parameters(), *self.second.classifier.parameters()]
 
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """CE of A and of B, (B, 3, H, W) -> scalars; "top1" is A's."""

@@ -6,17 +6,23 @@ from typing import Annotated, Literal
 from eil.commands.options import DEFAULT_FOLDERS, FLAG, MANY, Folders, open_study
 
 
-def check(study: Path, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:
+def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: Folders = DEFAULT_FOLDERS) -> None:
     """Check a study and list its runs.
 
     Example: eil check workflow/config/demo.yaml
 
     Args:
         study: The study's YAML file.
+        resolved: List every configuration's effective values and where each comes from.
         folders: Where the study's files are.
     """
     opened = open_study(study, folders)
     runs, dropped = opened.study.expand(str(study))
+    if resolved:
+        from eil.study import resolved as printing
+
+        print("\n".join(printing.lines(opened.study, runs)))
+        return
     print("\n".join([*(run.name for run in runs), *(f"dropped: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
 

@@ -18,6 +18,8 @@ from eil.core.files import at_home
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
+LATER: dict[str, Any] = {"layout": "own", "network": {}}
+LATER_IN_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0}  # the defaults change no key
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
 
@@ -34,6 +36,10 @@ class Recipe(StrictModel):
         epochs: passes over the training images; the maximum if ``stop`` is "plateau".
         batch_size: images per step, over all devices.
         learning_rate: of the backbone; new layers use ``head_multiplier`` times it.
+        multipliers: multiples of the learning rate: of ``new`` (every layer that is not the backbone's; default
+            ``head_multiplier``), of ``classifier`` (the layers that give class scores; default as ``new``), and of
+            stages of the backbone or prefixes of them (``layer4``; default 1).
+        bias_multiplier: biases learn at this multiple of their layer's rate.
         schedule: "step" multiplies the learning rate by ``decay`` at each of ``milestones``; "cosine" lowers it to 0.
         milestones: epochs, counted from 0, at which a step schedule decays.
         warmup: epochs over which the learning rate first rises from 0.
@@ -58,6 +64,8 @@ class Recipe(StrictModel):
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     head_multiplier: Annotated[float, Field(gt=0)] = 10.0
+    multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    bias_multiplier: Annotated[float, Field(gt=0)] = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     schedule: Literal["step", "cosine"] = "step"
@@ -137,6 +145,8 @@ class Run(StrictModel):
         repetition: index of the seed, from 0; ``seed0`` in names of runs.
         recipe: how the network is trained.
         control: name of the control, if any.
+        layout: whose network it is: own, wsoleval or authors; see :mod:`eil.study.layouts`.
+        network: options that differ from the backbone's own network.
     """
 
     study: Name
@@ -149,6 +159,8 @@ class Run(StrictModel):
     repetition: int
     recipe: Recipe
     control: Name | None = None
+    layout: str = "own"
+    network: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -174,6 +186,12 @@ class Run(StrictModel):
     def key(self) -> str:
         """Hash of everything that determines the result; folders of data are left out."""
         content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
+        for name, default in LATER.items():
+            if content[name] == default:
+                del content[name]
+        for name, default in LATER_IN_RECIPE.items():  # records from before they existed stay usable
+            if content["recipe"][name] == default:
+                del content["recipe"][name]
         for name in registry.location_settings(self.dataset.name) & content["dataset"].keys():
             content["dataset"][name] = content["dataset"][name] is not None
         if LOCAL_WEIGHTS.fullmatch(str(self.pretrained)):

@@ -64,6 +64,13 @@ class Method(nn.Module):
         info = self.backbone.info
         return CamHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
 
+    def classifier_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the layers that give class scores, for ``multipliers: {classifier: …}`` of a recipe.
+
+        A method with several classifiers adds theirs.
+        """
+        return list(self.head.classifier.parameters())
+
     def augment(self, images: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
         """Change a training batch on the device, after cropping and normalisation; default: no change.
 

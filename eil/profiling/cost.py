@@ -228,5 +228,7 @@ def _shapes(run: Run, classes: int) -> Method:
     cls: type[Method] = registry.load(registry.METHODS, run.method)
     with meta_tensors():
         return cls(
-            backbones.build_shapes(run.backbone, run.pretrained, run.output_stride), classes, **run.settings
+            backbones.build_shapes(run.backbone, run.pretrained, run.output_stride, run.network),
+            classes,
+            **run.settings,
         ).train()

@@ -8,8 +8,10 @@ from eil.data import class_subset
 from eil.evaluation import protocols
 from eil.report import published
 from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, over_seeds
-from eil.report.notes import Notes
+from eil.report.notes import Notes, unequal
+from eil.report.published import Published
 from eil.report.table import Table, Value
+from eil.study import precedence
 from eil.study.study import Study
 
 Columns = Mapping[str, ScoreKey]  # header -> score
@@ -35,6 +37,7 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
         "for the best; the oracle box is the true one, random class the map of another class"
         if classifiers
         else "",
+        unequal=unequal(best),
     )
     title = f"{study.name}: methods on {study.dataset.subject}"
     return _beside_published(scores_table(title, shown, columns_of(study), notes), study, shown)
@@ -75,21 +78,41 @@ def scores_table(
 
 
 def _beside_published(table: Table, study: Study, shown: Sequence[Configuration]) -> Table:
-    """Two columns more, the published score and ours minus it, for each metric that has any."""
+    """Columns more for each metric that has published scores: of the same network, with ours minus it; of another."""
     header, rows, sources = list(table.header), [list(row) for row in table.rows], []
     for key in MAIN:
-        scores = [
-            published.find(study.dataset.subject, c.backbone, c.control or c.method, key.label, study.protocols[0])
-            if _as_published(study, c)
-            else None
-            for c in shown
-        ]
-        if any(scores):
+        scores = [_published(study, c, key.label) for c in shown]
+        same = [s if s and _same_network(study, c, s) else None for c, s in zip(shown, scores, strict=True)]
+        others = [s if s is not found else None for s, found in zip(scores, same, strict=True)]
+        if any(same):
             header += [f"published {key.label}", f"Δ vs. published {key.label}"]
-            for row, each, score in zip(rows, shown, scores, strict=True):
+            for row, each, score in zip(rows, shown, same, strict=True):
                 row.extend([f"{score.value:.1f}", f"{each.mean(key) - score.value:+.1f}"] if score else ["–", "–"])
-            sources += sorted({f"published {key.label}: {score.source}" for score in scores if score})
+        if any(others):
+            header.append(f"other network: {key.label}")
+            for row, score in zip(rows, others, strict=True):
+                row.append(f"{score.value:.1f}" if score else "–")
+        sources += sorted({_source(key.label, score) for score in scores if score})
     return replace(table, header=header, rows=rows, notes=replace(table.notes, published=tuple(sources)))
+
+
+def _source(label: str, score: Published) -> str:
+    where = f"; threshold chosen on {score.threshold}" if score.threshold in ("val", "test") else ""
+    return f"published {label}: {score.source}{where}"
+
+
+def _published(study: Study, c: Configuration, label: str) -> Published | None:
+    if not _as_published(study, c):
+        return None
+    return published.find(study.dataset.subject, c.backbone, c.control or c.method, label, study.protocols[0])
+
+
+def _same_network(study: Study, configuration: Configuration, score: Published) -> bool:
+    """Whether a run has the published score's network and recipe: its layout and a preset, both without changes."""
+    run = configuration.records[0].run
+    found = precedence.resolve(study, run.backbone, run.method)
+    own = found.preset is not None and not found.replaced and not found.changed
+    return own and run.layout == score.layout
 
 
 def _as_published(study: Study, configuration: Configuration) -> bool:

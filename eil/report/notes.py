@@ -33,6 +33,7 @@ class Notes:
         outlying: methods for which the pooled variance is too small.
         choice: which settings of a grid are shown.
         controls: what the controls are.
+        unequal: how methods on one backbone differ in stride, resize, crop or epochs, a line for each backbone.
         published: sources of published scores, a line each.
         other: anything else.
     """
@@ -51,6 +52,7 @@ class Notes:
     outlying: str = ""
     choice: str = ""
     controls: str = ""
+    unequal: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
 
@@ -137,6 +139,29 @@ def _seeds_needed(base: Configuration, shared: float) -> str:
         return ""
     count = statistics.seeds_needed(model, shared)
     return f" (2 seeds are few: 2 points would need {f'{count} seeds' if count else 'more test images'})"
+
+
+def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
+    """A line for each backbone whose methods differ in what may explain a difference in score besides the method."""
+    lines = []
+    for backbone, own in by_backbone(configurations):
+        held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
+        for run in (each.records[0].run for each in own if not each.control):
+            stride = run.output_stride or "default"
+            values = {
+                "output_stride": stride,
+                **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},
+            }
+            for key, value in values.items():
+                names = held.setdefault(key, {}).setdefault(str(value), [])
+                names += [run.method] if run.method not in names else []
+        parts = []
+        for key, found in held.items():
+            if len(found) > 1:
+                said = (f"{value} ({', '.join(names)})" for value, names in found.items())
+                parts.append(f"{key} {', '.join(said)}")
+        lines += [f"methods on {backbone} are trained unequally: {'; '.join(parts)}"] if parts else []
+    return tuple(lines)
 
 
 def other_geometry(names: Sequence[str], records: Sequence[Record]) -> str:

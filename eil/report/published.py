@@ -25,6 +25,8 @@ class Published(StrictModel):
         protocol: a name in protocols.yaml, or words where it is none of these.
         source: where it was read.
         status: "read" there, or "conflicting" with another source.
+        layout: whose network it is (:mod:`eil.study.layouts`), "" if unknown.
+        threshold: whether the maps' threshold was chosen on val or on test, "none" if the metric has none.
     """
 
     dataset: str
@@ -35,6 +37,8 @@ class Published(StrictModel):
     protocol: str
     source: str
     status: Literal["read", "conflicting"]
+    layout: Literal["wsoleval", "authors", ""]
+    threshold: Literal["val", "test", "none", "unknown"]
 
 
 @functools.cache

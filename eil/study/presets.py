@@ -28,14 +28,18 @@ class Preset(StrictModel):
         scope: where it applies (``for`` in the file).
         settings: of the method.
         recipe: keys of a recipe.
+        network: options of the network.
         output_stride: of the backbone.
+        layout: of the network.
         source: where the values come from.
     """
 
     scope: Scope = Field(alias="for", default=Scope())
     settings: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
+    network: dict[str, Any] = Field(default_factory=dict)
     output_stride: int | None = None
+    layout: str | None = None
     source: str = ""
 
 
@@ -69,6 +73,8 @@ def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
         merged = Preset(
             settings=merged.settings | entry.settings,
             recipe=merged.recipe | entry.recipe,
+            network=merged.network | entry.network,
+            layout=entry.layout or merged.layout,
             output_stride=entry.output_stride or merged.output_stride,
             source="; ".join(filter(None, [merged.source, entry.source])),
         )

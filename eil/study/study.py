@@ -2,9 +2,9 @@
 
 Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
 a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
-``preset`` takes settings and recipe from presets.yaml. What is more special stands above what is more general:
-a backbone's method, a method, a backbone, the study, the preset. Nothing here needs torch until methods are
-checked against backbones (:func:`Study.expand`), which happens once, before the first run.
+``preset`` takes settings and recipe from presets.yaml. Which key stands above which: :mod:`eil.study.precedence`.
+Nothing here needs torch until methods are checked against backbones (:func:`Study.expand`), which happens once, before
+the first run.
 """
 
 import itertools
@@ -21,10 +21,9 @@ from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
 from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import presets, run_names, study_paths
+from eil.study import precedence, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
-RESERVED = ("preset", "recipe")
 MOST_RUNS = 10_000  # at a minute each they take a week
 
 
@@ -33,6 +32,8 @@ class BackboneChoice(StrictModel):
 
     pretrained: Pretrained = False
     output_stride: int | None = None
+    layout: str | None = None
+    network: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -48,6 +49,8 @@ class Study(StrictModel):
         seeds: number of repetitions of every training.
         recipe: see :class:`Recipe`.
         preset: for every method without a preset of its own.
+        layout: whose networks: own (the default), wsoleval or authors; see :mod:`eil.study.layouts`.
+        force: keys of the recipe that stand above all others, for a short trial; a preset is then no longer whole.
         protocols: how maps are scored; tables show the first, a separate table compares the others.
         time_limit: minutes that a step of a run may take; a step that takes longer fails.
         logger: "tensorboard" to write every epoch's losses for TensorBoard too.
@@ -62,6 +65,8 @@ class Study(StrictModel):
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
+    layout: str | None = None
+    force: dict[str, Any] = Field(default_factory=dict)
     logger: Literal["tensorboard"] | None = None
     columns: tuple[ColumnLabel, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
@@ -110,7 +115,9 @@ class Study(StrictModel):
         count = len(self.backbones) * len(self.controls) * self.seeds
         for backbone, method in itertools.product(self.backbones, self.methods):
             given = self.methods[method] | self.backbones[backbone].methods.get(method, {})
-            axes = {key: value for key, value in given.items() if isinstance(value, list) and key not in RESERVED}
+            axes = {
+                key: value for key, value in given.items() if isinstance(value, list) and key not in precedence.RESERVED
+            }
             for key, value in axes.items():
                 if not value:
                     raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
@@ -159,7 +166,7 @@ class Study(StrictModel):
             own = []
             for run in (run for method in self.methods for run in self._grid(backbone, method)):
                 if not run.repetition:  # the others have the same settings
-                    refused = self._try(run, shapes[backbone])
+                    refused = self._try(run)
                 if refused is None:
                     own.append(run)
                 elif isinstance(refused, IncompatibleSetting):
@@ -178,7 +185,7 @@ class Study(StrictModel):
         shapes, errors = {}, []
         for name, choice in self.backbones.items():
             try:
-                shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride)
+                shapes[name] = backbones.build_shapes(name, choice.pretrained, choice.output_stride, choice.network)
             except SettingError as error:
                 key = "" if error.value == name else f".{error.setting} = {error.value}"
                 errors.append(f"backbones.{name}{key}: {error.expected}")
@@ -186,10 +193,13 @@ class Study(StrictModel):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, shapes: Any) -> InputError | IncompatibleSetting | None:
+    def _try(self, run: Run) -> InputError | IncompatibleSetting | None:
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
+        from eil import backbones
         from eil.backbones.meta import meta_tensors
+        from eil.training import parameter_groups
 
+        classes = 1000 if run.network.get("keep_classifier") else 2  # a kept one has ImageNet's
         try:
             cls = registry.load(registry.METHODS, run.method)
         except SettingError as error:
@@ -197,8 +207,9 @@ class Study(StrictModel):
         if found := check(cls, run.settings, f"methods.{run.method}"):
             return InputError("\n".join(found))
         try:
+            shapes = backbones.build_shapes(run.backbone, run.pretrained, run.output_stride, run.network)
             with meta_tensors():
-                cls(shapes, 2, **run.settings)
+                parameter_groups.require_known(cls(shapes, classes, **run.settings), run.recipe)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
         except IncompatibleSetting as reason:
@@ -207,13 +218,8 @@ class Study(StrictModel):
 
     def _grid(self, backbone: str, method: str) -> Iterator[Run]:
         choice = self.backbones[backbone]
-        given = self.methods[method] | choice.methods.get(method, {})
-        preset = self._preset(backbone, method, given)
-        axes = {key: [value] for key, value in preset.settings.items()}
-        axes |= {
-            key: value if isinstance(value, list) else [value] for key, value in given.items() if key not in RESERVED
-        }
-        recipe = self._recipe(backbone, method, preset)
+        found = precedence.resolve(self, backbone, method)
+        axes = found.part("settings")
         for values in itertools.product(*axes.values()):
             for repetition in range(self.seeds):
                 yield Run(
@@ -221,41 +227,19 @@ class Study(StrictModel):
                     dataset=self.dataset,
                     backbone=backbone,
                     pretrained=choice.pretrained,
-                    output_stride=choice.output_stride or preset.output_stride,
+                    output_stride=found.output_stride,
                     method=method,
                     settings=dict(zip(axes, values, strict=True)),
                     repetition=repetition,
-                    recipe=recipe,
+                    recipe=found.recipe,
+                    layout=found.layout,
+                    network=found.part("network"),
                 )
 
     def _controlled(self, own: list[Run]) -> list[Run]:
         """Runs of the controls, which take a backbone's first method's network, of its first settings."""
         first = [run for run in own if (run.method, run.settings) == (own[0].method, own[0].settings)]
         return [run.model_copy(update={"control": control}) for control in self.controls for run in first]
-
-    def _preset(self, backbone: str, method: str, given: Mapping[str, Any]) -> presets.Preset:
-        try:
-            return presets.find(given.get("preset", self.preset), self.dataset.subject, backbone, method)
-        except SettingError as error:
-            place = f"methods.{method}.preset" if "preset" in given else "preset"
-            raise InputError(f"{place} = {error.value}: {error.expected}") from None
-
-    def _recipe(self, backbone: str, method: str, preset: presets.Preset) -> Recipe:
-        choice = self.backbones[backbone]
-        parts = {
-            "preset": preset.recipe,
-            "recipe": self.recipe.model_dump(exclude_unset=True),
-            f"backbones.{backbone}.recipe": choice.recipe,
-            f"methods.{method}.recipe": self.methods[method].get("recipe", {}),
-            f"backbones.{backbone}.methods.{method}.recipe": choice.methods.get(method, {}).get("recipe", {}),
-        }
-        merged: dict[str, Any] = {}
-        for place, part in parts.items():
-            if not isinstance(part, Mapping):
-                raise InputError(f"{place} = {part!r}: must be a mapping of a recipe's keys")
-            merged |= part
-            recipe = _validated(Recipe, merged, place)  # each in turn, so that the error names the place
-        return recipe
 
     def _locate(self, method: str, backbone: str, error: SettingError) -> str:
         """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""

@@ -20,6 +20,7 @@ from eil.data.augment import Batch, Batches
 from eil.methods import base as methods
 from eil.methods.base import Method, Targets
 from eil.training import distributed
+from eil.training.parameter_groups import parameter_groups
 
 _log = logging.getLogger(__name__)
 _PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}
@@ -107,27 +108,6 @@ def train_step(
     return parts
 
 
-def parameter_groups(model: Method, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameter groups: the backbone's at the base rate, new layers' at ``head_multiplier`` times that."""
-    backbone = {id(parameter) for parameter in model.backbone.parameters()}
-    new = [parameter for parameter in model.parameters() if id(parameter) not in backbone]
-    base = recipe.learning_rate
-    return [
-        {
-            "params": list(model.backbone.parameters()),
-            "base": base,
-            "weight_decay": recipe.weight_decay,
-            "lr": base,
-        },
-        {
-            "params": new,
-            "base": base * recipe.head_multiplier,
-            "weight_decay": recipe.weight_decay,
-            "lr": base * recipe.head_multiplier,
-        },
-    ]
-
-
 def lr_factor(recipe: Recipe, epoch: float) -> float:
     """Factor of the learning rate after ``epoch`` epochs, which may be fractional."""
     factor = min(1.0, epoch / recipe.warmup) if recipe.warmup else 1.0
@@ -145,6 +125,7 @@ def build(run: Run, data: Path) -> Method:
         len(cache.describe(data)["classes"]),
         pretrained=run.pretrained,
         output_stride=run.output_stride,
+        network=run.network,
         seed=run.rng_seed,
     )
 

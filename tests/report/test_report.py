@@ -417,7 +417,10 @@ def test_published_scores_are_as_their_schema_says(tmp_path: Path) -> None:
     assert len(rows) > 150
     assert {row.protocol for row in rows} & set(protocols.read()) == {"wsoleval-v2"}
     bad = tmp_path / "p.csv"
-    bad.write_text("dataset,backbone,method,metric,value,protocol,source,status\nCUB,vgg16,CAM,Top-1,163,x,y,read\n")
+    bad.write_text(
+        "dataset,backbone,method,metric,value,protocol,source,status,layout,threshold\n"
+        "CUB,vgg16,CAM,Top-1,163,x,y,read,wsoleval,test\n"
+    )
     with pytest.raises(InputError, match=r"p\.csv:2: metric = 'Top-1'.*\n.*p\.csv:2: value = '163'"):
         published.read(bad)
     assert published.read(tmp_path / "none.csv") == ()
@@ -429,7 +432,8 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     content |= {
         "dataset": {"name": "cub"},
         "backbones": {"vgg16": {"pretrained": True}},
-        "methods": {"cam": {}, "eil": {}},
+        "methods": {"cam": {"preset": "wsoleval-tuned", "layout": "wsoleval"}, "eil": {}},
+        "recipe": {},
     }
     content["protocols"] = ["wsoleval-v2"]
 
@@ -447,6 +451,15 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     assert list(table.rows[0][-2:]) == ["63.7", f"{ours - 63.7:+.1f}"]
     assert list(table.rows[1][-2:]) == ["–", "–"]  # EIL's is not there
     assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes.published[-1]
+    assert table.notes.published[-1].endswith("threshold chosen on test")
+    assert table.notes.unequal == (
+        "methods on vgg16 are trained unequally: output_stride 16 (cam), default (eil); epochs 50 (cam), 80 (eil)",
+    )
+    tuned = {"preset": "wsoleval-tuned"}
+    for cam in (tuned, {"layout": "wsoleval"}, tuned | {"layout": "wsoleval", "recipe": {"epochs": 9}}):
+        header = main(methods={"cam": cam, "eil": {}}).header
+        assert header[-1] == "other network: MaxBoxAccV2"
+        assert not [name for name in header if "published" in name]
     scratch = {"backbones": ["vgg16"]}
     for other in (
         {"protocols": ["val-threshold"]},
@@ -454,7 +467,8 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
         {"backbones": ["vgg_small"]},
         scratch,
     ):
-        assert not [name for name in main(**other).header if "published" in name]
+        header = main(**{"methods": {"cam": {}, "eil": {}}} | other).header
+        assert not [name for name in header if "published" in name or "network" in name]
 
 
 def test_settings_of_several_types_fit_into_one_table(made_up: list[Record], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Presets: every entry is usable as it stands, and what a study says stands above it."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from eil.core import registry
 from eil.core.files import InputError
 from eil.core.run import Recipe
 from eil.core.settings import check
-from eil.study import presets
+from eil.study import presets, resolved
+from eil.study.precedence import resolve
 from eil.study.study import parse
 
 ENTRIES = [(name, entry) for name, entries in presets.read().items() for entry in entries]
@@ -43,7 +45,7 @@ def test_the_benchmarks_tuned_rates_are_known_on_cub(method: str, backbone: str)
 
 def test_special_entries_stand_above_general_ones() -> None:
     found = presets.find("paper", "cub", "vgg16", "acol")
-    assert found.settings == {"threshold": 0.6, "average_pool": True}
+    assert found.settings == {"threshold": 0.6, "test_class": "given", "average_pool": True}
     assert found.recipe["epochs"] == 60
     assert presets.find("paper", "ilsvrc", "vgg16", "acol").recipe["epochs"] == 6
     assert presets.find("paper", "birds", "resnet50", "adl").settings["gamma"] == 0.9
@@ -74,10 +76,78 @@ def test_the_study_stands_above_its_preset(content: dict[str, Any]) -> None:
     found = {run.name: run for run in parse(content, "x").runs()}
     has = found["vgg16-has-drop_rate0.1-sizes4-seed1"]
     assert has.settings == {"sizes": [4], "drop_rate": 0.1}
-    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.weight_decay) == (7, 1.4289e-3, 5e-4)
+    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.weight_decay) == (7, 1.42891848e-3, 5e-4)
     assert found["vgg16-cam-seed0"].recipe.learning_rate == 0.5
     assert found["vgg16-cam-seed0"].output_stride == 16
     assert found["vgg16-eil-seed0"].recipe.learning_rate == Recipe().learning_rate
+
+
+def test_a_methods_own_preset_stands_above_the_studys_recipe(content: dict[str, Any]) -> None:
+    content |= {"dataset": {"name": "cub"}, "recipe": {"epochs": 80, "learning_rate": 0.001, "precision": "bf16"}}
+    content["backbones"] = {
+        "vgg16": {"recipe": {"epochs": 70}},
+        "resnet50": {
+            "methods": {"has": {"preset": None}, "cam": {"preset": "wsoleval-tuned", "recipe": {"epochs": 9}}}
+        },
+    }
+    content["methods"] = {"cam": {}, "has": {"preset": "wsoleval-tuned", "recipe": {"batch_size": 16}}}
+    study = parse(content, "x")
+    found = {key: resolve(study, *key) for key in itertools.product(study.backbones, study.methods)}
+    has = found["vgg16", "has"]
+    assert (has.recipe.epochs, has.recipe.learning_rate, has.recipe.batch_size) == (50, 1.42891848e-3, 16)
+    assert has.recipe.precision == "bf16"
+    assert has.place("recipe.epochs") == "methods.has.preset wsoleval-tuned"
+    assert has.place("recipe.precision") == "recipe"
+    assert has.place("recipe.batch_size") == "methods.has.recipe"
+    assert has.place("recipe.warmup") == "default"
+    assert has.replaced == (
+        "methods.has.preset wsoleval-tuned: recipe.batch_size = 32 replaced by 16 (methods.has.recipe)",
+    )
+    assert (found["vgg16", "cam"].recipe.epochs, found["vgg16", "cam"].place("recipe.epochs")) == (
+        70, "backbones.vgg16.recipe",
+    )  # fmt: skip
+    assert (found["resnet50", "has"].recipe.epochs, found["resnet50", "has"].preset) == (80, None)
+    cam = found["resnet50", "cam"]
+    assert (cam.recipe.epochs, cam.recipe.weight_decay, cam.output_stride) == (9, 1e-4, 8)
+    assert cam.place("output_stride") == "backbones.resnet50.methods.cam.preset wsoleval-tuned"
+
+
+def test_force_stands_above_all_and_breaks_a_preset(content: dict[str, Any]) -> None:
+    content |= {"dataset": {"name": "cub"}, "backbones": ["vgg16"], "force": {"epochs": 1}}
+    content["methods"] = {"cam": {"preset": "wsoleval-tuned", "recipe": {"epochs": 9}}}
+    found = resolve(parse(content, "x"), "vgg16", "cam")
+    assert (found.recipe.epochs, found.place("recipe.epochs")) == (1, "force")
+    assert found.replaced == ("methods.cam.preset wsoleval-tuned: recipe.epochs = 50 replaced by 1 (force)",)
+    with pytest.raises(InputError, match="x: force.epoch: unknown key"):
+        parse(content | {"force": {"epoch": 1}}, "x")
+
+
+def test_a_preset_made_at_another_stride_is_refused(content: dict[str, Any]) -> None:
+    content |= {"dataset": {"name": "cub"}, "backbones": {"resnet50": {"output_stride": 16}}}
+    content["methods"] = {"cam": {"preset": "wsoleval-tuned"}}
+    with pytest.raises(InputError, match=r"resnet50.output_stride = 16: .*cam.preset wsoleval-tuned was made with 8"):
+        parse(content, "x")
+    content["backbones"]["resnet50"]["output_stride"] = 8
+    assert runs(content)["cam"].output_stride == 8
+
+
+def test_resolved_values_are_printed_with_their_places(content: dict[str, Any]) -> None:
+    content |= {"dataset": {"name": "cub"}, "backbones": ["vgg16"]}
+    content["methods"] = {"cam": {}, "has": {"preset": "wsoleval-tuned", "drop_rate": [0.1, 0.47]}}
+    study = parse(content, "x")
+    found = list(resolved.lines(study, study.expand("x")[0]))
+    assert [line for line in found if line[0] != " "] == [
+        "vgg16-cam", "vgg16-has-drop_rate0.1-sizes4", "vgg16-has-drop_rate0.47-sizes4",
+    ]  # fmt: skip
+    for line in (
+        "  recipe.learning_rate = 0.00142891848 (methods.has.preset wsoleval-tuned)",
+        "  settings.sizes = [4] (methods.has.preset wsoleval-tuned)",
+        "  settings.drop_rate = 0.1 (methods.has)",
+        "  output_stride = none (default)",
+        "  recipe.warmup = 0 (default)",
+        "  methods.has.preset wsoleval-tuned: settings.drop_rate = 0.47 replaced by [0.1, 0.47] (methods.has)",
+    ):
+        assert line in found
 
 
 def test_recipes_by_method_and_backbone(content: dict[str, Any]) -> None:

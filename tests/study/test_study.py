@@ -93,7 +93,7 @@ def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any])
         (
             ("backbones",),
             {"vgg_small": {"stride": 3}},
-            "unknown key (known: pretrained, output_stride, recipe, methods)",
+            "unknown key (known: pretrained, output_stride, layout, network, recipe, methods)",
         ),
         (("recipe", "epochs"), 0, "s.yaml: recipe.epochs = 0: Input should be greater than or equal to 1"),
         (("recipe", "crop"), 40, "crop = 40 is larger than resize = 36"),
