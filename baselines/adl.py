@@ -15,6 +15,7 @@ from torch import Tensor
 
 from baselines.cam import CAM
 from eil.backbones import Backbone
+from eil.core.settings import SettingError
 
 Coin = Literal["batch", "image"]
 
@@ -62,13 +63,14 @@ class ADL(CAM):
     Args:
         backbone: any with default ADL stages, or with ``at`` given.
         num_classes: C.
-        at: stages after which the layer is inserted, in any order (default: the backbone's).
+        at: stages after which the layer is inserted, in any order (default: the backbone's). ``head_k`` is the k-th
+            convolution of the head, after its ReLU.
         gamma: threshold of the drop mask, a share of the maximum.
         drop_rate: probability of the drop mask rather than the importance map.
         coin: one draw for all images of a "batch", as in the authors' code, or one for each "image".
 
     Raises:
-        SettingError: no such stage, or no default stages.
+        SettingError: no such stage or convolution of the head, or no default stages.
         IncompatibleSetting: a stage whose features are not a grid, or can be negative, so that their mean is no
             attention map.
     """
@@ -85,10 +87,21 @@ class ADL(CAM):
     ) -> None:
         super().__init__(backbone, num_classes)
         stages = backbone.stages_or_default(at, backbone.info.adl_stages)
-        for stage in stages:
+        convolutions = [f"head_{k}" for k in range(1, len(self.head.conv) + 1)]
+        in_head = [stage for stage in stages if stage in convolutions and stage not in backbone.names]
+        in_backbone = [stage for stage in stages if stage not in in_head]
+        for stage in in_backbone:
+            try:
+                backbone.index(stage)
+            except SettingError as error:
+                others = (
+                    f", or of its head: {', '.join(convolutions)}" if convolutions else "; its head has no convolutions"
+                )
+                raise SettingError("at", stage, error.expected + others) from None
             backbone.require_grid(stage)
             backbone.require_attention(stage)
-        self.at = tuple(sorted(stages, key=backbone.index))
+        self.at = tuple(sorted(in_backbone, key=backbone.index))
+        self.at_head = tuple(sorted(convolutions.index(stage) for stage in in_head))
         self.gamma, self.drop_rate, self.coin = gamma, drop_rate, coin
 
     def features(self, images: Tensor) -> Tensor:
@@ -97,8 +110,21 @@ class ADL(CAM):
             return self.backbone(images)
         x, start = images, None
         for stage in self.at:
-            x = self.backbone.forward_stages(x, start, stage)
-            coins = torch.rand(len(x) if self.coin == "image" else 1, 1, 1, 1, device=x.device)
-            x = attention_dropout(x, self.gamma, coins < self.drop_rate)
+            x = self.drop(self.backbone.forward_stages(x, start, stage))
             start = stage
         return self.backbone.forward_stages(x, start)
+
+    def head_features(self, images: Tensor) -> Tensor:
+        """The head's features with the layer inserted, (B, 3, H, W) -> (B, K, h, w); in testing without it."""
+        x = self.features(images)
+        if not self.training:
+            return self.head.features(x)
+        for k, convolution in enumerate(self.head.conv):
+            x = convolution(self.head.drop(x))
+            x = self.drop(x) if k in self.at_head else x
+        return self.head.drop(x)
+
+    def drop(self, features: Tensor) -> Tensor:
+        """The layer, with its draw: (B, K, h, w) -> (B, K, h, w)."""
+        coins = torch.rand(len(features) if self.coin == "image" else 1, 1, 1, 1, device=features.device)
+        return attention_dropout(features, self.gamma, coins < self.drop_rate)

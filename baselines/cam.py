@@ -19,7 +19,11 @@ class CAM(Method):
         features: Tensor = self.backbone(images)
         return features
 
+    def head_features(self, images: Tensor) -> Tensor:
+        """The feature map that is pooled, (B, 3, H, W) -> (B, K, h, w)."""
+        return self.head.features(self.features(images))
+
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """Cross-entropy, (B, 3, H, W) -> {"total": (), "top1": ()}."""
-        logits = self.head(self.features(images)).float()  # (B, C)
+        logits = self.head.classify(self.head_features(images)).float()  # (B, C)
         return {"total": F.cross_entropy(logits, targets.labels), "top1": top1(logits, targets.labels)}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from baselines import acol, adl, cutmix, has, spg
 from eil.backbones import Backbone, BackboneInfo
+from eil.backbones.factory import with_options
 from eil.core.settings import IncompatibleSetting, SettingError
 from eil.methods import base
 from eil.methods.base import Targets
@@ -338,23 +339,70 @@ def test_adl_stands_where_it_is_told_in_the_networks_order() -> None:
     torch.testing.assert_close(model.features(images), model.backbone.forward_stages(x, start="third"))
 
 
+@pytest.mark.parametrize(
+    ("at", "applied"), [(("head_1",), [6]), (("head_2", "first"), [4, 7]), (("head_2", "head_1"), [6, 7])]
+)
+def test_adl_stands_in_the_head_in_training_only(
+    at: tuple[str, ...], applied: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = plain()
+    backbone.info = with_options(backbone.info, head_widths=(6, 7))
+    model = adl.ADL(backbone, 3, at=at, drop_rate=1.0)
+    images, targets = batch()
+    channels: list[int] = []
+
+    def counted(features: Tensor, gamma: float, dropped: Tensor) -> Tensor:
+        assert dropped.all()
+        channels.append(features.shape[1])
+        return features * (features.shape[1] - 3)
+
+    monkeypatch.setattr(adl, "attention_dropout", counted)
+    model.train().loss(images, targets)
+    assert channels == applied
+    last = model.head_features(images)
+    torch.testing.assert_close(model.eval().head_features(images), model.head.features(model.backbone(images)))
+    assert channels == applied * 2
+    if at == ("head_1",):
+        torch.testing.assert_close(last, model.head.conv[1](3 * model.head.conv[0](model.backbone(images))))
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"), [((6,), "or of its head: head_1$"), ((), "its head has no convolutions$")]
+)
+def test_adl_names_what_its_head_has(widths: tuple[int, ...], message: str) -> None:
+    backbone = plain()
+    backbone.info = with_options(backbone.info, head_widths=widths)
+    with pytest.raises(SettingError, match=message):
+        adl.ADL(backbone, 3, at=("first", "head_2"))
+
+
 # CutMix
 
 
-@given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.floats(0, 0.999), st.floats(0, 0.999))
-def test_rectangle_is_one_and_has_the_images_proportions(
-    height: int, width: int, share: float, y: float, x: float
-) -> None:
-    pasted = cutmix.rectangle(height, width, torch.tensor(share), torch.tensor([y, x]))
-    assert pasted.shape == (height, width)
-    rows, columns = pasted.any(dim=1), pasted.any(dim=0)
-    assert torch.equal(pasted, rows[:, None] & columns[None])
-    for line, length in ((rows, height), (columns, width)):
-        places = line.nonzero().flatten().tolist()
-        assert places == list(range(places[0], places[-1] + 1)) if places else True
-        assert len(places) <= length * math.sqrt(share) + 1e-3
-    if y == x == 0.5:
-        assert int(pasted.sum()) == int(height * math.sqrt(share)) * int(width * math.sqrt(share))
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.floats(0, 0.999), st.floats(0, 0.999))
+def test_even_rectangle_is_that_of_the_authors(height: int, width: int, share: float, y: float, x: float) -> None:
+    side = torch.tensor(share).sqrt()
+    expected = torch.zeros(height, width, dtype=torch.bool)
+    row, column = (int(torch.tensor(place) * length) for place, length in ((y, height), (x, width)))
+    half_height, half_width = int(height * side) // 2, int(width * side) // 2
+    top, bottom = max(row - half_height, 0), min(row + half_height, height)
+    left, right = max(column - half_width, 0), min(column + half_width, width)
+    expected[top:bottom, left:right] = True
+    assert torch.equal(cutmix.rectangle(height, width, torch.tensor(share), torch.tensor([y, x]), "even"), expected)
+
+
+def test_cutmix_uses_its_cut() -> None:
+    images, targets = batch(2, side=5)
+    pasted: dict[str, list[float]] = {}
+    for cut in ("full", "even"):
+        model, pasted[cut] = cutmix.CutMix(plain(), 3, cut=cut), []
+        for seed in range(50):
+            torch.manual_seed(seed)
+            found = model.augment(images, targets)[1]
+            pasted[cut].append(1 - float(found.kept))
+    pairs = list(zip(pasted["even"], pasted["full"], strict=True))
+    assert all(even <= full for even, full in pairs)
+    assert any(even < full for even, full in pairs)
 
 
 def test_cutmix_pastes_and_counts_every_pixel() -> None:

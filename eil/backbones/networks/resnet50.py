@@ -17,7 +17,7 @@ INFO = BackboneInfo(
     output_strides=(16, 8, 32),
     eil_stage="layer3",
     meil_stages=("layer2", "layer3"),
-    adl_stages=("layer3_0", "layer4_0", "layer4_2"),  # as the authors have it
+    adl_stages=("layer3_0", "layer4_0", "layer4_2"),  # the benchmark's, and the authors' on their SE network
     # SPG's paper has no ResNet-50: the depths of inception_v3, about two thirds of the way and near the end.
     spg_stages=("layer2", "layer3"),
     weights=("IMAGENET1K_V1", "IMAGENET1K_V2"),

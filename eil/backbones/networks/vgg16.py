@@ -18,7 +18,7 @@ INFO = BackboneInfo(
     output_strides=(16, 8, 32),
     eil_stage="pool4",
     meil_stages=("pool3", "pool4"),
-    adl_stages=("pool3", "pool4", "conv5"),  # as the authors have it
+    adl_stages=("pool3", "pool4", "conv5"),  # the authors'; the benchmark at 16 has conv4 instead of pool4
     # SPG's paper has no VGG16: the depths of inception_v3, about two thirds of the way and near the end.
     spg_stages=("conv4", "conv5"),
     head_widths=(1024,),
