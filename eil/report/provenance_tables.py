@@ -68,6 +68,9 @@ def _of(run: Run) -> Iterator[tuple[str, Any]]:
     """A run's settings, spelled out."""
     yield "backbone.pretrained", run.pretrained
     yield "backbone.output_stride", _or_dash(run.output_stride)
+    yield "layout", run.layout
+    for key, value in run.network.items():
+        yield f"network.{key}", _or_dash(value)
     for key, value in run.recipe.model_dump().items():
         yield f"recipe.{key}", _or_dash(value)
     for key, field in schema(registry.load(registry.METHODS, run.method)).model_fields.items():

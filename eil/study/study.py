@@ -161,12 +161,12 @@ class Study(StrictModel):
                 for k, name in enumerate(given)
                 if name not in known[key]
             ]
-        runs, dropped = [], []
+        runs, dropped, built = [], [], dict[str, Any]()
         for backbone in shapes:
             own = []
             for run in (run for method in self.methods for run in self._grid(backbone, method)):
                 if not run.repetition:  # the others have the same settings
-                    refused = self._try(run)
+                    refused = self._try(run, built)
                 if refused is None:
                     own.append(run)
                 elif isinstance(refused, IncompatibleSetting):
@@ -193,7 +193,7 @@ class Study(StrictModel):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run) -> InputError | IncompatibleSetting | None:
+    def _try(self, run: Run, built: dict[str, Any]) -> InputError | IncompatibleSetting | None:
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
         from eil import backbones
         from eil.backbones.meta import meta_tensors
@@ -207,9 +207,11 @@ class Study(StrictModel):
         if found := check(cls, run.settings, f"methods.{run.method}"):
             return InputError("\n".join(found))
         try:
-            shapes = backbones.build_shapes(run.backbone, run.pretrained, run.output_stride, run.network)
+            place = (run.backbone, run.pretrained, run.output_stride, run.network)
+            if repr(place) not in built:  # most configurations share a network
+                built[repr(place)] = backbones.build_shapes(*place)
             with meta_tensors():
-                parameter_groups.require_known(cls(shapes, classes, **run.settings), run.recipe)
+                parameter_groups.require_known(cls(built[repr(place)], classes, **run.settings), run.recipe)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
         except IncompatibleSetting as reason:

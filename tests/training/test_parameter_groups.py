@@ -1,5 +1,7 @@
 """Learning-rate groups: defaults as ever, stages, classifier and biases by name, unknown names refused."""
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -76,3 +78,12 @@ def test_records_from_before_the_keys_existed_stay_usable(content: dict[str, Any
     run = parse(content, "s.yaml").runs()[0]
     keys = {run.key, run.model_copy(update={"recipe": run.recipe.model_copy(update={"bias_multiplier": 2.0})}).key}
     assert len(keys) == 2
+
+
+def test_defaults_of_later_keys_change_no_run_key(content: dict[str, Any]) -> None:
+    run = parse(content, "s.yaml").runs()[0]
+    for changes in ({"layout": "wsoleval"}, {"network": {"head_dropout": 0.1}}):
+        assert run.model_copy(update=changes).key != run.key
+    before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}, "layout": True, "network": True})
+    del before["recipe"]["multipliers"], before["recipe"]["bias_multiplier"]
+    assert run.key == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]
