@@ -1,5 +1,6 @@
 """What a table says of itself, by name: what ± means, protocol, data, machines, and what is missing."""
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -141,15 +142,23 @@ def _seeds_needed(base: Configuration, shared: float) -> str:
     return f" (2 seeds are few: 2 points would need {f'{count} seeds' if count else 'more test images'})"
 
 
+def _default_stride(backbone: str) -> int:
+    from eil import backbones  # torch: seconds
+
+    info: backbones.BackboneInfo = importlib.import_module(backbones.module_of(backbone)).INFO
+    return info.output_strides[0]
+
+
 def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
     """A line for each backbone whose methods differ in what may explain a difference in score besides the method."""
     lines = []
     for backbone, own in by_backbone(configurations):
+        given = {each.records[0].run.output_stride for each in own}
+        default = _default_stride(backbone) if len(given) > 1 else None
         held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
         for run in (each.records[0].run for each in own if not each.control):
-            stride = run.output_stride or "default"
             values = {
-                "output_stride": stride,
+                "output_stride": run.output_stride or default,
                 **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},
             }
             for key, value in values.items():

@@ -19,6 +19,8 @@ from eil.study import layouts, presets
 if TYPE_CHECKING:
     from eil.study.study import Study
 
+# Keys of execution, not of science: no publication states them.
+EXECUTION = tuple(f"recipe.{key}" for key in ("devices", "deterministic", "compile", "channels_last"))
 RESERVED = ("layout", "network", "preset", "recipe")  # keys of a method that are not its settings
 
 
@@ -55,6 +57,10 @@ class Layer:
         if self.layout is not None:
             yield "layout", self.layout
 
+    def keys(self) -> set[str]:
+        """The full keys of :meth:`items`."""
+        return {key for key, _ in self.items()}
+
 
 @dataclass(frozen=True)
 class Sourced:
@@ -74,6 +80,7 @@ class Resolved:
         preset: the preset's name, if there is one.
         replaced: a line for each of the preset's values that a more special key replaced.
         changed: likewise for the layout's values.
+        added: keys beyond the preset's and the layout's whose value is not the default.
     """
 
     values: dict[str, Sourced]
@@ -81,6 +88,7 @@ class Resolved:
     preset: str | None
     replaced: tuple[str, ...]
     changed: tuple[str, ...]
+    added: tuple[str, ...] = ()
 
     def part(self, name: str) -> dict[str, Any]:
         """The values under ``network``, ``settings`` or ``recipe``, by their own keys."""
@@ -117,7 +125,11 @@ def resolve(study: "Study", backbone: str, method: str) -> Resolved:
     values = _merged(found)
     preset = next((layer for layer in found if layer.preset), None)
     name = preset.preset if preset else None
-    return Resolved(values, _recipe(found), name, tuple(_replaced(preset, values)), tuple(_replaced(bundle, values)))
+    published = bundle.keys() | (preset.keys() if preset else set())
+    recipe = _recipe(found)
+    added = tuple(key for key in values if key not in published and _is_other_science(key, recipe))
+    replaced, changed = (tuple(_replaced(layer, values)) for layer in (preset, bundle))
+    return Resolved(values, recipe, name, replaced, changed, added)
 
 
 def layers(study: "Study", backbone: str, method: str) -> Iterator[Layer]:
@@ -209,6 +221,14 @@ def _place_of(layer: Layer, key: str) -> str:
     if layer.preset or layer.bundle or layer.place == "force" or not key.startswith("recipe"):
         return layer.place
     return f"{layer.place}.recipe".lstrip(".")
+
+
+def _is_other_science(key: str, recipe: Recipe) -> bool:
+    """Whether a key that a study adds may change the result: any but those of execution, or a recipe's default."""
+    if key in (*EXECUTION, "layout", "output_stride"):
+        return False
+    start, _, name = key.partition(".")
+    return start != "recipe" or getattr(recipe, name) != getattr(Recipe(), name)
 
 
 def _require_one_stride(found: list[Layer], backbone: str) -> None:

@@ -23,7 +23,7 @@ def lines(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         found = precedence.resolve(study, run.backbone, run.method)
         yield run.name.removesuffix("-seed0")
         for key, value in _values(run).items():
-            yield f"  {key} = {_shown(value)} ({found.place(key)})"
+            yield f"  {key} = {_shown(value)} ({found.place(key) or 'study'})"
         yield from (f"  {line}" for line in (*found.replaced, *found.changed))
 
 
