@@ -38,10 +38,13 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 def initialise(layer: nn.Conv2d | nn.Linear, init: HeadInit) -> None:
-    """Draw a new layer's weights: by Glorot & Bengio, uniform ("xavier"), or by He et al., normal; its bias is 0."""
+    """Draw a new layer's weights: by Glorot & Bengio, uniform ("xavier"), or by He et al., normal; its bias is 0.
+
+    With "own", layers that give scores (a linear one, or a convolution of 1x1) are drawn from N(0, 0.01) instead.
+    """
     if init == "xavier":
         nn.init.xavier_uniform_(layer.weight)
-    elif init == "own" and isinstance(layer, nn.Linear):
+    elif init == "own" and (isinstance(layer, nn.Linear) or layer.kernel_size == (1, 1)):
         nn.init.normal_(layer.weight, std=0.01)
     elif isinstance(layer, nn.Linear):  # as the 1x1 convolution that it stands for: fan_out is the number of classes
         nn.init.normal_(layer.weight, std=(2 / layer.out_features) ** 0.5)

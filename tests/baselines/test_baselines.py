@@ -195,9 +195,9 @@ def test_seeds_equal_the_loop(seed: int, high: float, low: float, power: int) ->
         for i in range(6):
             for j in range(7):
                 p = float(probability[b, i, j])
+                assert bool(background[b, i, j]) == (p < low)
                 if abs(p - at) > 1e-6:
-                    assert bool(foreground[b, i, j]) == (p > at)
-                assert bool(background[b, i, j]) == (p < low and not bool(foreground[b, i, j]))
+                    assert bool(foreground[b, i, j]) == (p > at and p >= low)
 
 
 def test_an_image_without_foreground_does_not_lower_the_threshold_of_the_next() -> None:
