@@ -69,7 +69,11 @@ def test_default_stages_are_stages_that_the_methods_can_use(name: str) -> None:
     for group in (info.meil_stages, info.adl_stages, info.spg_stages):
         positions = [backbone.index(stage) for stage in group or ()]
         assert positions == sorted(set(positions))
-    assert all(any(s == p or s.startswith(f"{p}_") for s in backbone.names) for p in info.non_negative if p not in ("pool5", "maxpool3"))
+    assert all(
+        any(s == p or s.startswith(f"{p}_") for s in backbone.names)
+        for p in info.non_negative
+        if p not in ("pool5", "maxpool3")
+    )
 
 
 @pytest.mark.parametrize("name", ["vgg_small", "resnet50"])
