@@ -56,8 +56,12 @@ def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = 
     return net
 
 
-def read_local(weights: str) -> dict[str, Tensor]:
+def read_local(weights: str, what: str = "pretrained weights") -> dict[str, Tensor]:
     """A state dict from ``FILE@sha256:HASH``, taken out of a checkpoint if necessary; only tensors are unpickled.
+
+    Args:
+        weights: file and hash.
+        what: the file is, for messages.
 
     Raises:
         InputError: no such file, another hash, or no state dict in it.
@@ -66,18 +70,18 @@ def read_local(weights: str) -> dict[str, Tensor]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"pretrained weights {path}: {error.strerror}") from None
+        raise InputError(f"{what} {path}: {error.strerror}") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != expected.lower():
-        raise InputError(f"pretrained weights {path}: sha256 {digest}, expected {expected}")
+        raise InputError(f"{what} {path}: sha256 {digest}, expected {expected}")
     try:
         if data[8:9] == b"{":  # safetensors, whatever the file is called: 8 bytes of length, then JSON
             return state_dicts.unwrapped(safetensors.torch.load(data))
         return state_dicts.unwrapped(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except state_dicts.NotFitting as error:
-        raise InputError(f"pretrained weights {path}: not a file of weights: {error}") from None
+        raise InputError(f"{what} {path}: not a file of weights: {error}") from None
     except Exception as error:  # a damaged file raises many unrelated types
-        raise InputError(f"pretrained weights {path}: not a file of weights: {_reason(error)}") from None
+        raise InputError(f"{what} {path}: not a file of weights: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

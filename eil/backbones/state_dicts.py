@@ -60,14 +60,14 @@ def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: 
     if missing or unknown:
         expected = f"expected {_listed(missing)}" if missing else "expected nothing besides the network's"
         raise NotFitting(f"{expected}, found {_listed(unknown or given)}")
-    other = [name for name, value in given.items() if _kind(value) != _kind(needed[name])]
+    other = [name for name, value in given.items() if kind_of(value) != kind_of(needed[name])]
     if other:
-        expected, there = (_listed(f"{name} {_kind(each[name])}" for name in other) for each in (needed, given))
+        expected, there = (_listed(f"{name} {kind_of(each[name])}" for name in other) for each in (needed, given))
         raise NotFitting(f"expected {expected}, found {there}")
     return given
 
 
-def _kind(value: Tensor) -> str:
+def kind_of(value: Tensor) -> str:
     """Shape, and the type if it is not a float or int64: half precision fits, quantised weights do not."""
     kind = "" if value.is_floating_point() or value.dtype == torch.int64 else f" {value.dtype}"
     return f"({', '.join(map(str, value.shape))}){kind}"

@@ -18,7 +18,7 @@ from eil.core.files import at_home
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
-LATER: dict[str, Any] = {"layout": "own", "network": {}}
+LATER: dict[str, Any] = {"layout": "own", "network": {}, "checkpoint": None}
 LATER_IN_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0}  # the defaults change no key
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
@@ -147,6 +147,7 @@ class Run(StrictModel):
         control: name of the control, if any.
         layout: whose network it is: own, wsoleval or authors; see :mod:`eil.study.layouts`.
         network: options that differ from the backbone's own network.
+        checkpoint: FILE@sha256:HASH of weights that are imported instead of trained.
     """
 
     study: Name
@@ -161,6 +162,7 @@ class Run(StrictModel):
     control: Name | None = None
     layout: str = "own"
     network: dict[str, Any] = Field(default_factory=dict)
+    checkpoint: str | None = None
 
     @property
     def name(self) -> str:
@@ -194,8 +196,9 @@ class Run(StrictModel):
                 del content["recipe"][name]
         for name in registry.location_settings(self.dataset.name) & content["dataset"].keys():
             content["dataset"][name] = content["dataset"][name] is not None
-        if LOCAL_WEIGHTS.fullmatch(str(self.pretrained)):
-            content["pretrained"] = str(self.pretrained).rpartition("@")[2].lower()
+        for name in ("pretrained", "checkpoint"):  # of a file only the hash counts
+            if LOCAL_WEIGHTS.fullmatch(str(content.get(name))):
+                content[name] = str(content[name]).rpartition("@")[2].lower()
         return _hash(content)
 
     @property

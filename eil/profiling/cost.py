@@ -33,7 +33,7 @@ class Cost:
     """Floating-point operations and disk space of a study, or of its runs on one backbone.
 
     Attributes:
-        trainings: number of runs that train; controls do not.
+        trainings: number of runs that train; controls and imported networks do not.
         training: operations in training steps, forward and backward.
         inference: operations for the maps and logits of val and test.
         weights: bytes of the trained weights; likewise ``maps``.
@@ -207,9 +207,10 @@ def _cost(run: Run, images: Mapping[str, int], classes: int) -> Cost:
     maps = found[1]
     batches = max(images["train"] // recipe.batch_size, 1)
     scored = images["val"] + images["test"]
+    trainings = 0 if run.checkpoint else 1
     return Cost(
-        1,
-        step / _BATCH * min(recipe.batch_size, images["train"]) * batches * recipe.epochs,
+        trainings,
+        trainings * step / _BATCH * min(recipe.batch_size, images["train"]) * batches * recipe.epochs,
         look / _BATCH * scored * (1 + (_TEN_CROPS if recipe.crops > 1 else 0)),
         4 * sum(parameter.numel() for parameter in model.parameters()),
         4 * scored * (math.prod(maps.shape[1:]) + classes),

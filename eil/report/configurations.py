@@ -42,7 +42,13 @@ class Configuration:
         """The method and its settings, ``eil (gamma=0.7)``, or the control, ``control: full image``."""
         if self.control:
             return f"control: {self.control.replace('_', ' ')}"
-        return f"{self.method} ({settings_label(self.settings)})" if self.settings else self.method
+        label = f"{self.method} ({settings_label(self.settings)})" if self.settings else self.method
+        return f"{label} (imported)" if self.imported else label
+
+    @property
+    def imported(self) -> bool:
+        """Whether the weights are from a checkpoint that was not trained here."""
+        return self.records[0].run.checkpoint is not None
 
     @property
     def grid_settings(self) -> dict[str, Any]:
@@ -81,8 +87,13 @@ class Configuration:
         return np.array(found) if found else None
 
     def seed_variance(self, key: ScoreKey) -> SeedVariance | None:
-        """The variance between seeds, pooled over the layout; of its own records if some there lack the score."""
+        """The variance between seeds, pooled over the layout; of its own records if some there lack the score.
+
+        None for an imported network: nothing is known of its other seeds.
+        """
         values = self.values(key)
+        if self.imported:
+            return None
         if self.control and np.ptp(values) == 0:
             return None  # a full image has the same score with every seed
         return _pooled(self.layout, key) or _pooled((self.records,), key)
@@ -224,7 +235,7 @@ def _layout(configurations: Sequence[Configuration]) -> tuple[tuple[Record, ...]
     Of three or more methods each with the settings chosen on val: the cells of one method's grid resemble each other,
     and would make the variance between methods look smaller. Of fewer methods every configuration.
     """
-    methods = [each for each in configurations if not each.control]
+    methods = [each for each in configurations if not (each.control or each.imported)]
     few = len({each.method for each in methods}) < 3 or not all(each.has(SELECTION) for each in methods)
     return tuple(each.records for each in (methods if few else chosen(methods)))
 

@@ -45,7 +45,6 @@ def _protocols(record: Record) -> list[ScoreKey]:
 # name, what draws it, and the scores of the first record that all configurations must have, at least one
 DECLARED: tuple[tuple[str, Draw, Callable[[Record], list[ScoreKey]]], ...] = (
     ("thresholds", score_figures.over_thresholds, _always),
-    ("training", score_figures.training_curves, _always),
     ("errors", score_figures.errors, _errors),
     ("sizes", score_figures.sizes, _sizes),
     ("part_coverage", score_figures.part_coverage, _parts),
@@ -88,11 +87,14 @@ def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterat
 
 
 def of_scores(best: Sequence[Configuration]) -> Iterator[tuple[str, Callable[[], Figure]]]:
-    """Those of :data:`DECLARED` whose scores all have, and the improvement of one method over another."""
+    """Those of :data:`DECLARED` whose scores all have, training, and the improvement of one method over another."""
     for name, draw, needed in DECLARED:
         keys = needed(best[0].records[0])
         if keys and all(each.has(key) for each in best for key in keys):
             yield name, partial(draw, best)
+    trained = [each for each in best if each.records[0].history]
+    if trained:
+        yield "training", partial(score_figures.training_curves, trained)
     if len(best) > len(by_backbone(best)) and best[0].replicates(GT_KNOWN_LOC) is not None:
         yield "improvement", partial(score_figures.improvement, best)
 

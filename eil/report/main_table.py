@@ -108,8 +108,13 @@ def _published(study: Study, c: Configuration, label: str) -> Published | None:
 
 
 def _same_network(study: Study, configuration: Configuration, score: Published) -> bool:
-    """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added."""
+    """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added.
+
+    A checkpoint's recipe is not known.
+    """
     run = configuration.records[0].run
+    if run.checkpoint:
+        return False
     found = precedence.resolve(study, run.backbone, run.method)
     own = found.preset is not None and not (found.replaced or found.changed or found.added)
     return own and run.layout == score.layout

@@ -1,7 +1,7 @@
 """What a table says of itself, by name: what ± means, protocol, data, machines, and what is missing."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 from eil.core.files import InputError
@@ -26,6 +26,7 @@ class Notes:
         geometry: how the images' geometry differs from what a protocol expects.
         data: which part of the data set it is, and what was made of it.
         pretrained: backbones with weights from ImageNet.
+        imported: runs with weights that were not trained here, a line each.
         machine: that evaluated.
         missing: how many runs the table lacks.
         failed: runs that failed, a line each.
@@ -45,6 +46,7 @@ class Notes:
     geometry: str = ""
     data: tuple[str, ...] = ()
     pretrained: str = ""
+    imported: tuple[str, ...] = ()
     machine: str = ""
     missing: str = ""
     failed: tuple[str, ...] = ()
@@ -97,6 +99,7 @@ def of_study(study: Study, records: Sequence[Record], planned: int, left_out: Se
         geometry=other_geometry(study.protocols[:1], done),
         data=tuple(_of_the_data(study, done)),
         pretrained=_pretrained(records),
+        imported=tuple(_imported(done)),
         machine=_machine(done),
         missing=f"{missing} runs are missing from this table" if missing else "",
         failed=tuple(f"failed: {record.run.name}: {' '.join((record.error or '').split())}" for record in failed),
@@ -156,7 +159,7 @@ def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
         given = {each.records[0].run.output_stride for each in own}
         default = _default_stride(backbone) if len(given) > 1 else None
         held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
-        for run in (each.records[0].run for each in own if not each.control):
+        for run in (each.records[0].run for each in own if not (each.control or each.imported)):
             values = {
                 "output_stride": run.output_stride or default,
                 **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},
@@ -227,6 +230,15 @@ def _part(records: Sequence[Record]) -> list[str]:
 def _pretrained(records: Sequence[Record]) -> str:
     names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
     return f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes" if names else ""
+
+
+def _imported(done: Sequence[Record]) -> Iterator[str]:
+    for record in done:
+        found = record.training.get("imported")
+        if found:
+            source = f"{found['file']}, sha256 {found['sha256'][:12]}…, by {found['naming']}'s names"
+            name = f"{record.run.method} on {record.run.backbone}"
+            yield f"{name}: imported, not trained here ({source}); ± over images alone"
 
 
 def _machine(done: Sequence[Record]) -> str:

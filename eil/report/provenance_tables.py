@@ -1,6 +1,7 @@
 """How a study's numbers came about: every setting in effect, and the sources, versions and machines of its runs."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from eil.core import registry
@@ -12,6 +13,8 @@ from eil.report.notes import Notes
 from eil.report.table import Table
 from eil.study.study import Study
 
+# Keys of a recipe that matter where nothing is trained.
+_WITHOUT_TRAINING = {"batch_size", "precision", "deterministic", "channels_last", "resize", "crop", "geometry", "crops"}
 Place = tuple[str, str]  # method, backbone
 
 
@@ -47,7 +50,8 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
     for record in records:
-        if not record.run.control and "provenance" in record.training:
+        trained = not (record.run.control or record.run.checkpoint)
+        if trained and "provenance" in record.training:
             groups.setdefault(tuple(_origin(record.training["provenance"])), []).append(record)
     rows = [
         [str(len(group)), *(value for _, value in origin), *_spent([each.training for each in group])]
@@ -69,9 +73,12 @@ def _of(run: Run) -> Iterator[tuple[str, Any]]:
     yield "backbone.pretrained", run.pretrained
     yield "backbone.output_stride", _or_dash(run.output_stride)
     yield "layout", run.layout
+    if run.checkpoint:
+        path, _, digest = run.checkpoint.rpartition("@sha256:")
+        yield "checkpoint", f"{Path(path).name}@sha256:{digest.lower()}"
     for key, value in run.network.items():
         yield f"network.{key}", _or_dash(value)
-    for key, value in run.recipe.model_dump().items():
+    for key, value in run.recipe.model_dump(include=_WITHOUT_TRAINING if run.checkpoint else None).items():
         yield f"recipe.{key}", _or_dash(value)
     for key, field in schema(registry.load(registry.METHODS, run.method)).model_fields.items():
         default = None if field.is_required() else field.default

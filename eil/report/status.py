@@ -47,8 +47,9 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
         folder: in which the runs' folders are.
         own: 1 for a process that was at work until now, and will be followed by another.
     """
-    trainings = [folder / run.name for run in runs if not run.control]
-    taken = [seconds for run in runs if not run.control and (seconds := _taken(folder, run)) is not None]
+    trained = [run for run in runs if not (run.control or run.checkpoint)]
+    trainings = [folder / run.name for run in trained]
+    taken = [seconds for run in trained if (seconds := _taken(folder, run)) is not None]
     busy = sum(map(run_lock.is_busy, trainings))
     line = f"{len(taken)} of {len(trainings)} trainings done, {busy} at work"
     left = len(trainings) - len(taken)
@@ -73,7 +74,9 @@ def shown(record: Record) -> list[str]:
     scores = [(label, value) for label, key in COLUMNS.items() if (value := record.value(key)) is not None]
     lines += [f"  {label:<22} {value:6.1f} %" for label, value in scores]
     training: Mapping[str, Any] = record.training
-    if training:
+    if found := training.get("imported"):
+        lines.append(f"  imported from {found['file']} (sha256 {found['sha256']}) by {found['naming']}'s names")
+    elif training:
         lines.append(f"  trained for {training['epochs']} epochs in {training['seconds']:.0f} s, {_machine(training)}")
     return lines
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Keys of execution, not of science: no publication states them.
 EXECUTION = tuple(f"recipe.{key}" for key in ("devices", "deterministic", "compile", "channels_last"))
-RESERVED = ("layout", "network", "preset", "recipe")  # keys of a method that are not its settings
+RESERVED = ("checkpoint", "layout", "network", "preset", "recipe")  # keys of a method that are not its settings
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,16 @@ def lines(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         found = precedence.resolve(study, run.backbone, run.method)
         yield run.name.removesuffix("-seed0")
         for key, value in _values(run).items():
-            yield f"  {key} = {_shown(value)} ({found.place(key) or 'study'})"
+            place = f"backbones.{run.backbone}.methods.{run.method}" if key == "checkpoint" else found.place(key)
+            yield f"  {key} = {_shown(value)} ({place or 'study'})"
         yield from (f"  {line}" for line in (*found.replaced, *found.changed))
 
 
 def _values(run: Run) -> Mapping[str, Any]:
     fields = schema(registry.load(registry.METHODS, run.method)).model_fields
     settings = {name: field.default for name, field in fields.items()} | run.settings
-    values = {"layout": run.layout, "output_stride": run.output_stride}
+    values: dict[str, Any] = {"layout": run.layout, "output_stride": run.output_stride}
+    values |= {"checkpoint": run.checkpoint} if run.checkpoint else {}
     values |= {f"network.{key}": value for key, value in run.network.items()}
     values |= {f"settings.{key}": value for key, value in settings.items()}
     return values | {f"recipe.{key}": value for key, value in run.recipe.model_dump().items()}

@@ -3,6 +3,7 @@
 Unknown keys are errors; any list under a method's settings is an axis of the grid; a setting that is itself
 a list goes in a list of one. Two keys of a method are not settings: ``recipe`` changes how it is trained,
 ``preset`` takes settings and recipe from presets.yaml. Which key stands above which: :mod:`eil.study.precedence`.
+A backbone's method may have a ``checkpoint`` instead of a training: :mod:`eil.study.checkpoints`.
 Nothing here needs torch until methods are checked against backbones (:func:`Study.expand`), which happens once, before
 the first run.
 """
@@ -21,7 +22,7 @@ from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
 from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import precedence, run_names, study_paths
+from eil.study import checkpoints, precedence, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
 MOST_RUNS = 10_000  # at a minute each they take a week
@@ -222,20 +223,22 @@ class Study(StrictModel):
         choice = self.backbones[backbone]
         found = precedence.resolve(self, backbone, method)
         axes = found.part("settings")
+        checkpoint = checkpoints.find(self, backbone, method, axes)
         for values in itertools.product(*axes.values()):
-            for repetition in range(self.seeds):
+            for repetition in range(1 if checkpoint else self.seeds):
                 yield Run(
                     study=self.name,
                     dataset=self.dataset,
                     backbone=backbone,
-                    pretrained=choice.pretrained,
+                    pretrained=False if checkpoint else choice.pretrained,
                     output_stride=found.output_stride,
                     method=method,
                     settings=dict(zip(axes, values, strict=True)),
                     repetition=repetition,
                     recipe=found.recipe,
                     layout=found.layout,
-                    network=found.part("network"),
+                    network=checkpoints.network_of(found.part("network"), checkpoint),
+                    checkpoint=checkpoint,
                 )
 
     def _controlled(self, own: list[Run]) -> list[Run]:

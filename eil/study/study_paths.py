@@ -1,7 +1,8 @@
 """Resolve the paths in a study: relative to the study's file, with ``~`` and environment variables.
 
 ``$NAME`` and ``${NAME}`` stand for environment variables, ``$$`` for a dollar sign. Which keys are paths:
-``dataset.root``, those settings of a reader that are annotated as paths, and FILE in ``pretrained: FILE@sha256:HASH``.
+``dataset.root``, those settings of a reader that are annotated as paths, and FILE in ``FILE@sha256:HASH`` of a
+backbone's ``pretrained`` and of its methods' ``checkpoint``.
 """
 
 import os
@@ -108,11 +109,21 @@ def _dataset(chosen: Mapping[str, Any], change: Change, reader: object) -> dict[
 
 
 def _backbone(name: str, choice: Any, change: Change) -> Any:
-    weights = choice.get("pretrained") if isinstance(choice, Mapping) else None
+    place = f"backbones.{name}"
+    changed = _weights(choice, "pretrained", place, change)
+    if isinstance(changed, Mapping) and isinstance(methods := changed.get("methods"), Mapping):
+        found = {key: _weights(each, "checkpoint", f"{place}.methods.{key}", change) for key, each in methods.items()}
+        return {**changed, "methods": found}
+    return changed
+
+
+def _weights(given: Any, key: str, place: str, change: Change) -> Any:
+    """A mapping with the path of ``FILE@sha256:HASH`` under a key changed; other content is left as it is."""
+    weights = given.get(key) if isinstance(given, Mapping) else None
     if not isinstance(weights, str) or not LOCAL_WEIGHTS.fullmatch(weights):
-        return choice
+        return given
     path, _, digest = weights.rpartition("@sha256:")
-    return {**choice, "pretrained": f"{change(path, f'backbones.{name}.pretrained')}@sha256:{digest}"}
+    return {**given, key: f"{change(path, f'{place}.{key}')}@sha256:{digest}"}
 
 
 def _value(value: Any, change: Change, key: str) -> Any:

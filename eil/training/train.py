@@ -43,7 +43,7 @@ class NotFinite(ArithmeticError):
 
 
 def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None:
-    """Train a run, or continue its training.
+    """Train a run, or continue its training; import the weights of a run with a checkpoint.
 
     Args:
         run: what to train.
@@ -53,10 +53,14 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
 
     Raises:
         NotFinite: the loss became NaN or infinite; the message names step and parts.
-        InputError: missing data or pretrained weights, or a control.
+        InputError: missing data or pretrained weights, a control, or a checkpoint of another network.
     """
     if run.control:
         raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
+    if run.checkpoint:
+        from eil.training import imported  # it needs `save_weights`
+
+        return imported.import_run(run, data, folder)
     started = time.monotonic()
     meter = provenance.ResourceMeter()
     with signals.deferred() as due, _nondeterministic_operations() as inexact:
