@@ -43,7 +43,9 @@ def import_checkpoint(
     if found.problems:
         raise InputError(f"{checkpoint}: does not match {method} on {backbone}")
     imported.require_match(found, str(checkpoint), run)
-    print(f"{found.tensors['head.classifier.weight'].shape[0]} classes, in the order of the data set it was trained on")
+    weight = found.tensors.get("head.classifier.weight")
+    if weight is not None:
+        print(f"{len(weight)} classes, in the order of the data set that it was trained on")
     print(f"\nIn a study:\n\n{_lines(run)}", end="")
 
 

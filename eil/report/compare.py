@@ -74,7 +74,8 @@ def _otherwise(pairs: Sequence[tuple[Configuration, Configuration]]) -> list[str
     found: dict[str, str] = {}
     for runs in ((a.records[0].run, b.records[0].run) for a, b in pairs):
         one, other = (
-            run.recipe.model_dump() | {"pretrained": run.pretrained, "output_stride": run.output_stride} for run in runs
+            run.recipe.model_dump() | {key: getattr(run, key) for key in ("pretrained", "output_stride", "checkpoint")}
+            for run in runs
         )
         found |= {key: f"{key} {one[key]} and {other[key]}" for key in one if one[key] != other[key]}
     return [f"trained with different settings: {', '.join(found.values())}"] if found else []
