@@ -156,7 +156,7 @@ def network(method: str, backbone: str) -> dict[str, Any]:
         options = XAVIER | {"stem": "wsoleval", "normalisation": "imagenet"}
         return options | {"head_dropout": 0.5} if method == "spg" else options
     if backbone == "vgg16":
-        return XAVIER | {"pools": method}
+        return XAVIER | {"pools": {"acol": "3x3", "spg": "3x3-pool4"}[method]}
     return {"head_init": "he" if method == "acol" else "xavier"}
 
 

@@ -10,8 +10,8 @@ from eil.core.files import InputError
 from eil.core.run import Recipe
 from eil.core.settings import SettingError
 from eil.methods import base
+from eil.methods.parameter_groups import parameter_groups
 from eil.study.study import parse
-from eil.training.parameter_groups import parameter_groups
 
 
 def build(method: str = "cam", backbone: str = "resnet_small") -> base.Method:
