@@ -108,21 +108,21 @@ def _published(study: Study, c: Configuration, label: str) -> Published | None:
 
 
 def _same_network(study: Study, configuration: Configuration, score: Published) -> bool:
-    """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added.
-
-    A checkpoint's recipe is not known.
-    """
+    """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added."""
     run = configuration.records[0].run
-    if run.checkpoint:
-        return False
     found = precedence.resolve(study, run.backbone, run.method)
     own = found.preset is not None and not (found.replaced or found.changed or found.added)
     return own and run.layout == score.layout
 
 
 def _as_published(study: Study, configuration: Configuration) -> bool:
-    """Published scores are of networks pretrained on ImageNet, of all test images, in the protocol's own geometry."""
+    """Published scores are of networks pretrained on ImageNet, of all test images, in the protocol's own geometry.
+
+    None stands beside an imported network, whose recipe is not known.
+    """
     run = configuration.records[0].run
+    if run.checkpoint:
+        return False
     limited = {"classes", "images_per_class", "test_per_class"} & study.dataset.settings.keys()
     whole = class_subset.FULL_SIZES.get(study.dataset.subject)  # a folder may hold only some classes
     few = whole is not None and any(r.provenance.get("images") != whole.test for r in configuration.records)

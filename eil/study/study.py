@@ -198,7 +198,7 @@ class Study(StrictModel):
         """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
         from eil import backbones
         from eil.backbones.meta import meta_tensors
-        from eil.training import parameter_groups
+        from eil.methods import parameter_groups
 
         classes = 1000 if run.network.get("keep_classifier") else 2  # a kept one has ImageNet's
         try:

@@ -255,13 +255,26 @@ def inspect(
         InputError: the file cannot be read, or has no classifier by a known name.
         SettingError: no such backbone, method or layout.
     """
+    run = _run(path, backbone, method, layout, output_stride)
+    shapes = backbones.build_shapes(backbone, False, output_stride, run.network)
+    found, known = read_local(str(run.checkpoint), "checkpoint"), candidates(run, shapes)
+    count = classes or count_classes(found, known)
+    if count is None:
+        raise InputError(f"checkpoint {path}: no classifier by a known name of {method} on {backbone}; give --classes")
+    with meta_tensors():
+        model = registry.load(registry.METHODS, method)(shapes, count, **run.settings)
+    return best_match(found, model.state_dict(), known), run
+
+
+def _run(path: Path, backbone: str, method: str, layout: str, output_stride: int | None) -> Run:
+    """A run with a file's weights in the network of a layout."""
     whole = layouts.find(layout, "", backbone, method, output_stride)
-    shapes = backbones.build_shapes(backbone, False, output_stride, whole.network)
+    backbones.module_of(backbone)  # an unknown name is told before the file is read
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"checkpoint {path}: {error.strerror}") from None
-    run = Run(
+    return Run(
         study="imported",
         dataset=DatasetChoice(name="imported"),
         backbone=backbone,
@@ -275,10 +288,3 @@ def inspect(
         network=whole.network,
         checkpoint=f"{path.absolute()}@sha256:{digest}",
     )
-    found, known = read_local(str(run.checkpoint), "checkpoint"), candidates(run, shapes)
-    count = classes or count_classes(found, known)
-    if count is None:
-        raise InputError(f"checkpoint {path}: no classifier by a known name of {method} on {backbone}; give --classes")
-    with meta_tensors():
-        model = registry.load(registry.METHODS, method)(shapes, count, **whole.settings)
-    return best_match(found, model.state_dict(), known), run

@@ -19,8 +19,8 @@ from eil.data import cache
 from eil.data.augment import Batch, Batches
 from eil.methods import base as methods
 from eil.methods.base import Method, Targets
+from eil.methods.parameter_groups import parameter_groups
 from eil.training import distributed
-from eil.training.parameter_groups import parameter_groups
 
 _log = logging.getLogger(__name__)
 _PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed"}

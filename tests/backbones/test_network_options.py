@@ -20,14 +20,14 @@ from eil.methods.head import CamHead
     ("name", "stride", "network", "message"),
     [
         ("resnet50", 16, {"stem": "wsoleval"}, "network = stem: unknown option .*head_widths.*keep_classifier"),
-        ("vgg_small", None, {"pools": "acol"}, "network = pools: unknown option"),
+        ("vgg_small", None, {"pools": "3x3"}, "network = pools: unknown option"),
         ("vgg16", 16, {"pools": "round"}, "network.pools = round: "),
         ("vgg16", 16, {"head_dropout": 1.0}, "network.head_dropout = 1.0: .*less than 1"),
         ("vgg16", 16, {"head_widths": (0,)}, "network.head_widths"),
         ("vgg16", 16, {"head_init": "zero"}, "network.head_init = zero: "),
         ("resnet50", 16, {"keep_classifier": True}, "keep_classifier = True: needs pretrained weights"),
         ("inception_v3", 32, {"stem": "wsoleval"}, "stem = wsoleval: needs output_stride 16 or 8"),
-        ("vgg16", 32, {"pools": "spg"}, "pools = spg: needs output_stride 16 or 8"),
+        ("vgg16", 32, {"pools": "3x3-pool4"}, "pools = 3x3-pool4: needs output_stride 16 or 8"),
     ],
 )
 def test_options_that_a_network_cannot_have_are_refused(

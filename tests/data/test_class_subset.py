@@ -293,7 +293,7 @@ def _study(**dataset: Any) -> Study:
             "name": "s",
             "dataset": {"name": "cub", **dataset},
             "backbones": {"vgg16": {"pretrained": True}},
-            "methods": ["cam"],
+            "methods": {"cam": {"preset": "wsoleval-tuned", "layout": "wsoleval"}},
             "controls": [],
             "protocols": ["wsoleval-v2"],
             "seeds": 1,

@@ -467,7 +467,9 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
         assert header[-1] == "other network: MaxBoxAccV2"
         assert not [name for name in header if "published" in name]
     scratch = {"backbones": ["vgg16"]}
+    checkpoint = {"methods": {"cam": {"checkpoint": f"best.pth@sha256:{'0' * 64}"}}}
     for other in (
+        {"backbones": {"vgg16": {"pretrained": True} | checkpoint}, "methods": {"cam": whole}},
         {"protocols": ["val-threshold"]},
         {"dataset": {"name": "birds"}},
         {"backbones": ["vgg_small"]},

@@ -67,7 +67,7 @@ def test_the_most_special_layout_holds_and_single_values_stand_above_it(content:
     assert acol.changed == ("layout wsoleval: settings.test_class = given replaced by predicted (methods.acol)",)
     assert resolve(found, "inception_v3", "acol").part("network") == {"stem": "own"}
     run = next(run for run in found.runs() if (run.backbone, run.method) == ("vgg16", "acol"))
-    assert (run.layout, run.network["pools"]) == ("wsoleval", "acol")
+    assert (run.layout, run.network["pools"]) == ("wsoleval", "3x3")
     assert resolve(found, "vgg16", "eil").layout == "own"
 
 

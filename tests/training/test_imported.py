@@ -149,5 +149,5 @@ def test_a_checkpoint_of_another_cell_is_refused(method: str, stride: int) -> No
 
 def test_the_same_tensors_in_a_network_with_other_pools_are_refused() -> None:
     run = run_of("vgg16", "acol", 16, "own")
-    with pytest.raises(InputError, match="whose network has pools = acol; set layout: wsoleval"):
+    with pytest.raises(InputError, match="whose network has pools = 3x3; set layout: wsoleval"):
         taken(run, method_of(run), reference_of("vgg16", "acol", 16).state())

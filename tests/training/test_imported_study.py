@@ -82,6 +82,15 @@ def test_a_checkpoint_in_a_study(content: dict[str, Any], tmp_path: Path) -> Non
     assert trained.key == {r.name: r for r in parse({**content, "backbones": ["vgg_small"]}, "x").runs()}[run.name].key
 
 
+def test_a_checkpoint_needs_no_pretrained_weights() -> None:
+    """On ILSVRC the benchmark keeps the pretrained classifier; a checkpoint has its own."""
+    choice = {"pretrained": True, "methods": {"cam": {"checkpoint": f"x.pth@sha256:{HASH}"}}}
+    study = {"name": "x", "dataset": {"name": "ilsvrc"}, "backbones": {"resnet50": choice}, "layout": "wsoleval"}
+    cam, has = parse({**study, "methods": {"cam": {}, "has": {}}, "controls": [], "seeds": 1}, "x").runs()
+    assert (cam.pretrained, cam.network) == (False, {})
+    assert (has.pretrained, has.network) == (True, {"keep_classifier": True})
+
+
 @pytest.mark.parametrize(
     ("place", "checkpoint", "message"),
     [

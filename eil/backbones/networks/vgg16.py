@@ -29,7 +29,7 @@ INFO = BackboneInfo(
 _POOLS = (4, 9, 16, 23, 30)  # positions of the five poolings in torchvision's `features`
 
 
-Pools = Literal["own", "acol", "spg"]
+Pools = Literal["own", "3x3", "3x3-pool4"]
 
 
 def vgg16(weights: str | None, output_stride: int, *, pools: Pools = "own") -> Backbone:
@@ -38,8 +38,8 @@ def vgg16(weights: str | None, output_stride: int, *, pools: Pools = "own") -> B
     Args:
         weights: see :func:`eil.backbones.pretrained.load_torchvision`.
         output_stride: 16, 8, or torchvision's 32.
-        pools: "own" are torchvision's of 2x2; "acol" are those of ACoL's authors and of the benchmark's ACoL: 3x3, with
-            padding, and a pool5 without stride; "spg" those of the benchmark's SPG: pool4 of 3x3 at stride 16.
+        pools: "own" are torchvision's of 2x2; "3x3" are those of ACoL's authors and of the benchmark's ACoL: 3x3, with
+            padding, and a pool5 without stride; "3x3-pool4" those of the benchmark's SPG: pool4 of 3x3 at stride 16.
 
     Raises:
         SettingError: ``pools`` at stride 32.
@@ -57,9 +57,9 @@ def vgg16(weights: str | None, output_stride: int, *, pools: Pools = "own") -> B
         del stages["pool5"]
     if output_stride < 16:
         stages["pool4"] = nn.Identity()
-    if pools == "acol":
+    if pools == "3x3":
         strides = (2, 2, 2, 2 if output_stride == 16 else 1, 1)
         stages |= {f"pool{k}": nn.MaxPool2d(3, stride, padding=1) for k, stride in enumerate(strides, start=1)}
-    elif pools == "spg" and output_stride == 16:
+    elif pools == "3x3-pool4" and output_stride == 16:
         stages["pool4"] = nn.MaxPool2d(3, 2, padding=1)
     return Backbone("vgg16", stages, 512, INFO)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from eil.core.files import InputError
-from eil.core.run import Recipe
+from eil.core.run import LATER, Recipe
 from eil.core.settings import SettingError
 from eil.methods import base
+from eil.methods.parameter_groups import parameter_groups
 from eil.study.study import parse
-from eil.training.parameter_groups import parameter_groups
 
 
 def build(method: str = "cam", backbone: str = "resnet_small") -> base.Method:
@@ -82,8 +82,9 @@ def test_records_from_before_the_keys_existed_stay_usable(content: dict[str, Any
 
 def test_defaults_of_later_keys_change_no_run_key(content: dict[str, Any]) -> None:
     run = parse(content, "s.yaml").runs()[0]
-    for changes in ({"layout": "wsoleval"}, {"network": {"head_dropout": 0.1}}):
+    for changes in ({"layout": "wsoleval"}, {"network": {"head_dropout": 0.1}}, {"checkpoint": f"x@sha256:{'0' * 64}"}):
         assert run.model_copy(update=changes).key != run.key
-    before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}, "layout": True, "network": True})
+    later = dict.fromkeys(LATER, True)
+    before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}, **later})
     del before["recipe"]["multipliers"], before["recipe"]["bias_multiplier"]
     assert run.key == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]
