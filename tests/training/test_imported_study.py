@@ -1,6 +1,7 @@
 """`eil import`, and a study with a checkpoint: read, checked, evaluated and reported."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from miniatures import SMOKE
 from reference_checkpoints import CLASSES, method_of, reference_of
 
 from eil.commands import cli
@@ -19,6 +21,7 @@ from eil.study.study import parse
 from eil.training import imported
 
 HASH = "ab" * 32
+RUN = "vgg_small-cam-seed0"
 
 
 def stored(path: Path, content: Any) -> str:
@@ -60,11 +63,6 @@ def test_files_that_are_no_weights(tmp_path: Path, capsys: pytest.CaptureFixture
     }.items():
         assert cli.main(["import", str(tmp_path / name), *options]) == 1
         assert message in capsys.readouterr().err
-
-
-def study_with(content: dict[str, Any], checkpoint: Any) -> dict[str, Any]:
-    backbones = {"vgg_small": {"methods": {"cam": {"checkpoint": checkpoint}}}}
-    return {**content, "backbones": backbones}
 
 
 def test_a_checkpoint_in_a_study(content: dict[str, Any], tmp_path: Path) -> None:
@@ -111,60 +109,71 @@ def test_checkpoints_that_a_study_cannot_use(
         parse(content, "x")
 
 
-def test_an_imported_network_is_evaluated_like_a_trained_one(
-    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def written(name: str, study: dict[str, Any]) -> list[str]:
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(study))
-        return [str(tmp_path / f"{name}.yaml"), "--results", str(tmp_path / name), "--data", str(tmp_path / "data")]
+@dataclass(frozen=True)
+class Studies:
+    """A study that trained a network, and one that imported it."""
 
-    def evaluated(study: list[str], *runs: str) -> None:
-        assert cli.main(["prepare", *study]) == 0
-        for run in runs:
-            for step in ("train", "localize", "evaluate"):
-                assert cli.main([step, study[0], run, *study[1:]]) == 0
+    folder: Path
+    second: list[str]  # arguments of a command
+    digest: str
 
-    run = "vgg_small-cam-seed0"
-    content["methods"] = {"cam": {}}
-    first = written("first", content)
-    evaluated(first, run)
-    weights = tmp_path / "mine.safetensors"
-    weights.write_bytes((tmp_path / "first" / "runs" / run / "weights.safetensors").read_bytes())
+
+def arguments(folder: Path, name: str, study: dict[str, Any]) -> list[str]:
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(study))
+    return [str(folder / f"{name}.yaml"), "--results", str(folder / name), "--data", str(folder / "data")]
+
+
+def evaluate(study: list[str], *runs: str) -> None:
+    assert cli.main(["prepare", *study]) == 0
+    for run in runs:
+        for step in ("train", "localize", "evaluate"):
+            assert cli.main([step, study[0], run, *study[1:]]) == 0
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Studies:
+    folder = tmp_path_factory.mktemp("imported")
+    evaluate(arguments(folder, "first", {**SMOKE, "methods": {"cam": {}}}), RUN)
+    weights = folder / "mine.safetensors"
+    weights.write_bytes((folder / "first" / "runs" / RUN / "weights.safetensors").read_bytes())
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert cli.main(["import", str(weights), "--backbone", "vgg_small", "--method", "cam"]) == 0
-    second = written(
-        "second", study_with({**content, "methods": {"cam": {}, "has": {}}}, f"mine.safetensors@sha256:{digest}")
-    )
-    others = ["vgg_small-has-seed0", "vgg_small-has-seed1"]
-    evaluated(second, run, *others)
-    capsys.readouterr()
-    folder = tmp_path / "second" / "runs" / run
+    choice = {"methods": {"cam": {"checkpoint": f"mine.safetensors@sha256:{digest}"}}}
+    changes = {"backbones": {"vgg_small": choice}, "methods": {"cam": {}, "has": {}}}
+    second = arguments(folder, "second", {**SMOKE, **changes})
+    evaluate(second, RUN, "vgg_small-has-seed0", "vgg_small-has-seed1")
+    return Studies(folder, second, digest)
+
+
+def test_our_own_weights_are_importable(studies: Studies) -> None:
+    path = str(studies.folder / "mine.safetensors")
+    assert cli.main(["import", path, "--backbone", "vgg_small", "--method", "cam"]) == 0
+
+
+def test_an_imported_network_has_the_scores_of_the_trained_one(studies: Studies) -> None:
+    folder = studies.folder / "second" / "runs" / RUN
     assert pd.read_csv(folder / "history.csv").columns.tolist() == ["epoch", "lr", "seconds", "images_per_s", "total"]
-    summary = read_json(folder / "train.json")
-    assert summary["imported"] == {
-        "file": "mine.safetensors",
-        "sha256": digest,
-        "naming": "eil",
-        "tensors": summary["imported"]["tensors"],
-        "unused": [],
-    }
-    one, two = (records.read(tmp_path / study / "runs" / run / "record.json") for study in ("first", "second"))
+    summary = read_json(folder / "train.json")["imported"]
+    assert summary.pop("tensors") > 10
+    assert summary == {"file": "mine.safetensors", "sha256": studies.digest, "naming": "eil", "unused": []}
+    one, two = (records.read(studies.folder / study / "runs" / RUN / "record.json") for study in ("first", "second"))
     assert one.scores == two.scores
+    alone = [name for name, _ in figures.of_scores(group([two]))]
+    assert "thresholds" in alone
+    assert "training" not in alone
+
+
+def test_reports_say_what_is_imported(studies: Studies, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("aggregate", "figures", "status", "plan", "check"):
-        assert cli.main([command, *second]) == 0
-    assert cli.main(["check", "--resolved", *second]) == 0
-    assert cli.main(["show", second[0], run, *second[1:]]) == 0
+        assert cli.main([command, *studies.second]) == 0
+    assert cli.main(["check", "--resolved", *studies.second]) == 0
+    assert cli.main(["show", studies.second[0], RUN, *studies.second[1:]]) == 0
     output = capsys.readouterr().out
     assert "imported from mine.safetensors" in output
     assert "3 runs, 2 of them trainings" in output
     assert "2 of 2 trainings done" in output
-    tables = "".join(path.read_text() for path in sorted((tmp_path / "second" / "tables").glob("*.md")))
+    results = studies.folder / "second"
+    tables = "".join(path.read_text() for path in sorted((results / "tables").glob("*.md")))
     assert "cam (imported)" in tables
-    assert (
-        f"cam on vgg_small: imported, not trained here (mine.safetensors, sha256 {digest[:12]}…, by eil's names)"
-        in tables
-    )
-    assert (tmp_path / "second" / "figures" / "training.png").exists()
-    alone = [name for name, _ in figures.of_scores(group([two]))]
-    assert "thresholds" in alone
-    assert "training" not in alone
+    said = f"imported, not trained here (mine.safetensors, sha256 {studies.digest[:12]}…, by eil's names)"
+    assert f"cam on vgg_small: {said}" in tables
+    assert (results / "figures" / "training.png").exists()
