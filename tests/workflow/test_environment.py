@@ -73,3 +73,10 @@ def test_nothing_branches_on_a_methods_name() -> None:
     names = "|".join([*PROJECT["entry-points"]["eil.methods"], *PROJECT["entry-points"]["eil.controls"]])
     for path in [*ROOT.glob("eil/**/*.py"), *ROOT.glob("workflow/**/*.smk")]:
         assert not re.search(rf"(==|\bin) *[\(\[]?[\"']({names})[\"']", path.read_text()), path
+
+
+def test_an_installed_package_has_every_file_that_it_reads() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    found = [path.relative_to(ROOT) for path in (ROOT / "eil").rglob("*.yaml")]
+    assert len(found) >= 3
+    assert [path for path in found if path.name not in declared.get(".".join(path.parts[:-1]), [])] == []
