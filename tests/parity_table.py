@@ -1,6 +1,6 @@
 """Print docs/methods.md's table of parity: our networks in the benchmark's layout against plain layers.
 
-``python tests/parity_table.py`` takes ten minutes. Each cell is the largest relative difference in losses, gradients,
+``python tests/parity_table.py`` takes a minute. Each cell is the largest relative difference in losses, gradients,
 logits and min-maxed maps, with the same weights and draws, in training and testing. HaS and CutMix use CAM's network.
 """
 
