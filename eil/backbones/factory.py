@@ -64,8 +64,8 @@ def with_options(
     info: BackboneInfo,
     *,
     head_widths: tuple[Annotated[int, Field(ge=1)], ...] | None = None,
-    head_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-    head_init: HeadInit = "own",
+    head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
+    head_init: HeadInit | None = None,
     normalisation: Literal["own", "imagenet"] = "own",
 ) -> BackboneInfo:
     """What methods need to know of a backbone, with the options of a network that every backbone has.
@@ -73,13 +73,14 @@ def with_options(
     Args:
         info: of the backbone.
         head_widths: channels of the 3x3 convolutions that the head adds (default: the backbone's).
-        head_dropout: probability of the dropout before each of these convolutions and before the class layer.
-        head_init: initial values of new layers.
+        head_dropout: probability of the dropout before each of these convolutions and before the class layer (default:
+            the backbone's).
+        head_init: initial values of new layers (default: the backbone's).
         normalisation: of the input: with the backbone's own mean and standard deviation, or ImageNet's.
     """
-    changes: dict[str, Any] = {"head_dropout": head_dropout, "head_init": head_init}
-    if head_widths is not None:
-        changes["head_widths"] = tuple(head_widths)
+    widths = None if head_widths is None else tuple(head_widths)
+    given = {"head_widths": widths, "head_dropout": head_dropout, "head_init": head_init}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if normalisation == "imagenet":
         changes |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     return dataclasses.replace(info, **changes)

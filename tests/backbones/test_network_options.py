@@ -1,5 +1,6 @@
 """The options of networks: what is refused, and what new layers start from."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from baselines.cam import CAM
 from eil import backbones
 from eil.backbones import Backbone
 from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD
-from eil.backbones.networks import resnet50
+from eil.backbones.factory import with_options
+from eil.backbones.networks import resnet50, vgg16
 from eil.core.settings import SettingError
 from eil.methods.head import CamHead
 
@@ -108,3 +110,9 @@ def test_dropout_stands_before_each_layer_of_the_head_in_training_only() -> None
     last = head.train().features(x)
     for values in (*seen, last):
         assert 0.2 < float((values == 0).float().mean()) < 0.8
+
+
+def test_what_a_backbone_declares_holds_where_a_study_gives_no_option() -> None:
+    declared = dataclasses.replace(vgg16.INFO, head_dropout=0.3, head_init="xavier", head_widths=(7,))
+    assert with_options(declared) == declared
+    assert with_options(declared, head_dropout=0.0).head_dropout == 0.0
