@@ -108,11 +108,14 @@ def _published(study: Study, c: Configuration, label: str) -> Published | None:
 
 
 def _same_network(study: Study, configuration: Configuration, score: Published) -> bool:
-    """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added."""
+    """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added.
+
+    All published networks start from torchvision's first weights; what a local file holds is not known.
+    """
     run = configuration.records[0].run
     found = precedence.resolve(study, run.backbone, run.method)
     own = found.preset is not None and not (found.replaced or found.changed or found.added)
-    return own and run.layout == score.layout
+    return own and run.layout == score.layout and run.pretrained in (True, "IMAGENET1K_V1")
 
 
 def _as_published(study: Study, configuration: Configuration) -> bool:

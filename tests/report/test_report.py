@@ -466,6 +466,9 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
         header = main(methods={"cam": cam, "eil": {}}).header
         assert header[-1] == "other network: MaxBoxAccV2"
         assert not [name for name in header if "published" in name]
+    for weights in ("IMAGENET1K_V1", f"mine.pth@sha256:{'0' * 64}"):
+        header = main(backbones={"vgg16": {"pretrained": weights}}).header
+        assert ("published MaxBoxAccV2" in header) == (weights == "IMAGENET1K_V1"), weights
     scratch = {"backbones": ["vgg16"]}
     checkpoint = {"methods": {"cam": {"checkpoint": f"best.pth@sha256:{'0' * 64}"}}}
     for other in (
