@@ -12,10 +12,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eil.core.run import DatasetChoice, Recipe, Run
+from eil.core.run import Run
 from eil.methods import base
 from eil.methods.base import Method
-from eil.study import layouts
 
 CLASSES = 5
 State = dict[str, Tensor]
@@ -161,24 +160,6 @@ def reference_of(backbone: str, method: str, stride: int) -> Reference:
             value.copy_(torch.rand_like(value) + 0.5)
     average = (backbone, method) == ("vgg16", "acol")
     return Reference(trunk.eval(), heads(backbone, method), trunk_names(backbone, method, stride), average)
-
-
-def run_of(backbone: str, method: str, stride: int | None, layout: str, checkpoint: str | None = None) -> Run:
-    whole = layouts.find(layout, "cub", backbone, method, stride)
-    return Run(
-        study="x",
-        dataset=DatasetChoice(name="cub"),
-        backbone=backbone,
-        pretrained=False,
-        output_stride=stride,
-        method=method,
-        settings=whole.settings,
-        repetition=0,
-        recipe=Recipe(),
-        layout=layout,
-        network=whole.network,
-        checkpoint=checkpoint,
-    )
 
 
 def method_of(run: Run) -> Method:

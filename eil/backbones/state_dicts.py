@@ -8,7 +8,7 @@ from torch import Tensor
 
 _WRAPPERS = ("state_dict", "model")
 _PREFIX = "module."  # of DataParallel and DistributedDataParallel
-_OPTIONAL = ".num_batches_tracked"  # a counter that older files lack and that is not used here
+COUNTER = ".num_batches_tracked"  # of batch norm; older files lack it, and nothing here uses it
 _SHOWN = 3
 
 
@@ -55,7 +55,7 @@ def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: 
     """
     needed = {name: value for name, value in wanted.items() if not name.startswith(without)}
     given = {name: value for name, value in found.items() if not name.startswith(without)}
-    missing = [name for name in needed if name not in given and not name.endswith(_OPTIONAL)]
+    missing = [name for name in needed if name not in given and not name.endswith(COUNTER)]
     unknown = [name for name in given if name not in needed]
     if missing or unknown:
         expected = f"expected {_listed(missing)}" if missing else "expected nothing besides the network's"

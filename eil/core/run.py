@@ -18,8 +18,9 @@ from eil.core.files import at_home
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
-LATER: dict[str, Any] = {"layout": "own", "network": {}, "checkpoint": None}
-LATER_IN_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0}  # the defaults change no key
+# Fields that came after the first records. Their defaults are left out of a run's key, so that those stay usable.
+ADDED_TO_RUN: dict[str, Any] = {"layout": "own", "network": {}, "checkpoint": None}
+ADDED_TO_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0}
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
 
@@ -188,12 +189,10 @@ class Run(StrictModel):
     def key(self) -> str:
         """Hash of everything that determines the result; folders of data are left out."""
         content = self.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
-        for name, default in LATER.items():
-            if content[name] == default:
-                del content[name]
-        for name, default in LATER_IN_RECIPE.items():  # records from before they existed stay usable
-            if content["recipe"][name] == default:
-                del content["recipe"][name]
+        for part, added in ((content, ADDED_TO_RUN), (content["recipe"], ADDED_TO_RECIPE)):
+            for name, default in added.items():
+                if part[name] == default:
+                    del part[name]
         for name in registry.location_settings(self.dataset.name) & content["dataset"].keys():
             content["dataset"][name] = content["dataset"][name] is not None
         for name in ("pretrained", "checkpoint"):  # of a file only the hash counts

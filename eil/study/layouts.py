@@ -9,19 +9,21 @@ from pydantic import Field, TypeAdapter
 
 from eil.core.run import StrictModel
 from eil.core.settings import SettingError
+from eil.study import presets
 
 FILE = Path(__file__).with_name("layouts.yaml")
 OWN = "own"
 DEFAULT_STRIDE = 16  # of the references' backbones, where a study names none
 
 
-class Scope(StrictModel):
+class Scope(presets.Scope):
     """Where an entry applies; a missing field stands for everything."""
 
-    dataset: str | None = None
-    backbone: str | None = None
-    method: str | None = None
     output_stride: tuple[int, ...] | None = None
+
+    def fits_at(self, dataset: str, backbone: str, method: str, stride: int) -> bool:
+        """Whether the entry applies to these at this stride."""
+        return self.fits(dataset, backbone, method) and (self.output_stride is None or stride in self.output_stride)
 
 
 class Layout(StrictModel):
@@ -59,7 +61,7 @@ def find(name: str, dataset: str, backbone: str, method: str, output_stride: int
     if not isinstance(name, str) or name not in read():
         raise SettingError("layout", name, f"must be one of {', '.join([OWN, *read()])}")
     stride = output_stride or DEFAULT_STRIDE
-    fitting = [entry for entry in read()[name] if _fits(entry.scope, dataset, backbone, method, stride)]
+    fitting = [entry for entry in read()[name] if entry.scope.fits_at(dataset, backbone, method, stride)]
     if not any(entry.scope.method and entry.scope.output_stride for entry in fitting):
         expected = f"has no {method} on {backbone} at output_stride {stride}; the reference does not have this network"
         raise SettingError("layout", name, expected)
@@ -72,9 +74,3 @@ def find(name: str, dataset: str, backbone: str, method: str, output_stride: int
             source="; ".join(filter(None, [merged.source, entry.source])),
         )
     return merged
-
-
-def _fits(scope: Scope, dataset: str, backbone: str, method: str, stride: int) -> bool:
-    wanted = {"dataset": dataset, "backbone": backbone, "method": method}
-    named = all(getattr(scope, key) in (None, value) for key, value in wanted.items())
-    return named and (scope.output_stride is None or stride in scope.output_stride)

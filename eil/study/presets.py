@@ -20,6 +20,11 @@ class Scope(StrictModel):
     backbone: str | None = None
     method: str | None = None
 
+    def fits(self, dataset: str, backbone: str, method: str) -> bool:
+        """Whether the entry applies to these."""
+        wanted = {"dataset": dataset, "backbone": backbone, "method": method}
+        return all(getattr(self, key) in (None, value) for key, value in wanted.items())
+
 
 class Preset(StrictModel):
     """One entry of a preset, or several merged ones.
@@ -59,12 +64,7 @@ def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
         return Preset()
     if not isinstance(name, str) or name not in read():  # a file may name a list
         raise SettingError("preset", name, f"must be one of {', '.join(read())}")
-    wanted = {"dataset": dataset, "backbone": backbone, "method": method}
-    fitting = [
-        entry
-        for entry in read()[name]
-        if all(value in (None, wanted[key]) for key, value in entry.scope.model_dump().items())
-    ]
+    fitting = [entry for entry in read()[name] if entry.scope.fits(dataset, backbone, method)]
     if not any(entry.scope.method for entry in fitting):
         expected = f"has no values for {method} on {backbone} and {dataset}; give {method} another preset, or null"
         raise SettingError("preset", name, expected)

@@ -17,7 +17,7 @@ from eil import backbones
 from eil.backbones import Backbone
 from eil.backbones.meta import meta_tensors
 from eil.backbones.pretrained import read_local
-from eil.backbones.state_dicts import kind_of
+from eil.backbones.state_dicts import COUNTER, kind_of
 from eil.core import provenance, ranks, registry, source_hash
 from eil.core.files import InputError, replacing, write_json
 from eil.core.run import DatasetChoice, Recipe, Run
@@ -28,7 +28,6 @@ from eil.training import checkpoint, namings, train, train_step
 from eil.training.namings import Naming
 
 _log = logging.getLogger(__name__)
-_COUNTER = ".num_batches_tracked"  # of batch norm; older files lack it, and nothing here uses it
 _HISTORY = ("epoch", "lr", "seconds", "images_per_s", "total")
 _TRAINING_ONLY = ("head_init", "head_dropout", "keep_classifier")  # options that change no trained network
 _SHOWN = 20
@@ -89,12 +88,12 @@ def match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], naming: Nam
                 result.tensors[ours] = fitted
             else:
                 result.unfit.append(f"{theirs} {kind_of(value)}, {ours} is {kind_of(wanted[ours])}")
-        elif theirs.endswith(_COUNTER) or theirs.startswith(tuple(f"{part}." for part in naming.unused)):
+        elif theirs.endswith(COUNTER) or theirs.startswith(tuple(f"{part}." for part in naming.unused)):
             result.unused.append(theirs)
         else:
             result.left.append(f"{theirs} {kind_of(value)}")
     result.missing = [
-        f"{name} {kind_of(value)}" for name, value in wanted.items() if name not in met and not name.endswith(_COUNTER)
+        f"{name} {kind_of(value)}" for name, value in wanted.items() if name not in met and not name.endswith(COUNTER)
     ]
     return result
 
@@ -268,12 +267,22 @@ def inspect(
 
 def _run(path: Path, backbone: str, method: str, layout: str, output_stride: int | None) -> Run:
     """A run with a file's weights in the network of a layout."""
-    whole = layouts.find(layout, "", backbone, method, output_stride)
-    backbones.module_of(backbone)  # an unknown name is told before the file is read
+    run = run_of(backbone, method, output_stride, layout)
+    backbones.module_of(backbone)  # unknown names are told before the file is read
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"checkpoint {path}: {error.strerror}") from None
+    return run.model_copy(update={"checkpoint": f"{path.absolute()}@sha256:{digest}"})
+
+
+def run_of(backbone: str, method: str, output_stride: int | None, layout: str) -> Run:
+    """A run outside of any study, in the network of a layout.
+
+    Raises:
+        SettingError: no such layout, or the reference has no such network.
+    """
+    whole = layouts.find(layout, "", backbone, method, output_stride)
     return Run(
         study="imported",
         dataset=DatasetChoice(name="imported"),
@@ -286,5 +295,4 @@ def _run(path: Path, backbone: str, method: str, layout: str, output_stride: int
         recipe=Recipe(),
         layout=layout,
         network=whole.network,
-        checkpoint=f"{path.absolute()}@sha256:{digest}",
     )

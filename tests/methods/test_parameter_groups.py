@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eil.core.files import InputError
-from eil.core.run import LATER, Recipe
+from eil.core.run import ADDED_TO_RUN, Recipe
 from eil.core.settings import SettingError
 from eil.methods import base
 from eil.methods.parameter_groups import parameter_groups
@@ -84,7 +84,7 @@ def test_defaults_of_later_keys_change_no_run_key(content: dict[str, Any]) -> No
     run = parse(content, "s.yaml").runs()[0]
     for changes in ({"layout": "wsoleval"}, {"network": {"head_dropout": 0.1}}, {"checkpoint": f"x@sha256:{'0' * 64}"}):
         assert run.model_copy(update=changes).key != run.key
-    later = dict.fromkeys(LATER, True)
+    later = dict.fromkeys(ADDED_TO_RUN, True)
     before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}, **later})
     del before["recipe"]["multipliers"], before["recipe"]["bias_multiplier"]
     assert run.key == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 import torch
 import torchvision
-from reference_checkpoints import CELLS, CLASSES, State, method_of, reference_of, run_of, vgg_names
+from reference_checkpoints import CELLS, CLASSES, State, method_of, reference_of, vgg_names
 from torch import Tensor
 
 from eil.core.files import InputError
 from eil.core.run import Run
 from eil.methods.base import Method
 from eil.training import imported
+from eil.training.imported import run_of
 
 
 def taken(run: Run, model: Method, state: State) -> imported.Match:

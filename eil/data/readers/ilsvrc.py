@@ -71,23 +71,25 @@ def read(root: Path | None = None, *, held_out: Annotated[int, Field(ge=1)] = 10
     )
 
 
-def _held_out(photos_: Path, files: Sequence[str], folder: Path, wnid: str, label: int, count: int) -> list[Located]:
+def _held_out(
+    folder: Path, files: Sequence[str], annotations: Path, wnid: str, label: int, count: int
+) -> list[Located]:
     """The last photos of a class that have a box, in their order; the label is their folder's, whatever the XML's."""
     found: list[Located] = []
     try:
-        known = set(os.listdir(folder))  # noqa: PTH208  # names, not a million paths
+        known = set(os.listdir(annotations))  # noqa: PTH208  # names, not a million paths
     except OSError:
         known = set()
     for file in reversed(files):
         xml = f"{_stem(file)}.xml"
         if xml not in known:
             continue
-        annotated = f"{folder}{os.sep}{xml}"
+        annotated = f"{annotations}{os.sep}{xml}"
         names, boxes, size = annotation(annotated)
         # Some annotations name a dog's breed in words, and some hold objects of other classes.
         own = [name == wnid or not WNID.fullmatch(name) for name in names]
         if any(own):
-            row = (f"train/{wnid}/{file}", label, f"{photos_}{os.sep}{file}", boxes[own])
+            row = (f"train/{wnid}/{file}", label, f"{folder}{os.sep}{file}", boxes[own])
             found.insert(0, (row, size, annotated))
         if len(found) == count:
             return found
