@@ -30,6 +30,7 @@ from eil.data.augment import Batch
 from eil.execution import signals
 from eil.methods.base import Method
 from eil.training import checkpoint, train_step
+from eil.training.accuracy import accuracy
 from eil.training.checkpoint import State
 from eil.training.tensorboard import Logger
 
@@ -136,6 +137,7 @@ class _Training:
         method = self.model.module
         self.began_with = {"pretrained_sha256": backbones.fingerprint(method.backbone)} if run.pretrained else {}
         self.batches = train_step.batches(run, data, "train", method, self.fabric.device)
+        self.val = train_step.batches(run, data, "val", method, self.fabric.device)
         self.photos = str(cache.describe(data)["photos_sha256"])
         self.state = checkpoint.resume(folder, run, method, self.optimizer, self.photos)
 
@@ -175,7 +177,8 @@ class _Training:
         _check_finite(logged, state.names, checked, state.epoch)
         steps, seconds = len(logged), time.monotonic() - started
         means = torch.stack(logged).mean(dim=0).tolist()
-        _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds)
+        of_val = {"val_top1": accuracy(self.fabric, self.model.module, self.val)}
+        _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds, of_val)
 
     def _step(self, epoch: float, batch: Batch) -> Tensor:
         """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""
@@ -210,11 +213,19 @@ def _check_finite(logged: list[Tensor], names: list[str], start: int, epoch: int
     raise NotFinite(f"the loss is not finite at epoch {epoch + 1}, step {start + row + 1}: {parts}")
 
 
-def _close_epoch(state: State, means: list[float], steps: int, images: int, recipe: Recipe, seconds: float) -> None:
-    """Count the epoch, append its row, and record whether the loss improved."""
+def _close_epoch(
+    state: State,
+    means: list[float],
+    steps: int,
+    images: int,
+    recipe: Recipe,
+    seconds: float,
+    of_val: dict[str, float],
+) -> None:
+    """Count the epoch, append its row, and record whether the loss improved; ``seconds`` are those of its steps."""
     parts = dict(zip(state.names, means, strict=True))
     rate = recipe.learning_rate * train_step.lr_factor(recipe, state.epoch + (steps - 0.5) / steps)
-    row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts
+    row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts | of_val
     state.epoch, state.step, state.parts, state.seconds = state.epoch + 1, 0, [], 0.0
     state.history.append({"epoch": state.epoch} | row)
     if parts["total"] < state.best * (1 - recipe.min_delta):

@@ -75,9 +75,19 @@ def test_history_has_a_row_an_epoch_and_every_part(runs: dict[str, Run], images:
     train.train(runs[EIL], images, tmp_path)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
-    assert {"lr", "seconds", "images_per_s", "total", "unerased", "erased", "top1", "object_erased"} < set(history)
+    measured = {"lr", "seconds", "images_per_s", "total", "unerased", "erased", "top1", "object_erased", "val_top1"}
+    assert measured < set(history)
     np.testing.assert_allclose(history["total"], history["unerased"] + history["erased"], rtol=1e-5)
     assert history["lr"].tolist() == pytest.approx([0.01, 0.001])
+
+
+def test_val_accuracy_of_the_last_epoch_is_that_of_the_maps(runs: dict[str, Run], images: Path, tmp_path: Path) -> None:
+    train.train(runs[EIL], images, tmp_path)
+    localize.localize(runs[EIL], images, tmp_path)
+    logits, labels = read_arrays(tmp_path / "maps.npz")["val_logits"], cache.open_split(images, "val").labels
+    expected = float((logits.argmax(axis=1) == labels).mean())
+    assert pd.read_csv(tmp_path / "history.csv")["val_top1"].iloc[-1] == pytest.approx(expected)
+    assert 0 < expected <= 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_recorded(
@@ -99,7 +109,7 @@ def test_plateau_stops_when_the_loss_has_not_fallen_for_long_enough() -> None:
     state = checkpoint.State(names=["total"])
     for total in (1.0, 0.8, 0.79, 0.78):
         assert not train._finished(state, recipe)
-        train._close_epoch(state, [total], 10, 640, recipe, 1.0)
+        train._close_epoch(state, [total], 10, 640, recipe, 1.0, {})
     assert train._finished(state, recipe)
     assert not train._finished(state, recipe.model_copy(update={"stop": "epochs"}))
 
