@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eil.backbones import state_dicts
+from eil.backbones.base import Backbone
 from eil.core.files import InputError
 from eil.core.run import LOCAL_WEIGHTS
 from eil.core.safe_yaml import in_a_line
@@ -54,6 +55,17 @@ def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = 
         ) from None
     net.load_state_dict(state)
     return net
+
+
+def load_packaged(backbone: Backbone, weights: str | None) -> Backbone:
+    """The backbone with weights that come with this package, ``weights/NAME-WEIGHTS.safetensors``; None: unchanged.
+
+    :mod:`eil.backbones.weights` says how they are made.
+    """
+    if weights is not None:
+        path = Path(__file__).with_name("weights") / f"{backbone.name}-{weights}.safetensors"
+        backbone.load_state_dict(safetensors.torch.load_file(path))
+    return backbone
 
 
 def read_local(weights: str, what: str = "pretrained weights") -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eil.backbones import pretrained
 from eil.backbones.base import Backbone, BackboneInfo
 from eil.backbones.blocks import he_initialised
 
@@ -20,6 +21,7 @@ INFO = BackboneInfo(
     adl_stages=("layer2", "layer3"),
     spg_stages=("layer2", "layer3"),
     branch_width=64,
+    weights=("birds",),
     grids=True,
 )
 
@@ -32,7 +34,7 @@ def resnet_small(weights: str | None, output_stride: int) -> Backbone:
         layer2=BasicBlock(32, 64),
         layer3=BasicBlock(64, 64),
     )
-    return he_initialised(Backbone("resnet_small", stages, 64, INFO))
+    return pretrained.load_packaged(he_initialised(Backbone("resnet_small", stages, 64, INFO)), weights)
 
 
 class BasicBlock(nn.Module):
