@@ -12,6 +12,9 @@ features. The rest of the network, with shared weights, classifies both the uner
 Cross-entropy is the usual one, without the factor 1/C of the paper's equations, which only rescales the loss.
 Inference uses the unerased stream alone. In the paper's text ``gamma`` is an activation value; in its authors'
 code it is a share of each image's spatial maximum. The defaults are those of the code: relative, 0.7, sigma 1.
+
+On a transformer, which the paper does not have, cells are patch tokens. An erased token is left out of all later blocks
+(:mod:`eil.backbones.tokens`); the class token is kept. Tokens are signed: ``attention`` must be "mean_abs".
 """
 
 from typing import Annotated
@@ -70,7 +73,7 @@ class EIL(Method):
         """Algorithm 1: (B, 3, H, W) -> scalars; also which fraction of the map, and of the object, was erased."""
         features = self.f1(images)  # F_u = f1(I), (B, K, h, w)
         mask = self.mask(features)  # 0 where M_avg >= gamma, else 1, (B, 1, h, w)
-        erased = features * mask  # F_e = F_u * mask, (B, K, h, w)
+        erased = self.backbone.erase(features, mask)  # F_e = F_u * mask, (B, K, h, w)
         logits_unerased, logits_erased = forward_streams(  # f2(F_u) and f2(F_e), (B, C) each
             self, self.f2, [features, erased], self.streams, self.bn
         )
@@ -85,23 +88,24 @@ class EIL(Method):
         return losses | erased_fractions(mask, targets.masks)
 
     def f1(self, images: Tensor) -> Tensor:
-        """The network up to ``at``: (B, 3, H, W) -> (B, K, h, w)."""
+        """The network up to ``at``: (B, 3, H, W) -> (B, K, h, w), or tokens within a transformer."""
         return self.backbone.forward_stages(images, stop=self.at)
 
     def f2(self, features: Tensor) -> Tensor:
         """The rest of the network with the classifier: (B, K, h, w) -> (B, C)."""
-        logits: Tensor = self.head(self.backbone.forward_stages(features, start=self.at))
+        logits: Tensor = self.head(self.backbone.forward_stages(features, start=self.at, erased=True))
         return logits
 
     def mask(self, features: Tensor) -> Tensor:
         """:func:`erasing_mask` with the settings of this module, (B, K, h, w) -> (B, 1, h, w)."""
-        return erasing_mask(features, self.gamma, self.gamma_mode, self.attention)
+        return erasing_mask(self.backbone.grid(features), self.gamma, self.gamma_mode, self.attention)
 
     def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """The erased stream's map, and the erased region (1 where erased, else 0), (B, h, w) each."""
         features = self.f1(images)
         mask = self.mask(features)
-        last = self.head.features(self.backbone.forward_stages(features * mask, start=self.at))
+        erased = self.backbone.erase(features, mask)
+        last = self.head.features(self.backbone.forward_stages(erased, start=self.at, erased=True))
         return {"erased map": self.head.maps(last, classes), "erased region": 1 - mask[:, 0]}
 
 

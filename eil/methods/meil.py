@@ -92,16 +92,16 @@ class MEIL(EIL):
     def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """The last erased stream's map, and the region that its module erased (1), (B, h, w) each."""
         features, masks = self._erase(images)
-        last = self.head.features(self.backbone.forward_stages(features[-1], start=self.at))
+        last = self.head.features(self.backbone.forward_stages(features[-1], start=self.at, erased=True))
         return {"erased map": self.head.maps(last, classes), "erased region": 1 - masks[-1][:, 0]}
 
     def _erase(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The unerased and each erased stream after the last module, (B, K, h, w), and the modules' masks."""
         features, masks = [images], []
         for start, stop in zip((None, *self.erasing_stages), self.erasing_stages, strict=False):
-            part = partial(self.backbone.forward_stages, start=start, stop=stop)
+            part = partial(self.backbone.forward_stages, start=start, stop=stop, erased=start is not None)
             features = forward_streams(self, part, features, self.streams, self.bn)
             source = features[-1] if self.reading == "chain" else features[0]
             masks.append(self.mask(source))
-            features.append(source * masks[-1])
+            features.append(self.backbone.erase(source, masks[-1]))
         return features, masks
