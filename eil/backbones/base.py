@@ -182,6 +182,10 @@ class Backbone(nn.Module):
         self.require_grid(stage)
         return self._output_shapes[self.index(stage)][1]
 
+    def stage_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each stage's output for one image of ``example_side``: (C, h, w), or (N, C) of tokens."""
+        return {name: shape[1:] for name, shape in zip(self.names, self._output_shapes, strict=True)}
+
     def forward_stages(
         self, x: Tensor, start: str | None = None, stop: str | None = None, *, erased: bool = False
     ) -> Tensor:
