@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from eil.backbones.tokens import TokenStage, erased_tokens, grid_of
+from eil.backbones.tokens import TokenBlock, TokenStage, erased_tokens, grid_of
 from eil.core.settings import IncompatibleSetting, SettingError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -223,6 +223,25 @@ class Backbone(nn.Module):
             Shape of ``features``; 0 where erased. Give ``erased=True`` to :meth:`forward_stages` from here.
         """
         return features * mask if features.ndim == 4 else erased_tokens(features, mask, self.info.prefix_tokens or 0)
+
+    def has_class_attention(self, stage: str) -> bool:
+        """Whether the stage after this one is a transformer's block whose class token's attention is known."""
+        following = self.names[self.index(stage) + 1 :][:1]
+        blocks = [self.stages[name] for name in following]
+        return any(isinstance(block, TokenBlock) and block.attention is not None for block in blocks)
+
+    def class_attention(self, features: Tensor, stage: str) -> Tensor:
+        """Attention that the class token pays to each patch in the block after a stage.
+
+        Args:
+            features: output of the stage, tokens (B, P + h w, C).
+            stage: its name, see :meth:`has_class_attention`.
+
+        Returns:
+            (B, 1, h, w), mean over heads; 0 where erased.
+        """
+        block: TokenBlock = self.stages[self.names[self.index(stage) + 1]]  # type: ignore[assignment]
+        return grid_of(block.class_attention(features)[..., None], self.info.prefix_tokens or 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """All stages: (B, 3, H, W) -> (B, C, h, w)."""

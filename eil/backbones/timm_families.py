@@ -142,9 +142,38 @@ def _vision_transformer(net: Any) -> Cut:
         if isinstance(getattr(net, name, None), nn.Module):
             setattr(net, name, nn.Identity())
     stages: Stages = {"patch_embed": PatchEmbedding(net)}
-    stages |= {f"blocks_{i}": TokenBlock(block) for i, block in enumerate(blocks)}
+    stages |= {f"blocks_{i}": TokenBlock(block, _attention_of(net, block)) for i, block in enumerate(blocks)}
     stages["norm"] = TokenGrid(norm, prefix)
     return Cut(stages, output_strides=(net.patch_embed.patch_size[0],), prefix_tokens=prefix)
+
+
+def _attention_of(net: Any, block: nn.Module) -> Callable[[nn.Module, Tensor, Tensor], Tensor] | None:
+    """How to compute the class token's attention; None for kinds of blocks that do it otherwise."""
+    from timm.layers import Attention
+    from timm.models.vision_transformer import Block
+
+    known = type(block) is Block and type(block.attn) is Attention
+    return class_attention if known and net.cls_token is not None else None
+
+
+def class_attention(block: Any, tokens: Tensor, mask: Tensor) -> Tensor:
+    """What the class token attends to in a block of timm; its fused kernels keep no attention, so this is done again.
+
+    Args:
+        block: with ``norm1`` and ``attn``, timm's Attention.
+        tokens: the class token first, (B, N, C).
+        mask: added to the scores, (B, 1, 1, N).
+
+    Returns:
+        (B, N), mean over heads; each row sums to 1.
+    """
+    attention, (batch, count, _) = block.attn, tokens.shape
+    qkv = attention.qkv(block.norm1(tokens)).reshape(batch, count, 3, attention.num_heads, -1)
+    query, key, _ = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, C / heads) each
+    query, key = attention.q_norm(query[:, :, :1]), attention.k_norm(key)
+    scores = (query * attention.scale) @ key.transpose(2, 3) + mask  # (B, heads, 1, N)
+    row: Tensor = scores.softmax(dim=3).mean(dim=1)[:, 0]  # (B, N)
+    return row
 
 
 class PatchEmbedding(nn.Module):

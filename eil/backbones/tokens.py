@@ -7,6 +7,7 @@ erased through any number of stages. Prefix tokens (class, distillation, registe
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -73,11 +74,15 @@ class TokenBlock(TokenStage):
 
     Args:
         block: takes tokens and ``attn_mask``, which is added to the attention scores, (B, 1, 1, N).
+        attention: of a block, its tokens and such a mask: what the class token, the first one, pays to each token, mean
+            over heads, (B, N); None where there is no class token, or none of that kind.
     """
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(
+        self, block: nn.Module, attention: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.attention = block, attention
 
     def forward(self, tokens: Tensor, erased: bool = False) -> Tensor:
         """Run the block; erased tokens are no keys, and stay 0."""
@@ -85,6 +90,22 @@ class TokenBlock(TokenStage):
             return self.block(tokens)
         kept = kept_tokens(tokens)  # (B, N)
         return self.block(tokens, attn_mask=key_mask(kept, tokens.dtype)) * kept[..., None]
+
+    def class_attention(self, tokens: Tensor) -> Tensor:
+        """Attention that the class token pays to each token in this block; 0 to erased ones.
+
+        Args:
+            tokens: (B, N, C).
+
+        Returns:
+            (B, N), mean over heads; each row sums to 1.
+
+        Raises:
+            TypeError: the block has no class token's attention.
+        """
+        if self.attention is None:
+            raise TypeError("this block has no class token's attention")
+        return self.attention(self.block, tokens, key_mask(kept_tokens(tokens), tokens.dtype))
 
 
 class TokenGrid(TokenStage):

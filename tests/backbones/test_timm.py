@@ -269,7 +269,7 @@ def test_timm_is_imported_only_where_a_study_names_it() -> None:
 def test_methods_that_make_no_sense_on_tokens_say_why() -> None:
     with pytest.raises(IncompatibleSetting, match="is a transformer: the layer multiplies features by a map, which"):
         base.build("adl", {"at": ("blocks_2",)}, VIT, 3)
-    with pytest.raises(IncompatibleSetting, match="no attention map: set attention: mean_abs"):
+    with pytest.raises(IncompatibleSetting, match="no attention map: set attention: class_token"):
         base.build("eil", {"at": "blocks_2"}, VIT, 3)
     with pytest.raises(
         SettingError, match=r"at = None: has no default for timm/test_vit\S+: choose from patch_embed, b"

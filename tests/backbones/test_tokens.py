@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from eil.backbones import Backbone, build, tokens
 from eil.methods import EIL, MEIL
 from eil.methods.base import Targets
+from eil.methods.eil import EilAttention
 
 AT, SIDE, CELLS = "blocks_2", 64, 16
 
@@ -119,8 +120,38 @@ def test_the_erased_set_does_not_depend_on_the_class_token(vit: Backbone, images
     assert torch.equal(model.mask(features), before)
 
 
-def test_in_a_chain_erased_patches_stay_erased(vit: Backbone, images: Tensor) -> None:
-    model = MEIL(vit, 3, at=("blocks_1", "blocks_3"), attention="mean_abs", gamma=0.97).eval()
+@pytest.mark.parametrize("erased", [False, True])
+def test_the_class_tokens_attention_is_that_of_the_next_block(
+    vit: Backbone, images: Tensor, mask: Tensor, erased: bool
+) -> None:
+    features = vit.forward_stages(images, stop=AT)
+    features = vit.erase(features, mask) if erased else features
+    attention = vit.stages["blocks_3"].block.attn
+    seen: list[Tensor] = []
+    attention.fused_attn = False
+    handle = attention.attn_drop.register_forward_hook(lambda _, __, output: seen.append(output))
+    vit.forward_stages(features, AT, "blocks_3", erased=erased)
+    handle.remove()
+    found = vit.class_attention(features, AT)
+    torch.testing.assert_close(found.flatten(1), seen[0].mean(dim=1)[:, 0, 1:])
+    assert torch.equal(found > 0, mask > 0) if erased else (found > 0).all()
+    assert vit.stages["blocks_3"].class_attention(features).sum(dim=1).allclose(torch.ones(3))
+
+
+def test_eil_erases_what_the_class_token_attends_to_most(vit: Backbone, images: Tensor) -> None:
+    model = EIL(vit, 3, at=AT, attention="class_token", gamma=0.9)
+    features = model.f1(images)
+    attention = vit.class_attention(features, AT).flatten(1)
+    kept = model.mask(features).flatten(1).bool()
+    assert torch.equal(kept, attention < 0.9 * attention.amax(dim=1, keepdim=True))
+    assert not kept.gather(1, attention.argmax(dim=1, keepdim=True)).any()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.mask(features).flatten(1).bool(), kept)
+
+
+@pytest.mark.parametrize("attention", ["mean_abs", "class_token"])
+def test_in_a_chain_erased_patches_stay_erased(vit: Backbone, images: Tensor, attention: EilAttention) -> None:
+    model = MEIL(vit, 3, at=("blocks_1", "blocks_3"), attention=attention, gamma=0.97).eval()
     features, masks = model._erase(images)
     both = masks[0] * masks[1]
     assert torch.equal((model.backbone.grid(features[-1]) != 0).all(dim=1, keepdim=True), both.bool())

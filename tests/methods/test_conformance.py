@@ -26,8 +26,8 @@ CASES = [
 ]
 # Where the defaults name no stage.
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
-    ("eil", VIT): {"at": "blocks_2", "attention": "mean_abs"},
-    ("meil", VIT): {"at": ("blocks_1", "blocks_3"), "attention": "mean_abs"},
+    ("eil", VIT): {"at": "blocks_2", "attention": "class_token"},
+    ("meil", VIT): {"at": ("blocks_1", "blocks_3"), "attention": "class_token"},
     ("spg", VIT): {"taps": ("blocks_2", "blocks_4")},
 }
 CLASSES = 3
