@@ -43,7 +43,7 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 # Rebuilt when what is to be installed changes.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained,timm]'
 	touch $@
 
 .venv/slurm: .venv/ready

@@ -25,10 +25,11 @@ def build(
     """Build a backbone.
 
     Args:
-        name: of a file of :mod:`eil.backbones.networks`, or an entry point.
+        name: of a file of :mod:`eil.backbones.networks`, an entry point, or ``timm/NAME.TAG``
+            (:mod:`eil.backbones.timm_networks`).
         pretrained: True for the default ImageNet weights, the name of others, or ``FILE@sha256:HASH``, a local file
-            (safetensors, or tensors saved by torch) with torchvision's names, whose hash is checked. The file may have
-            any classifier, and the weights may be in a checkpoint's ``state_dict`` or ``model``.
+            (safetensors, or tensors saved by torch) with torchvision's or timm's names, whose hash is checked. The file
+            may have any classifier, and the weights may be in a checkpoint's ``state_dict`` or ``model``.
         output_stride: input pixels per cell of the last feature map (default: the first of its info).
         network: options of the network: those of :func:`with_options`, and the keyword arguments of the backbone's own
             function.
@@ -38,8 +39,7 @@ def build(
         SettingError: an unknown name, or weights, a stride or an option that the backbone does not offer.
         InputError: pretrained weights are missing; the message says what to put where.
     """
-    module = importlib.import_module(module_of(name))
-    info: BackboneInfo = module.INFO
+    info, factory = definition(name)
     if pretrained and not info.weights:
         raise SettingError("pretrained", pretrained, f"{name} has no pretrained weights")
     known = pretrained in (*info.weights, True, False)
@@ -50,12 +50,12 @@ def build(
         offered = ", ".join(map(str, info.output_strides))
         raise SettingError("output_stride", output_stride, f"{name} offers {offered}")
     weights = None if shapes_only or not pretrained else info.weights[0] if pretrained is True else pretrained
-    factory, given = getattr(module, name), dict(network or {})
+    given = dict(network or {})
     require_options(factory, given)
     if given.get("keep_classifier") and not pretrained:
         raise SettingError("keep_classifier", True, "needs pretrained weights")
     own = {key: given.pop(key) for key in schema(factory).model_fields.keys() & given.keys()}
-    backbone: Backbone = factory(weights, output_stride or info.output_strides[0], **own)
+    backbone = factory(weights, output_stride or info.output_strides[0], **own)
     backbone.info = with_options(backbone.info, **given)
     return backbone
 
@@ -112,6 +112,17 @@ def build_shapes(
         return build(name, pretrained, output_stride, network, shapes_only=True)
 
 
+def definition(name: str) -> tuple[BackboneInfo, Callable[..., Backbone]]:
+    """What methods need to know of a backbone, and its builder: of the weights, the output stride, and options.
+
+    Raises:
+        SettingError: no such backbone, or a library that is not installed.
+    """
+    module = importlib.import_module(module_of(name))
+    _, _, inside = name.partition("/")
+    return module.find(inside) if inside else (module.INFO, getattr(module, name))
+
+
 def module_of(name: str) -> str:
     """Name of the module that builds a backbone: one of ours, or an installed package's.
 
@@ -120,5 +131,7 @@ def module_of(name: str) -> str:
     """
     found = registry.module(registry.BACKBONES, name)
     if found is None:
-        raise SettingError("backbones", name, f"must be one of {', '.join(registry.available(registry.BACKBONES))}")
+        raise SettingError(
+            "backbones", name, f"must be one of {', '.join(registry.available(registry.BACKBONES))}, or timm/NAME.TAG"
+        )
     return found

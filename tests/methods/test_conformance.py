@@ -1,7 +1,11 @@
-"""What every method must do on every backbone. Installed methods and backbones are tested: nothing here names one."""
+"""What every method must do on every backbone. Installed methods and backbones are tested by themselves.
+
+Of timm's networks one small transformer is: its methods need stages, and a mask for signed features.
+"""
 
 import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +18,18 @@ from eil.methods import base
 from eil.methods.base import Method, Targets
 from eil.training.train_step import parameter_groups
 
+VIT = "timm/test_vit.r160_in1k"
 CASES = [
     (name, backbone)
     for name in registry.available(registry.METHODS)
-    for backbone in registry.available(registry.BACKBONES)
+    for backbone in (*registry.available(registry.BACKBONES), VIT)
 ]
+# Where the defaults name no stage.
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("eil", VIT): {"at": "blocks_2", "attention": "class_token"},
+    ("meil", VIT): {"at": ("blocks_1", "blocks_3"), "attention": "class_token"},
+    ("spg", VIT): {"taps": ("blocks_2", "blocks_4")},
+}
 CLASSES = 3
 # All tests of a case in turn, so that its networks are built once.
 each_case = pytest.mark.parametrize(("name", "backbone"), CASES, scope="module")
@@ -26,7 +37,7 @@ each_case = pytest.mark.parametrize(("name", "backbone"), CASES, scope="module")
 
 @functools.lru_cache(maxsize=2)
 def _built(name: str, backbone: str, seed: int) -> Method:
-    return base.build(name, {}, backbone, CLASSES, seed=seed)
+    return base.build(name, SETTINGS.get((name, backbone), {}), backbone, CLASSES, seed=seed)
 
 
 def build(name: str, backbone: str, seed: int = 0) -> Method:
