@@ -83,6 +83,17 @@ class Method(nn.Module):
         """
         return images, targets
 
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Training calls this before each epoch, also when it is resumed; default: nothing.
+
+        A loss that changes during training follows it. Until it is called, the loss has all of its terms: timings and
+        tests measure those.
+
+        Args:
+            epoch: number of finished epochs, 0 at the start.
+            epochs: of the whole training, as the recipe plans them.
+        """
+
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """The training loss and its terms, (B, 3, H, W) -> {"total": (), …}; each is a scalar and is logged.
 

@@ -156,6 +156,7 @@ class _Training:
         recipe, state = self.run.recipe, self.state
         started = time.monotonic() - state.seconds
         self.model.train()
+        self.model.module.start_epoch(state.epoch, recipe.epochs)
         logged = list(torch.tensor(state.parts, device=self.fabric.device))
         saved, checked = time.monotonic(), len(logged)
         epoch = self.batches.training(self.run.rng_seed, state.epoch, recipe.flip, state.step)
