@@ -89,3 +89,33 @@ def compare(first: Path, second: Path, /, *, out: Path | None = None) -> None:
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
             write_text(out / f"compare.{suffix}", text)
     print(table.markdown(), end="")
+
+
+def leaderboard(
+    *,
+    out: Path | None = None,
+    reference: Path = Path("results/reference"),
+    studies: Path = Path("workflow/config"),
+) -> None:
+    """Write the leaderboard: every published score, and ours beside it from committed main tables.
+
+    Example: eil leaderboard --out docs/leaderboard.md
+
+    Args:
+        out: The Markdown file; default: print it.
+        reference: Folder of main tables, STUDY-PROCESSOR-CORES-PRECISION-DATE-main.csv.
+        studies: Folder of their studies, STUDY.yaml.
+    """
+    from eil.core import registry
+    from eil.core.files import write_text
+    from eil.report import leaderboard as report
+    from eil.report import published
+
+    own = ("eil", "baselines")  # an installed third party's methods are not this page's
+    known = registry.available(registry.METHODS)
+    methods = [name for name in known if str(registry.module(registry.METHODS, name)).split(".")[0] in own]
+    backbones = registry.available(registry.BACKBONES)
+    text = report.page(published.read(), report.read_own(reference, studies), methods, backbones)
+    if out:
+        write_text(out, text)
+    print(out or text, end="\n" if out else "")

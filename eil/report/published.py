@@ -19,12 +19,12 @@ class Published(StrictModel):
     """One published score.
 
     Attributes:
-        dataset: as its paper calls it; ``backbone`` and ``method`` likewise.
+        dataset: as its paper calls it; ``backbone`` ("" if not stated) and ``method`` likewise.
         metric: the label of one in :mod:`eil.core.metrics`.
         value: in percent.
         protocol: a name in protocols.yaml, or words where it is none of these.
         source: where it was read.
-        status: "read" there, or "conflicting" with another source.
+        status: "read" there, "conflicting" with another source, or printed by others ("second hand"): never a target.
         layout: whose network it is (:mod:`eil.study.layouts`), "" if unknown.
         threshold: whether the maps' threshold was chosen on val or on test, "none" if the metric has none.
     """
@@ -36,7 +36,7 @@ class Published(StrictModel):
     value: float = Field(ge=0, le=100)
     protocol: str
     source: str
-    status: Literal["read", "conflicting"]
+    status: Literal["read", "conflicting", "second hand"]
     layout: Literal["wsoleval", "authors", ""]
     threshold: Literal["val", "test", "none", "unknown"]
 
