@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
+from eil.core.settings import IncompatibleSetting
 from eil.methods.base import Losses, Method, Targets, top1
-from eil.methods.head import CamHead, initialise
+from eil.methods.head import CamHead, initialise, of_class
 from eil.methods.streams import forward_frozen
 
 Weight = Annotated[float, Field(ge=0)]
@@ -62,7 +63,7 @@ class ClassMapHead(CamHead):
 
     def maps(self, features: Tensor, classes: Tensor) -> Tensor:
         """Class maps of ``classes``, (B, K, H, W) -> (B, H, W)."""
-        return self.class_maps(features)[torch.arange(len(classes)), classes].float()
+        return of_class(self.class_maps(features), classes).float()
 
 
 class BAS(Method):
@@ -81,7 +82,7 @@ class BAS(Method):
 
     Raises:
         SettingError: a stage that the backbone lacks, or no default stage.
-        IncompatibleSetting: the stage's features are not a grid.
+        IncompatibleSetting: the stage's features are not a grid, or the network's options name another head.
     """
 
     def __init__(
@@ -106,13 +107,14 @@ class BAS(Method):
     def new_head(self, widths: Sequence[int]) -> ClassMapHead:
         """The head with class maps that are not negative; a ratio of signed scores would mean nothing."""
         info = self.backbone.info
+        if info.head != "cam":
+            raise IncompatibleSetting(f"head: {info.head} does not go with BAS, which has a head of its own")
         return ClassMapHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
 
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """The four terms, (B, 3, H, W) -> scalars, logged before their weight."""
-        each = torch.arange(len(images)), targets.labels
         x = self.backbone.forward_stages(images, stop=self.at)  # (B, K, h, w)
-        mask = self.foreground(x)[each][:, None]  # M, (B, 1, h, w)
+        mask = of_class(self.foreground(x), targets.labels)[:, None]  # M, (B, 1, h, w)
         class_maps = self.class_maps(x)  # P, (B, C, h', w')
         scores = class_maps.mean(dim=(2, 3)).float()  # s
         background = forward_frozen(self, self.scores, x.detach() * (1 - mask).to(x.dtype))  # s-, (B, C)
@@ -121,7 +123,7 @@ class BAS(Method):
         terms = {
             "classification": F.cross_entropy(scores, targets.labels),
             "foreground": F.cross_entropy(foreground, targets.labels),
-            "suppression": suppression(background.float()[each], scores[each]),
+            "suppression": suppression(*(of_class(each.float(), targets.labels) for each in (background, scores))),
             "area": mask.mean(),
         }
         weights = (1, self.foreground_weight, 1, self.area_weight)
@@ -133,12 +135,12 @@ class BAS(Method):
         x = self.backbone.forward_stages(images, stop=self.at)
         scores, every = self.scores(x), self.foreground(x)
         shown = classes[:, None] if self.top is None else scores.topk(min(self.top, self.num_classes), dim=1).indices
-        return scores, every[torch.arange(len(images))[:, None], shown].mean(dim=1)  # (B, N, h, w) -> (B, h, w)
+        return scores, torch.stack([of_class(every, each) for each in shown.unbind(1)]).mean(dim=0)  # (B, h, w)
 
     def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """The class map P of the class, (B, h', w')."""
         x = self.backbone.forward_stages(images, stop=self.at)
-        return {"class map": self.class_maps(x)[torch.arange(len(classes)), classes].float()}
+        return {"class map": of_class(self.class_maps(x), classes).float()}
 
     def foreground(self, x: Tensor) -> Tensor:
         """G, (B, K, h, w) -> (B, C, h, w) float32."""

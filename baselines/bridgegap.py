@@ -30,7 +30,7 @@ from eil.core.settings import SettingError
 from eil.methods.base import Losses, Method, Targets, top1
 from eil.methods.eil import check_stage
 from eil.methods.erasing import Attention, attention_map
-from eil.methods.head import min_max
+from eil.methods.head import min_max, of_class
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -146,7 +146,7 @@ class BridgeGap(Method):
     def alignment(self, features: Tensor, labels: Tensor) -> Losses:
         """L_sim and L_norm of the last features, (B, K, h, w), (B,) -> two scalars."""
         every = cosines(features, self.head.classifier.weight)  # (B, C, h, w)
-        own = every[torch.arange(len(labels)), labels]  # S_y, (B, h, w)
+        own = of_class(every, labels)  # S_y, (B, h, w)
         norm = min_max(torch.linalg.vector_norm(features.float(), dim=1))  # N, (B, h, w)
         sign = own if self.aligned_class == "label" else every.amax(dim=1)  # A
         return {
@@ -166,5 +166,5 @@ class BridgeGap(Method):
     def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """The cosine with the class's weights, and the norm, (B, h, w) each."""
         features = self.head.features(self.backbone(images))
-        own = cosines(features, self.head.classifier.weight)[torch.arange(len(classes)), classes]
+        own = of_class(cosines(features, self.head.classifier.weight), classes)
         return {"cosine": own, "norm": torch.linalg.vector_norm(features.float(), dim=1)}

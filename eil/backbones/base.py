@@ -16,6 +16,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 T = TypeVar("T")
 HeadInit = Literal["own", "xavier", "he"]
+HeadKind = Literal["cam", "tap", "calm"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class BackboneInfo:
         spg_stages: SPG-B1 and SPG-B2 read the output of these two stages by default.
         bridgegap_stage: BridgeGap drops cells after this stage by default.
         bas_stage: BAS makes its foreground map of this stage by default.
+        head: how the head makes scores of features, see :mod:`eil.methods.heads`.
         head_widths: channels of the 3x3 convolutions that the head adds before pooling.
         head_dropout: probability of the dropout before each of the head's convolutions and before its class layer.
         head_init: initial values of new layers; "own": He for convolutions, N(0, 0.01) for class layers.
@@ -57,6 +59,7 @@ class BackboneInfo:
     spg_stages: tuple[str, str] | None = None
     bridgegap_stage: str | None = None
     bas_stage: str | None = None
+    head: HeadKind = "cam"
     head_widths: tuple[int, ...] = ()
     head_dropout: float = 0.0
     head_init: HeadInit = "own"

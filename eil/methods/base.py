@@ -16,7 +16,9 @@ from eil import backbones
 from eil.backbones import Backbone
 from eil.core import registry
 from eil.core.run import Pretrained
+from eil.core.settings import IncompatibleSetting
 from eil.methods.head import CamHead
+from eil.methods.heads import HEADS
 
 Losses = dict[str, Tensor]
 
@@ -60,9 +62,16 @@ class Method(nn.Module):
             self.head.start_from(backbone.classifier)
 
     def new_head(self, widths: Sequence[int]) -> CamHead:
-        """A head on the backbone's last feature map, as the network's options have it."""
-        info = self.backbone.info
-        return CamHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
+        """A head on the backbone's last feature map, as the network's options have it.
+
+        Raises:
+            IncompatibleSetting: ``head: tap`` on features that can be negative.
+        """
+        info, last = self.backbone.info, self.backbone.names[-1]
+        if info.head == "tap" and not widths and not self.backbone.is_non_negative(last):
+            raise IncompatibleSetting(f"head: tap needs features that are not negative; those of {last} can be")
+        cls = HEADS[info.head]
+        return cls(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
 
     def classifier_parameters(self) -> list[nn.Parameter]:
         """Parameters of the layers that give class scores, for ``multipliers: {classifier: …}`` of a recipe.
