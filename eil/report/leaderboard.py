@@ -13,7 +13,7 @@ from eil.core.files import InputError
 from eil.core.metrics import MAIN, METRICS
 from eil.data.class_subset import FULL_SIZES
 from eil.evaluation import protocols
-from eil.report.published import Published
+from eil.report.published import Published, comparable
 from eil.report.table import Value
 from eil.study.study import Study, load
 
@@ -164,23 +164,24 @@ def _section(
 
 def _ours(row: Published, own: Sequence[Own], methods: Collection[str], backbones: Collection[str]) -> str:
     """Our score beside a published one, or why there is none."""
-    if row.method.lower() not in methods:
+    if comparable(row.method) not in map(comparable, methods):
         return "no such method here"
     if not row.backbone:
         return "network not stated"
     if row.backbone not in backbones:
         return "no such backbone here"
-    wanted = (row.dataset.lower(), row.backbone, row.method.lower())
-    found = [each for each in own if each.whole and (each.dataset, each.backbone, each.method) == wanted]
+    wanted = (row.dataset.lower(), row.backbone, comparable(row.method))
+    found = [each for each in own if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted]
     shown = [f"{each.values[row.metric]} ({each.study})" for each in found if row.metric in each.values]
     return "; ".join(shown) or NO_SCORE
 
 
 def _missing(published: Sequence[Published], methods: Collection[str], sources: dict[str, int]) -> Iterator[str]:
     """Methods that are published and not here, and those that are here and have no published score."""
-    here = sorted(set(methods) - {row.method.lower() for row in published})
+    known = set(map(comparable, methods))
+    here = sorted(name for name in methods if comparable(name) not in {comparable(row.method) for row in published})
     yield "\n## Gaps\n\nPublished, and not here:\n\n| Method | Data sets | Backbones | Sources |\n|---|---|---|---|"
-    for method in sorted({row.method for row in published if row.method.lower() not in methods}):
+    for method in sorted({row.method for row in published if comparable(row.method) not in known}):
         rows = [row for row in published if row.method == method]
         numbers = sorted({sources[row.source] for row in rows})
         lists = [", ".join(sorted({getattr(row, key) for row in rows})) for key in ("dataset", "backbone")]

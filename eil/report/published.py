@@ -60,12 +60,17 @@ def read(path: Path = FILE) -> tuple[Published, ...]:
     return tuple(found)
 
 
+def comparable(method: str) -> str:
+    """A method's name without case and signs, as papers and this project write it: DA-WSOL and dawsol are one."""
+    return "".join(each for each in method.casefold() if each.isalnum() or each == "+")
+
+
 def find(dataset: str, backbone: str, method: str, metric: str, protocol: str) -> Published | None:
     """The published score of the same data set, backbone, method, metric and protocol; None if sources disagree."""
-    wanted = (dataset.casefold(), backbone, method.casefold(), metric, protocol)
+    wanted = (dataset.casefold(), backbone, comparable(method), metric, protocol)
     found = [
         row
         for row in read()
-        if (row.dataset.casefold(), row.backbone, row.method.casefold(), row.metric, row.protocol) == wanted
+        if (row.dataset.casefold(), row.backbone, comparable(row.method), row.metric, row.protocol) == wanted
     ]
     return found[0] if found and all(row.status == "read" for row in found) else None

@@ -1,4 +1,4 @@
-"""BridgeGap and BAS against their papers' formulas, written out as loops over images and cells."""
+"""BridgeGap, BAS and DA-WSOL against their papers' formulas, written out as loops over images and cells."""
 
 import math
 from collections.abc import Callable
@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from baselines import bas, bridgegap
+from baselines import bas, bridgegap, dawsol
 from baselines.bas import BAS, ClassMapHead
 from baselines.bridgegap import BridgeGap
+from baselines.dawsol import DAWSOL
 from eil.backbones import Backbone, BackboneInfo
 from eil.core.settings import IncompatibleSetting, SettingError
 from eil.methods.base import Method, Targets
@@ -270,3 +271,110 @@ def test_the_scores_are_the_means_of_class_maps_without_negative_values() -> Non
     maps = torch.stack([head.maps(last, torch.full((2,), c)) for c in range(3)], dim=1)
     assert (maps >= 0).all()
     torch.testing.assert_close(head(features), maps.mean(dim=(2, 3)))
+
+
+# DA-WSOL
+
+
+def squared(a: list[float], b: list[float]) -> float:
+    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def lloyd(cells_: list[list[float]], centres: list[list[float]], rounds: int) -> tuple[list[int], list[list[float]]]:
+    def nearest(cell: list[float]) -> int:
+        return min(range(len(centres)), key=lambda c: squared(cell, centres[c]))
+
+    for _ in range(rounds):
+        member = [nearest(cell) for cell in cells_]
+        for c in range(len(centres)):
+            own = [cell for cell, m in zip(cells_, member, strict=True) if m == c]
+            centres[c] = [mean(list(column)) for column in zip(*own, strict=True)] if own else centres[c]
+    return [nearest(cell) for cell in cells_], centres
+
+
+def test_clusters_equal_the_loop_and_an_empty_one_stays() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given, starts = torch.rand(3, 20, 4, generator=generator), torch.rand(3, 3, 4, generator=generator)
+    starts[1, 2] = 99
+    member, centres = dawsol.clusters(given, starts, rounds=4)
+    for own, start, labels, found in zip(
+        given.tolist(), starts.tolist(), member.tolist(), centres.tolist(), strict=True
+    ):
+        expected = lloyd(own, start, 4)
+        assert labels == expected[0]
+        assert [x for row in found for x in row] == pytest.approx([x for row in expected[1] for x in row], abs=1e-5)
+    assert centres[1, 2].tolist() == [99] * 4
+
+
+def test_discrepancy_equals_the_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    source, target = torch.rand(2, 5, 3, generator=generator), torch.rand(2, 5, 3, generator=generator) + 0.3
+    found = dawsol.discrepancy(source, target).tolist()
+    for a, b, value in zip(source.tolist(), target.tolist(), found, strict=True):
+        every = a + b
+        width = sum(squared(x, y) for x in every for y in every) / (10 * 9) / 4
+        widths = [width * 2**k for k in range(5)]
+
+        def kernel(x: list[float], y: list[float], widths: list[float] = widths) -> float:
+            return sum(math.exp(-squared(x, y) / w) for w in widths)
+
+        pairs = [(i, (i + 1) % 5) for i in range(5)]
+        terms = [kernel(a[i], a[j]) + kernel(b[i], b[j]) - kernel(a[i], b[j]) - kernel(a[j], b[i]) for i, j in pairs]
+        assert value == pytest.approx(mean(terms), abs=1e-4)
+
+
+def test_samples_are_of_the_cluster_and_too_few_are_told() -> None:
+    given = torch.arange(12.0).view(2, 6, 1)
+    member = torch.tensor([[1, 0, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0]], dtype=torch.bool)
+    found, enough = dawsol.sampled(given, member, torch.rand(2, 6, generator=torch.Generator().manual_seed(0)), 3)
+    assert enough.tolist() == [True, False]
+    assert len(set(found[0].flatten().tolist())) == 3
+    assert set(found[0].flatten().tolist()) <= {0, 2, 3, 5}
+
+
+def test_dawsol_loss_is_made_of_its_terms_and_remembers() -> None:
+    model, (images, targets) = DAWSOL(network(), 3, domain_weight=0.3, universum_weight=2, samples=2), batch()
+    torch.manual_seed(3)
+    parts = {name: float(part.detach()) for name, part in model.loss(images, targets).items()}
+    torch.manual_seed(3)
+    features = model.head.features(model.backbone(images)).flatten(2).transpose(1, 2).detach()  # (B, N, K)
+    pooled = features.mean(dim=1)
+    starts = torch.stack([torch.zeros_like(pooled), pooled, pooled], dim=1)  # no class was seen before
+    member, centres = dawsol.clusters(features, starts)
+    terms, kept = model.adaptation(features, pooled, member)
+    nothing = [abs(x) for own, m in zip(features, member, strict=True) for x in own[m == 0].flatten().tolist()]
+    assert parts["universum"] == pytest.approx(mean(nothing), abs=1e-6)
+    assert parts["domain"] == pytest.approx(float(terms["domain"]), abs=1e-5)
+    total = parts["classification"] + 0.3 * parts["domain"] + 2 * parts["universum"]
+    assert (parts["total"], parts["kept"]) == pytest.approx((total, float(kept)))
+    torch.testing.assert_close(model.universum, centres[:, 0].mean(dim=0))
+    of_first = torch.stack([pooled[0], centres[0, 1], centres[3, 1]]).mean(dim=0)  # images 0 and 3 have class 0
+    torch.testing.assert_close(model.sources[0], of_first)
+    assert model.source_counts.tolist() == [3, 2, 2]
+
+
+def test_a_batch_without_enough_samples_has_a_finite_loss() -> None:
+    model, (images, targets) = DAWSOL(network(), 3, samples=999), batch()
+    parts = model.loss(images, targets)
+    parts["total"].backward()
+    assert (float(parts["kept"]), float(parts["domain"].detach())) == (0, 0)
+    assert all(each.grad is None or each.grad.isfinite().all() for each in model.parameters())
+
+
+def test_constant_features_have_a_finite_gradient() -> None:
+    same = torch.ones(1, 4, 3, requires_grad=True)
+    dawsol.discrepancy(same, same * 1).sum().backward()
+    assert same.grad is not None
+    assert same.grad.isfinite().all()
+
+
+def test_what_dawsol_remembers_is_in_the_checkpoint() -> None:
+    model, (images, targets) = DAWSOL(network(), 3, samples=2), batch()
+    model.loss(images, targets)
+    again = DAWSOL(network(), 3, samples=2)
+    again.load_state_dict(model.state_dict())
+    losses = []
+    for each in (model, again):
+        torch.manual_seed(5)
+        losses.append(float(each.loss(images, targets)["total"].detach()))
+    assert losses[0] == losses[1]
