@@ -13,9 +13,8 @@ L_bas teaches the generator and what it reads, the tail nothing. The map is G of
 classes that are predicted first; with N = C it does not depend on the class. The authors chose N and the threshold for
 each network and data set, without a val split in their release, and on VGG16 they picked the seed for the result, as
 one of them says in their repository's issue 3: their scores are maxima, not means. Here the threshold comes from val,
-and seeds from the study. Defaults are theirs for ResNet-50 on CUB, with the map of the class (N = 1 on ILSVRC). Their
-new layers start from Xavier's values (``head_init: xavier``, as in the presets); by default the generator starts near
-G = 1/2, since fewer classes would make it saturate.
+and seeds from the study. Defaults are theirs for ResNet-50 on CUB, with the map of the class (N = 1 on ILSVRC). New
+layers start from Xavier's values, as theirs do: from small ones, the ReLU of a class map can die before it learns.
 """
 
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eil.backbones import Backbone
+from eil.backbones.base import HeadInit
 from eil.core.settings import IncompatibleSetting
 from eil.methods.base import Losses, Method, Targets, top1
 from eil.methods.head import CamHead, initialise, of_class
@@ -100,16 +100,20 @@ class BAS(Method):
         self.at = backbone.stages_or_default(at, backbone.info.bas_stage)
         self.pool, self.foreground_weight, self.area_weight, self.top = pool, foreground_weight, area_weight, top
         self.generator = nn.Conv2d(backbone.channels(self.at), num_classes, 3, padding=1)
-        initialise(self.generator, backbone.info.head_init)
-        if backbone.info.head_init == "own":
-            nn.init.normal_(self.generator.weight, std=0.01)  # as of all layers that give scores
+        initialise(self.generator, self.init)
 
     def new_head(self, widths: Sequence[int]) -> ClassMapHead:
         """The head with class maps that are not negative; a ratio of signed scores would mean nothing."""
         info = self.backbone.info
         if info.head != "cam":
             raise IncompatibleSetting(f"head: {info.head} does not go with BAS, which has a head of its own")
-        return ClassMapHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
+        return ClassMapHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, self.init)
+
+    @property
+    def init(self) -> HeadInit:
+        """Initial values of new layers: Xavier's, unless the network's options name others."""
+        found = self.backbone.info.head_init
+        return "xavier" if found == "own" else found
 
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """The four terms, (B, 3, H, W) -> scalars, logged before their weight."""
