@@ -17,6 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 T = TypeVar("T")
 HeadInit = Literal["own", "xavier", "he"]
+HeadKind = Literal["cam", "tap", "calm"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class BackboneInfo:
         meil_stages: MEIL erases after these stages by default, in order.
         adl_stages: ADL inserts its layer after these stages by default.
         spg_stages: SPG-B1 and SPG-B2 read the output of these two stages by default.
+        bridgegap_stage: BridgeGap drops cells after this stage by default.
+        bas_stage: BAS makes its foreground map of this stage by default.
+        head: how the head makes scores of features, see :mod:`eil.methods.heads`.
         head_widths: channels of the 3x3 convolutions that the head adds before pooling.
         head_dropout: probability of the dropout before each of the head's convolutions and before its class layer.
         head_init: initial values of new layers; "own": He for convolutions, N(0, 0.01) for class layers.
@@ -57,6 +61,9 @@ class BackboneInfo:
     meil_stages: tuple[str, ...] | None = None
     adl_stages: tuple[str, ...] | None = None
     spg_stages: tuple[str, str] | None = None
+    bridgegap_stage: str | None = None
+    bas_stage: str | None = None
+    head: HeadKind = "cam"
     head_widths: tuple[int, ...] = ()
     head_dropout: float = 0.0
     head_init: HeadInit = "own"

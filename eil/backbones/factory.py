@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, HeadInit
+from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, HeadInit, HeadKind
 from eil.backbones.meta import meta_tensors
 from eil.core import registry
 from eil.core.run import LOCAL_WEIGHTS, Pretrained
@@ -63,6 +63,7 @@ def build(
 def with_options(
     info: BackboneInfo,
     *,
+    head: HeadKind | None = None,
     head_widths: tuple[Annotated[int, Field(ge=1)], ...] | None = None,
     head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
     head_init: HeadInit | None = None,
@@ -72,6 +73,7 @@ def with_options(
 
     Args:
         info: of the backbone.
+        head: "cam", "tap" or "calm", see :mod:`eil.methods.heads` (default: the backbone's, "cam").
         head_widths: channels of the 3x3 convolutions that the head adds (default: the backbone's).
         head_dropout: probability of the dropout before each of these convolutions and before the class layer (default:
             the backbone's).
@@ -79,7 +81,7 @@ def with_options(
         normalisation: of the input: with the backbone's own mean and standard deviation, or ImageNet's.
     """
     widths = None if head_widths is None else tuple(head_widths)
-    given = {"head_widths": widths, "head_dropout": head_dropout, "head_init": head_init}
+    given = {"head": head, "head_widths": widths, "head_dropout": head_dropout, "head_init": head_init}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if normalisation == "imagenet":
         changes |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}

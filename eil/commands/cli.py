@@ -51,6 +51,7 @@ def make_app() -> App:
         app.command(step, group=_RUN)
     app.command(score.score, group=_OTHER)
     app.command(score.compare, group=_OTHER)
+    app.command(score.leaderboard, group=_OTHER)
     app.command(importing.import_checkpoint, name="import", group=_OTHER)
     app.command(backbones.list_backbones, name="backbones", group=_OTHER)
     datasets = App(name="data", help="Check a data set: `eil data check`.", group=_OTHER)

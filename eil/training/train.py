@@ -160,6 +160,7 @@ class _Training:
         started = time.monotonic() - state.seconds
         self.cpu.restart()
         self.model.train()
+        self.model.module.start_epoch(state.epoch, recipe.epochs)
         logged = list(torch.tensor(state.parts, device=self.fabric.device))
         saved, checked = time.monotonic(), len(logged)
         epoch = self.batches.training(self.run.rng_seed, state.epoch, recipe.flip, state.step)

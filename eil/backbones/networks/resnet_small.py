@@ -17,9 +17,11 @@ INFO = BackboneInfo(
     output_strides=(4,),
     eil_stage="layer2",
     meil_stages=("layer1", "layer2"),
-    # ADL and SPG by analogy to ResNet-50.
+    # ADL, SPG, BridgeGap and BAS by analogy to ResNet-50.
     adl_stages=("layer2", "layer3"),
     spg_stages=("layer2", "layer3"),
+    bridgegap_stage="layer2",
+    bas_stage="layer2",
     branch_width=64,
     weights=("birds",),
     grids=True,

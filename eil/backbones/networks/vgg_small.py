@@ -17,9 +17,11 @@ INFO = BackboneInfo(
     output_strides=(4,),
     eil_stage="conv3",
     meil_stages=("pool2", "conv3"),
-    # ADL and SPG by analogy to VGG16.
+    # ADL, SPG, BridgeGap and BAS by analogy to VGG16.
     adl_stages=("pool2", "conv3", "conv4"),
     spg_stages=("conv3", "conv4"),
+    bridgegap_stage="conv3",
+    bas_stage="conv3",
     head_widths=(64,),
     branch_width=64,
     weights=("birds",),
