@@ -1,19 +1,16 @@
 """Commands about one run of a study: its steps, its results, their verification."""
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from eil.commands.options import DEFAULT_FOLDERS, FLAG, Folders, OpenStudy, open_study
-
-if TYPE_CHECKING:
-    from eil.core.run import Run
-
-Step = Callable[["Run", Path, Path], object]  # run, decoded images, run's folder
+from eil.commands import steps
+from eil.commands.options import DEFAULT_FOLDERS, FLAG, Folders, open_study
 
 
-def train(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:
+def train(
+    study: Path, run: str, /, *, ahead: Annotated[bool, FLAG] = False, folders: Folders = DEFAULT_FOLDERS
+) -> None:
     """Train a run, or continue its training.
 
     Example: eil train workflow/config/demo.yaml vgg_small-cam-seed0
@@ -21,16 +18,14 @@ def train(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) -> No
     Args:
         study: The study's YAML file.
         run: Name of the run, as `eil check STUDY` lists it.
+        ahead: After a training of at most ten minutes, localize and evaluate too, so that `eil localize` and
+            `eil evaluate` find their results made.
         folders: Where the study's files are.
     """
-    from functools import partial
-
     from eil.report import status
-    from eil.training.train import train as step
 
     opened = open_study(study, folders)
-    found = opened.study.find_run(run)
-    _execute(opened, found, "train", partial(step, logger=opened.study.logger), gpus=found.recipe.devices)
+    steps.train(opened, opened.study.find_run(run), ahead)
     print(f"{opened.study.name}: {status.progress(opened.runs(), opened.runs_folder, own=1)}")
 
 
@@ -44,13 +39,8 @@ def localize(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) ->
         run: Name of the run, as `eil check STUDY` lists it.
         folders: Where the study's files are.
     """
-    from functools import partial
-
-    from eil.training.localize import localize as step
-
     opened = open_study(study, folders)
-    found = opened.study.find_run(run)
-    _execute(opened, found, "localize", partial(step, protocol=opened.study.protocols[0]), gpus=1)
+    steps.localize(opened, opened.study.find_run(run))
 
 
 def evaluate(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:
@@ -63,12 +53,8 @@ def evaluate(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) ->
         run: Name of the run, as `eil check STUDY` lists it.
         folders: Where the study's files are.
     """
-    from functools import partial
-
-    from eil.evaluation.evaluate import evaluate as step
-
     opened = open_study(study, folders)
-    _execute(opened, opened.study.find_run(run), "evaluate", partial(step, names=opened.study.protocols))
+    steps.evaluate(opened, opened.study.find_run(run))
 
 
 def show(
@@ -171,15 +157,3 @@ def verify(
     if differing:
         raise InputError("\n".join([f"{run}: {len(differing)} numbers differ", *differing]))
     print(f"{run}: every metric {'of a new training ' if retrain else ''}equals the recorded one")
-
-
-def _execute(opened: OpenStudy, run: "Run", name: str, step: Step, gpus: int = 0) -> None:
-    """Execute a step of a run on so many GPUs; a failure is recorded in the run's folder."""
-    from eil.execution import data_state, gpu_lease, run_lock, signals
-
-    data_state.require_prepared(run, opened.data)
-    folder = opened.folder(run)
-    devices = gpu_lease.lease(gpus) if gpus else contextlib.nullcontext()
-    limit = signals.time_limit(opened.study.time_limit)  # starts when the GPUs are leased
-    with signals.handle_signals(), run_lock.run_step(run, folder, name), devices, limit:
-        step(run, opened.images(run), folder)

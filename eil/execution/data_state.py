@@ -17,9 +17,9 @@ from eil.core.run import Run
 from eil.data import annotation_cache, cache, photo_cache
 from eil.data.cache import Fingerprints
 from eil.data.geometry import Frame
+from eil.execution import CHECKED_BY_WORKFLOW
 
 _log = logging.getLogger(__name__)
-CHECKED_BY_WORKFLOW = "EIL_DATA_CHECKED"  # set by the workflow, which checks the data once for all its jobs
 CHANGED = "changed since"  # stands for a fingerprint that no record has
 
 

@@ -13,6 +13,7 @@ from eil.core.records import Record, settings_label
 from eil.evaluation import seed_variance, statistics
 from eil.evaluation.seed_variance import SeedVariance
 from eil.evaluation.statistics import Estimate
+from eil.report import convergence
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,6 +50,17 @@ class Configuration:
     def imported(self) -> bool:
         """Whether the weights are from a checkpoint that was not trained here."""
         return self.records[0].run.checkpoint is not None
+
+    @property
+    def marked_label(self) -> str:
+        """The label, with a dagger if the training had not converged (:mod:`eil.report.convergence`)."""
+        return self.label if self.converged else f"{self.label} {convergence.MARK}"
+
+    @property
+    def converged(self) -> bool:
+        """Whether the training had converged; true for what was not trained here."""
+        not_trained = self.imported or self.control is not None
+        return not_trained or convergence.converged([record.history for record in self.records])
 
     @property
     def grid_settings(self) -> dict[str, Any]:

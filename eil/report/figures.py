@@ -95,6 +95,8 @@ def of_scores(best: Sequence[Configuration]) -> Iterator[tuple[str, Callable[[],
     trained = [each for each in best if each.records[0].history]
     if trained:
         yield "training", partial(score_figures.training_curves, trained)
+    if trained and all("val_top1" in record.history for each in trained for record in each.records):
+        yield "val_accuracy", partial(score_figures.val_accuracy, trained)
     if len(best) > len(by_backbone(best)) and best[0].replicates(GT_KNOWN_LOC) is not None:
         yield "improvement", partial(score_figures.improvement, best)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from eil.core.metrics import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
 from eil.data import class_subset
 from eil.evaluation import protocols
-from eil.report import published
+from eil.report import convergence, published
 from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, over_seeds
 from eil.report.notes import Notes, unequal
 from eil.report.published import Published
@@ -71,9 +71,11 @@ def scores_table(
     for each in configurations:
         found = {key: over_seeds(each, key) if seeds_alone else interval(each, key) for key in best}
         values = [Value(*found[key], each in winners, percent=True) for key, winners in best.items()]
-        rows.append([each.backbone, each.label, *values, str(len(each.records))])
+        rows.append([each.backbone, each.marked_label, *values, str(len(each.records))])
     kinds = [(each.backbone, each.control is None) for each in configurations]
     blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
+    marked = not all(each.converged for each in configurations)
+    notes = replace(notes, convergence=convergence.RULE if marked else "")
     return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes, blocks)
 
 

@@ -33,6 +33,7 @@ class Notes:
         left_out: runs that do not belong in the table, a line each.
         detectable: the smallest difference that the study could detect.
         outlying: methods for which the pooled variance is too small.
+        convergence: what the dagger of a row means.
         choice: which settings of a grid are shown.
         controls: what the controls are.
         unequal: how methods on one backbone differ in stride, resize, crop or epochs, a line for each backbone.
@@ -53,6 +54,7 @@ class Notes:
     left_out: tuple[str, ...] = ()
     detectable: str = ""
     outlying: str = ""
+    convergence: str = ""
     choice: str = ""
     controls: str = ""
     unequal: tuple[str, ...] = ()

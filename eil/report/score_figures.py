@@ -14,6 +14,7 @@ from eil.core.run import readable
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
 from eil.evaluation.union_find import N_THRESHOLDS
+from eil.report import convergence
 from eil.report.ablation import SIGNS, Effect
 from eil.report.configurations import (
     Configuration,
@@ -117,7 +118,8 @@ def training_curves(configurations: Sequence[Configuration]) -> Figure:
             for part, dashes in zip(streams or ["total"], ("-", "--"), strict=False):
                 epochs = min(len(record.history[part]) for record in each.records)
                 curve = np.mean([record.history[part][:epochs] for record in each.records], axis=0)
-                label = f"{each.method}: {part if len(streams) > 1 else 'loss'}"
+                mark = "" if each.converged else f" {convergence.MARK}"
+                label = f"{each.method}: {part if len(streams) > 1 else 'loss'}{mark}"
                 style = {"color": colors[each.method], "label": label, "marker": ".", "markersize": 3}
                 axes.plot(np.arange(1, epochs + 1), curve, dashes, **style)
         axes.set(xlabel="epoch", ylabel="training loss (nats)", ylim=(0, 1.08 * axes.dataLim.y1))
@@ -125,8 +127,32 @@ def training_curves(configurations: Sequence[Configuration]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     legend(figure)
     several = any(key.startswith("erased_fraction_") for each in configurations for key in each.records[0].history)
-    caption(figure, about(configurations, "line: mean" + ("; of several erased streams the first" if several else "")))
+    what = "line: mean" + ("; of several erased streams the first" if several else "")
+    caption(figure, about(configurations, what + _of_marks(configurations)))
     return figure
+
+
+def val_accuracy(configurations: Sequence[Configuration]) -> Figure:
+    """Accuracy on val after each epoch, mean of the seeds: whether the networks had learnt to classify."""
+    figure, panels = per_backbone(configurations)
+    colors = colors_of(configurations)
+    for axes, own in panels:
+        for each in own:
+            curves = [record.history["val_top1"] for record in each.records]
+            epochs = min(map(len, curves))
+            mean = 100 * np.mean([curve[:epochs] for curve in curves], axis=0)
+            label = each.method if each.converged else f"{each.method} {convergence.MARK}"
+            axes.plot(np.arange(1, epochs + 1), mean, label=label, color=colors[each.method], marker=".", markersize=3)
+        axes.set(xlabel="epoch", ylabel="Top-1 Cls on val (%)", ylim=(0, 100))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    legend(figure)
+    caption(figure, about(configurations, "line: mean" + _of_marks(configurations)))
+    return figure
+
+
+def _of_marks(configurations: Sequence[Configuration]) -> str:
+    marked = not all(each.converged for each in configurations)
+    return f"; {convergence.MARK} had not converged by the tables' rule" if marked else ""
 
 
 def errors(configurations: Sequence[Configuration]) -> Figure:

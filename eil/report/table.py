@@ -148,5 +148,5 @@ def _escape(text: str) -> str:
     commands = {"↑": "uparrow", "↓": "downarrow", "≥": "geq", "γ": "gamma", "σ": "sigma", "±": "pm", "Δ": "Delta"}
     signs = {sign: rf"$\{name}$" for sign, name in (commands | {"\\": "backslash"}).items()}
     signs |= {sign: rf"\{sign}" for sign in "_%&#$"} | {"{": r"\{", "}": r"\}", "–": "--"}
-    signs |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    signs |= {"†": r"\dag{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(signs.get(character, character) for character in text)

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from lightning_fabric import Fabric
 
+from eil import backbones
 from eil.core import registry
 from eil.core.cell_grid import CellGrid
-from eil.core.files import InputError, write_arrays
+from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.run import Run
 from eil.data import Boxes, cache
 from eil.data.augment import Batch, Batches
@@ -75,14 +77,11 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     control: Control | None = registry.load(registry.CONTROLS, run.control) if run.control else None
     trained = folder.with_name(run.trained.name) if control else folder
     train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
+    weights = backbones.fingerprint(model)
+    known = _logits_of(trained / "maps.npz", weights, made_from.photos) if control else {}
     side = int(cache.describe(data)["crop"])
     cells = locate_cells(model, side, control)
-    if run.recipe.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wrapped: Any = fabric.setup_module(model)  # stands for the method, in the run's precision
-    wrapped.mark_forward_method("maps")
-    wrapped.mark_forward_method("extra_maps")
-    wrapped.eval()
+    wrapped = _wrapped(fabric, model, run)
     arrays: Arrays = cells.arrays() if cells else {}
     curves: dict[str, IouCurves] = {}
     if meanwhile is None:
@@ -95,8 +94,8 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
             batches = train_step.batches(run, data, split, model, fabric.device)
             if wanted and all(map(len, batches.split.boxes)):
                 curves[split] = IouCurves(wanted, side, cells)
-            maps, logits = map_split(wrapped, batches, control, curves.get(split))
-            if run.recipe.crops > 1:
+            maps, logits = map_split(wrapped, batches, control, curves.get(split), known.get(split))
+            if run.recipe.crops > 1 and split not in known:
                 logits = over_crops(wrapped, batches)
             for what, values in (("map", maps), ("logits", logits)):
                 _check_finite(what, values, batches.split.ids)
@@ -105,7 +104,8 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     if wanted and len(curves) == 2:
         splits = {name: cache.open_split(data, name) for name in curves}
         iou_curves.keep(folder, curves, iou_curves.stamp(arrays, splits, side, wanted))
-    arrays |= {f"made_from_{what}": np.array(value) for what, value in made_from._asdict().items()}
+    origin = made_from._asdict() | {"weights": weights}
+    arrays |= {f"made_from_{what}": np.array(value) for what, value in origin.items()}
     write_arrays(folder / "maps.npz", arrays)
 
 
@@ -130,8 +130,23 @@ def locate_cells(model: Method, side: int, control: Control | None = None) -> Ce
         return None
 
 
+def _wrapped(fabric: Fabric, model: Method, run: Run) -> Any:
+    """What stands for the method, in the run's precision and memory layout, in evaluation mode."""
+    if run.recipe.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wrapped: Any = fabric.setup_module(model)
+    wrapped.mark_forward_method("maps")
+    wrapped.mark_forward_method("extra_maps")
+    wrapped.eval()
+    return wrapped
+
+
 def map_split(
-    model: Method, batches: Batches, control: Control | None = None, curves: IouCurves | None = None
+    model: Method,
+    batches: Batches,
+    control: Control | None = None,
+    curves: IouCurves | None = None,
+    known: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Maps of the true classes (N, h, w), or a control's, and logits (N, C) of a split, float32 on the CPU.
 
@@ -140,12 +155,16 @@ def map_split(
         batches: of the split.
         control: makes the maps instead of the model.
         curves: receives the maps from another thread as they are computed.
+        known: the logits, if the network has classified the images before; a control then needs no pass for them.
     """
     fetched: list[_Fetched] = []
     with ThreadPoolExecutor(1) as scorer:  # one thread: curves take maps in the order of the split
         scored = []
         for batch in batches.in_order():
-            logits, maps = model.maps(batch.images, batch.labels)
+            if control is None or known is None:
+                logits, maps = model.maps(batch.images, batch.labels)
+            else:
+                logits = known[batch.index.cpu()]
             if control is not None:
                 maps = control(model, batch, [batches.split.boxes[i] for i in batch.index.tolist()])
             fetched.append(_fetch(maps, logits))
@@ -155,6 +174,17 @@ def map_split(
             each.result()
     parts = [each.wait() for each in fetched]
     return torch.cat([part.maps for part in parts]), torch.cat([part.logits for part in parts])
+
+
+def _logits_of(path: Path, weights: str, photos: str) -> dict[str, torch.Tensor]:
+    """Logits (N, C) of val and test that the network of these weights gave for these photos; empty if it did not."""
+    try:
+        arrays = read_arrays(path)
+    except InputError:
+        return {}
+    if [str(arrays.get(f"made_from_{what}")) for what in ("weights", "photos")] != [weights, photos]:
+        return {}
+    return {split: torch.from_numpy(arrays[f"{split}_logits"]) for split in ("val", "test")}
 
 
 def _fetch(maps: torch.Tensor, logits: torch.Tensor) -> _Fetched:

@@ -63,7 +63,7 @@ def test_interval_p_probability_bold_and_figure_agree(seeds: int) -> None:
         assert excludes_zero == (p < 0.05)
         assert found.probability_of_improvement() == pytest.approx(p / 2 if found.mean < 0 else 1 - p / 2)
         assert str(row[4]) == f"{found.probability_of_improvement():.3f}"
-        assert isinstance(value := bold[each.label], Value)
+        assert isinstance(value := bold[each.marked_label], Value)
         assert value.best == (float(str(row[5])) > 0.05)
         if f"{found.probability_of_improvement():.2f}*" in shown:
             assert not value.best

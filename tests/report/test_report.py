@@ -26,6 +26,7 @@ from eil.execution import collect
 from eil.report import (
     ablation,
     configurations,
+    convergence,
     figures,
     main_table,
     provenance_tables,
@@ -61,7 +62,7 @@ def made_up(study: Study) -> list[Record]:
         values |= {ScoreKey("threshold"): 90.0, ScoreKey("threshold", threshold_from="oracle"): 100.0}
         values |= {ScoreKey("part_coverage", part): 30.0 + k for part in ("body", "head")}
         curves = {"gt_known_loc": np.linspace(60, 5, 255).tolist()}
-        history = {part: [2.0, 1.0] for part in ("total", "unerased", "erased")}
+        history = {part: [2.0, *[1.0] * 5] for part in ("total", "unerased", "erased")} | {"val_top1": [0.5] * 6}
         fields: dict[str, Any] = {"curves": curves, "history": history, "provenance": {"images": 8}}
         found.append(made_record(run, score_rows(values), **fields))
     return found
@@ -373,7 +374,7 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
         write_arrays(tmp_path / "runs" / record.run.name / "examples.npz", arrays | views)
     figures.write(made_up, tmp_path, tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    stems = ["thresholds", "training", "part_coverage"]
+    stems = ["thresholds", "training", "val_accuracy", "part_coverage"]
     stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]
     stems += [f"gamma_sigma_{b}_eil" for b in ("vgg_small", "resnet_small")]
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
@@ -506,3 +507,21 @@ def test_a_record_survives_json(made_up: list[Record], tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text(json.dumps(content))
     with pytest.raises(records.InputError, match="not a record of version 2"):
         records.read(tmp_path / "record.json")
+
+
+def test_a_dagger_marks_what_had_not_converged(study: Study, made_up: list[Record]) -> None:
+    rising = [0.1 * k for k in range(6)]
+    found = [
+        record.model_copy(update={"history": record.history | {"val_top1": rising}})
+        if record.run.method == "eil"
+        else record
+        for record in made_up
+    ]
+    table = main_table.main_table(study, configurations.group(found), Notes())
+    assert [row[1] for row in table.rows] == 2 * ["cam", "eil (gamma=0.8, sigma=0.5) †"]
+    assert table.notes.convergence == convergence.RULE
+    assert r"eil (gamma=0.8, sigma=0.5) \dag{}" in table.latex()
+    assert not main_table.main_table(study, configurations.group(made_up), Notes()).notes.convergence
+    figure = dict(figures.of_scores(configurations.chosen(configurations.group(found))))["val_accuracy"]()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cam", "eil †"]
+    plt.close(figure)

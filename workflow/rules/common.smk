@@ -7,7 +7,9 @@ from pathlib import Path
 import yaml
 
 from snakemake.common.configfile import load_configfile
+from snakemake_interface_executor_plugins.settings import ExecMode
 
+from eil import execution
 from eil.core import source_hash, user_cache
 from eil.study import study_paths
 from eil.execution import data_state
@@ -21,6 +23,9 @@ shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PA
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
 user_cache.name_user()
+# On this machine a training's process goes on to localize and evaluate, which saves loading torch twice. A cluster's job
+# does not: it would keep its GPU for work of the CPU.
+os.environ["EIL_AHEAD"] = "" if workflow.exec_mode == ExecMode.REMOTE else "--ahead"
 
 
 def resolve():
@@ -63,7 +68,7 @@ EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
 os.environ.update(EIL_STUDY=EIL)
 # Checked once here, by stat calls; the jobs do not check again.
 CONTENT = content_hashes()
-os.environ[data_state.CHECKED_BY_WORKFLOW] = "1"
+os.environ[execution.CHECKED_BY_WORKFLOW] = "1"
 # The content of the protocols, not only their names: an edited protocol scores again.
 PROTOCOLS = [
     protocols.find(name).model_dump_json(exclude={"source"}) for name in STUDY.protocols
@@ -117,6 +122,12 @@ def annotations_of_controls(wildcards):
     """The boxes from which a control may make its maps; other runs' maps do not depend on boxes."""
     needed = annotations(wildcards)
     return needed if RUNS[wildcards.run].control else ancient(needed)
+
+
+def classification_of_controls(wildcards):
+    """The maps from which a control takes the classification: those of the run whose network it uses."""
+    run = RUNS[wildcards.run]
+    return f"{RESULTS}/runs/{run.trained.name}/maps.npz" if run.control else []
 
 
 def content_of(what):

@@ -27,13 +27,14 @@ rule train:
     message:
         "train {wildcards.run}"
     shell:
-        "(eil train {params.eil} {wildcards.run} > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)) && tail -n 1 {log}"
+        "(eil train {params.eil} {wildcards.run} $EIL_AHEAD > {log} 2>&1 || (tail -n 5 {log} >&2; exit 1)) && tail -n 1 {log}"
 
 
 rule localize:
     input:
         images,
         annotations_of_controls,
+        classification_of_controls,
         weights=trained("weights.safetensors"),
     output:
         f"{RESULTS}/runs/{{run}}/maps.npz",
