@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core import provenance
+from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_json, write_arrays
 from eil.core.metrics import MAIN
 from eil.core.records import Record, Score
@@ -55,6 +56,8 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     _require_boxes(splits)
     name, *others = map(protocols.current_name, names)
     protocol = protocols.find(name)
+    for each in map(protocols.find, (name, *others)):  # before anything is computed
+        iou_curves.cells_for(each, arrays, folder / "maps.npz")
     with ImageFile(folder, side) as images:
         curves, pixels = _scan(folder, arrays, splits, side, protocol, images)
         on, scored = (iou_curves.scores_of(curves[key], arrays[f"{key}_logits"], splits[key]) for key in splits)
@@ -94,14 +97,14 @@ def _scan(
     folder: Path, arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol, images: ImageFile
 ) -> tuple[Mapping[str, Arrays], Mapping[str, PixelHistogram]]:
     """Curves of each split (kept ones if they are current) and pixel histograms if there are masks, in one pass."""
-    mark = iou_curves.stamp(arrays, splits, side, protocol)
+    mark, cells = iou_curves.stamp(arrays, splits, side, protocol), CellGrid.of_arrays(arrays, str(folder / "maps.npz"))
     kept = iou_curves.kept(folder, mark)
-    made = {} if kept else {name: IouCurves(protocol, side) for name in splits}
+    made = {} if kept else {name: IouCurves(protocol, side, cells) for name in splits}
     masked = all(split.masks is not None for split in splits.values())
     pixels = {name: PixelHistogram() for name in splits} if masked else {}
     for name, split in splits.items():
         keep = images if name == "test" else None
-        map_pass.scan(arrays[f"{name}_maps"], split, side, protocol, made.get(name), pixels.get(name), keep)
+        map_pass.scan(arrays[f"{name}_maps"], split, side, protocol, made.get(name), pixels.get(name), keep, cells)
     return kept or iou_curves.keep(folder, made, mark), pixels
 
 

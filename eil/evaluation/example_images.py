@@ -12,8 +12,8 @@ from eil.core.metrics import ScoreKey
 from eil.core.records import Record
 from eil.data import Boxes, Image, cache
 from eil.data.cache import Cached
-from eil.evaluation import boxes, maps, metrics, protocols
-from eil.evaluation.iou_curves import FILE, read_maps
+from eil.evaluation import boxes, iou_curves, maps, metrics, protocols
+from eil.evaluation.iou_curves import FILE
 from eil.evaluation.protocols import Protocol
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -21,9 +21,13 @@ Thresholds = int | metrics.Ints  # one for all test images, or one each (N,)
 
 
 def extra_views(arrays: Mapping[str, npt.NDArray[Any]], side: int, protocol: Protocol) -> Arrays:
-    """The method's further maps of the example images (``view_erased``, say) as 8-bit maps, (E, S, S) each."""
+    """The method's further maps of the example images (``view_erased``, say) as 8-bit maps, (E, S, S) each.
+
+    They come from several stages, so they are drawn by half-pixel resizing under every protocol.
+    """
+    resized = protocol.model_copy(update={"alignment": "grid"})
     return {
-        name: np.stack([maps.to_8_bit(view, side, protocol) for view in array])
+        name: np.stack([maps.to_8_bit(view, side, resized) for view in array])
         for name, array in arrays.items()
         if name.startswith("view_")
     }
@@ -91,9 +95,9 @@ def predictions(record: Record, data: Path, folder: Path) -> tuple[list[Boxes], 
         InputError: the run's maps or the decoded images are missing.
     """
     arrays, _, side, protocol = _read_run(record, data, folder)
-    found = []
+    found, cells = [], iou_curves.cells_for(protocol, arrays, folder / "maps.npz")
     for score_map in arrays["test_maps"]:
-        image = maps.to_8_bit(score_map, side, protocol)
+        image = maps.to_8_bit(score_map, side, protocol, cells)
         found.append(boxes.predicted_boxes(image, _threshold_of(record, image, protocol), protocol))
     return found, protocol, arrays["test_logits"]
 
@@ -105,7 +109,8 @@ def of_run(record: Record, data: Path, folder: Path, positions: Sequence[int]) -
         InputError: the run's maps or the decoded images are missing.
     """
     arrays, split, side, protocol = _read_run(record, data, folder)
-    images = [maps.to_8_bit(arrays["test_maps"][i], side, protocol) for i in positions]
+    cells = iou_curves.cells_for(protocol, arrays, folder / "maps.npz")
+    images = [maps.to_8_bit(arrays["test_maps"][i], side, protocol, cells) for i in positions]
     thresholds = np.zeros(len(split.ids), np.int64)
     thresholds[list(positions)] = [_threshold_of(record, image, protocol) for image in images]
     return example_arrays(images, split, protocol, thresholds, positions)
@@ -126,7 +131,7 @@ def _read_run(record: Record, data: Path, folder: Path) -> tuple[Arrays, Cached,
     """A run's maps, the test images, the side of the frame, and the protocol."""
     description, splits = cache.describe(data), {name: cache.open_split(data, name) for name in ("val", "test")}
     side = int(description["crop"])
-    arrays = read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
+    arrays = iou_curves.read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
     return arrays, splits["test"], side, protocols.find(record.protocol)
 
 

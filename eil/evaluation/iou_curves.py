@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core import provenance, source_hash
+from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.npz import MOST
 from eil.data import Boxes, Image
@@ -38,10 +39,12 @@ class IouCurves:
     Args:
         protocol: how maps become boxes.
         side: S of the square frame in which true boxes are given.
+        cells: where the maps' cells look, if the protocol needs it.
     """
 
-    def __init__(self, protocol: Protocol, side: int) -> None:
-        self.protocol, self.side = protocol, side
+    def __init__(self, protocol: Protocol, side: int, cells: CellGrid | None = None) -> None:
+        maps.require_cells(protocol, cells)
+        self.protocol, self.side, self.cells = protocol, side, cells
         kinds = dict.fromkeys([protocol.contours, protocol.contours_v2 or protocol.contours])
         self._curves: dict[Contours, list[npt.NDArray[np.float32]]] = {contours: [] for contours in kinds}
         self._otsu: list[int] = []
@@ -68,7 +71,7 @@ class IouCurves:
             InputError: a map that cannot be used; the message names the image.
         """
         for part in chunks(len(ids)):
-            prepared = maps.each_prepared(score_maps[part], ids[part], self.side, self.protocol)
+            prepared = maps.each_prepared(score_maps[part], ids[part], self.side, self.protocol, self.cells)
             self.update_images([maps.quantised(each) for each in prepared], true[part])
 
     def update_images(self, images: Sequence[Image], true: Sequence[Boxes]) -> None:
@@ -119,6 +122,22 @@ def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int)
     return arrays
 
 
+def cells_for(protocol: Protocol, arrays: Arrays, path: Path) -> CellGrid | None:
+    """Where the cells of a run's maps look, from its maps.npz; None if nobody has measured it.
+
+    Args:
+        protocol: how the maps are drawn.
+        arrays: of maps.npz.
+        path: its path, for messages.
+
+    Raises:
+        InputError: the protocol needs it, and the file does not have it.
+    """
+    cells = CellGrid.of_arrays(arrays, str(path))
+    maps.require_cells(protocol, cells, str(path))
+    return cells
+
+
 def require_matching(score_maps: Sized, ids: Sequence[str]) -> None:
     """Refuse maps of another number of images.
 
@@ -132,7 +151,7 @@ def require_matching(score_maps: Sized, ids: Sequence[str]) -> None:
 def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
     """Curves and classification of a split's maps under a protocol; no file is written."""
     require_matching(arrays[f"{name}_maps"], split.ids)
-    curves = IouCurves(protocol, side)
+    curves = IouCurves(protocol, side, CellGrid.of_arrays(arrays, "maps.npz"))
     curves.update(arrays[f"{name}_maps"], split.boxes, split.ids)
     return scores_of(curves.arrays(), arrays[f"{name}_logits"], split)
 
@@ -173,7 +192,8 @@ def keep(folder: Path, curves: Mapping[str, IouCurves], mark: str) -> dict[str, 
 def stamp(arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol) -> str:
     """Hash of all that curves depend on: maps, true boxes, frame, protocol and source code."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in arrays if name.endswith("_maps")):
+    placed = protocol.alignment == "receptive_field"
+    for name in sorted(name for name in arrays if name.endswith("_maps") or (placed and name.startswith("cell_"))):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     for name in sorted(splits):
         digest.update(json.dumps([name, *(own.tolist() for own in splits[name].boxes)]).encode())

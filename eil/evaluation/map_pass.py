@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 
+from eil.core.cell_grid import CellGrid
 from eil.data import Image
 from eil.data.cache import Cached
 from eil.evaluation import iou_curves, maps
@@ -69,6 +70,7 @@ def scan(
     curves: IouCurves | None = None,
     pixels: PixelHistogram | None = None,
     images: ImageFile | None = None,
+    cells: CellGrid | None = None,
 ) -> None:
     """Resize and normalise each map of a split once and add it to the given accumulators.
 
@@ -82,6 +84,7 @@ def scan(
         curves: takes the 8-bit maps with the true boxes.
         pixels: takes the float maps with the masks.
         images: takes the 8-bit maps.
+        cells: where the maps' cells look, if the protocol needs it.
 
     Raises:
         InputError: another number of maps than images, or a map that cannot be used; the message names the image.
@@ -91,7 +94,7 @@ def scan(
         return
     for part in iou_curves.chunks(len(split.ids)):
         chunk = []
-        prepared = maps.each_prepared(score_maps[part], split.ids[part], side, protocol)
+        prepared = maps.each_prepared(score_maps[part], split.ids[part], side, protocol, cells)
         for i, normalised in enumerate(prepared, part.start):
             if pixels is not None and split.masks is not None:
                 pixels.add(normalised, split.masks[i])

@@ -4,13 +4,15 @@ The normaliser is part of a protocol, because it changes the boxes. All normalis
 contrast becomes 0 (:func:`has_contrast`); min-max would amplify its rounding noise to the full range.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError
 from eil.data import Image
 from eil.evaluation.protocols import Protocol
@@ -23,22 +25,28 @@ LARGEST: Final = 1e100  # absolute score that is accepted
 # same tolerance.
 TOLERANCE: Final = 32 * float(np.finfo(np.float32).eps)  # 3.8e-6 of the map's largest magnitude
 _INTERPOLATION: Final = {"cubic": cv2.INTER_CUBIC, "linear": cv2.INTER_LINEAR}
+_SHARPNESS: Final = -0.75  # of cubic interpolation: OpenCV's and torch's (Keys' a)
 
 
-def prepared(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol) -> Floats:
+def prepared(
+    score_map: npt.NDArray[np.floating], side: int, protocol: Protocol, cells: CellGrid | None = None
+) -> Floats:
     """Resize and normalise a map in the protocol's order.
 
     Args:
         score_map: (h, w).
         side: S of the square frame that boxes are given in.
-        protocol: gives order, interpolation and normaliser.
+        protocol: gives order, interpolation, alignment and normaliser.
+        cells: where the map's cells look; of use only for the alignment "receptive_field".
 
     Returns:
         (S, S) in [0, 1]; 0 everywhere if the map has no contrast before or after it is resized.
 
     Raises:
-        InputError: the map holds NaN, infinity or complex numbers, or is not two-dimensional.
+        InputError: the map holds NaN, infinity or complex numbers, or is not two-dimensional; the protocol needs
+            ``cells``, and there are none.
     """
+    require_cells(protocol, cells)
     if score_map.ndim != 2 or not score_map.size:
         raise InputError(f"a score map has shape {score_map.shape}, expected (height, width)")
     if score_map.dtype.kind not in "fiub":
@@ -49,10 +57,28 @@ def prepared(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol)
     if not has_contrast(found):
         return np.zeros((side, side))
     if protocol.order == "resize-normalise":
-        return normalised(_resized(found, side, protocol), protocol)
-    resized = _resized(normalised(found, protocol), side, protocol)
+        return normalised(_resized(found, side, protocol, cells), protocol)
+    resized = _resized(normalised(found, protocol), side, protocol, cells)
     # Cubic interpolation overshoots the range [0, 1].
     return np.asarray(np.clip(resized, 0, 1)) if has_contrast(resized) else np.zeros((side, side))
+
+
+def require_cells(protocol: Protocol, cells: CellGrid | None, where: str = "") -> None:
+    """Refuse to draw maps by a protocol that needs to know where their cells look, if nobody does.
+
+    Args:
+        protocol: how maps are drawn.
+        cells: of the maps.
+        where: their file, for the message.
+
+    Raises:
+        InputError: the alignment is "receptive_field", and there are no cells.
+    """
+    if protocol.alignment == "receptive_field" and cells is None:
+        raise InputError(
+            f"{where}{': ' if where else ''}the protocol's alignment is receptive_field, and nothing says where the "
+            "cells of these maps look; localize the run again, or use a protocol with the alignment grid"
+        )
 
 
 def usable(m: Floats) -> bool:
@@ -70,11 +96,13 @@ def has_contrast(m: Floats) -> bool:
     return high - low > TOLERANCE * max(abs(low), abs(high))
 
 
-def each_prepared(score_maps: ScoreMaps, ids: Sequence[str], side: int, protocol: Protocol) -> Iterator[Floats]:
+def each_prepared(
+    score_maps: ScoreMaps, ids: Sequence[str], side: int, protocol: Protocol, cells: CellGrid | None = None
+) -> Iterator[Floats]:
     """:func:`prepared` of each map, one at a time; errors name the image."""
     for score_map, name in zip(score_maps, ids, strict=True):
         try:
-            found = prepared(score_map, side, protocol)
+            found = prepared(score_map, side, protocol, cells)
         except InputError as error:
             raise InputError(f"image {name}: {error}") from None
         yield found
@@ -85,9 +113,11 @@ def quantised(m: Floats) -> Image:
     return (m * 255).astype(np.uint8)
 
 
-def to_8_bit(score_map: npt.NDArray[np.floating], side: int, protocol: Protocol) -> Image:
+def to_8_bit(
+    score_map: npt.NDArray[np.floating], side: int, protocol: Protocol, cells: CellGrid | None = None
+) -> Image:
     """:func:`prepared` and :func:`quantised`, (h, w) -> (S, S) uint8."""
-    return quantised(prepared(score_map, side, protocol))
+    return quantised(prepared(score_map, side, protocol, cells))
 
 
 def normalised(m: Floats, protocol: Protocol) -> Floats:
@@ -122,5 +152,37 @@ def otsu(image: Image) -> int:
     return min(int(cv2.threshold(image, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0]), 254)
 
 
-def _resized(m: Floats, side: int, protocol: Protocol) -> Floats:
+def interpolation_weights(
+    cells: int, side: int, origin: float, stride: float, kind: Literal["cubic", "linear"]
+) -> Floats:
+    """Weights of a line's cells at each of S pixels, (S, cells); cell n is at pixel ``origin + stride * n``.
+
+    Beyond the first and the last cell their values go on, as at the borders in OpenCV. With the cells in the middle of
+    equal shares it is ``cv2.resize``.
+
+    >>> interpolation_weights(2, 4, 1, 2, "linear").tolist()
+    [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    """
+    at = (np.arange(side) - origin) / stride  # (S,)
+    before = np.floor(at).astype(np.int64)
+    taps = np.array([-1, 0, 1, 2] if kind == "cubic" else [0, 1])
+    distance = np.abs(at[:, None] - before[:, None] - taps)  # (S, taps)
+    a, d = _SHARPNESS, distance
+    near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((d - 5) * d + 8) * d * a - 4 * a
+    values = np.where(d <= 1, near, far) if kind == "cubic" else 1 - d
+    weights = np.zeros((side, cells))
+    np.add.at(weights, (np.arange(side)[:, None], np.clip(before[:, None] + taps, 0, cells - 1)), values)
+    return weights
+
+
+_cached_weights = functools.lru_cache(maxsize=16)(interpolation_weights)
+
+
+def _resized(m: Floats, side: int, protocol: Protocol, cells: CellGrid | None) -> Floats:
+    if protocol.alignment == "receptive_field" and cells and not cells.draws_like_resizing(m.shape, side):
+        rows, columns = (
+            _cached_weights(count, side, origin, stride, protocol.interpolation)
+            for count, origin, stride in zip(m.shape, cells.origin, cells.stride, strict=True)
+        )
+        return np.asarray(rows @ m @ columns.T)
     return np.asarray(cv2.resize(m, (side, side), interpolation=_INTERPOLATION[protocol.interpolation]), np.float64)

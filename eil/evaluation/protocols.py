@@ -3,12 +3,12 @@
 import functools
 import logging
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import yaml
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer, model_validator
 
 from eil.core.run import StrictModel
 from eil.core.settings import SettingError
@@ -20,6 +20,7 @@ RENAMED: Final = {"honest": "val-threshold"}  # earlier names, accepted for one 
 Contours = Literal["all", "largest", "union"]
 ThresholdFrom = Literal["oracle", "val", "fixed", "otsu"]
 Share = Annotated[float, Field(ge=0, lt=1)]
+_ADDED: Final = {"alignment": "grid"}  # keys added later -> their default
 _log = logging.getLogger(__name__)
 
 
@@ -31,6 +32,9 @@ class Protocol(StrictModel):
         geometry: of the images that the network sees: resized directly to the input's size, or to 256 with the
             central 224 cut out. The cache holds "direct"; the protocol's other rules also apply to maps made on it.
         interpolation: how the map is resized to the image's size.
+        alignment: whether a map's cells are drawn in the middle of equal shares of the image ("grid", as everyone
+            does), or where their receptive fields have their centres ("receptive_field"). Beyond the outermost centres
+            the outermost cells' values hold, in both cases.
         order: whether the map is resized or normalised first.
         normaliser: see :mod:`eil.evaluation.maps`.
         percentile: of the normalisers that have one, in [0, 1].
@@ -50,6 +54,7 @@ class Protocol(StrictModel):
     source: str
     geometry: Literal["direct", "center-crop"] = "direct"
     interpolation: Literal["cubic", "linear"] = "cubic"
+    alignment: Literal["grid", "receptive_field"] = "grid"
     order: Literal["resize-normalise", "normalise-resize"] = "resize-normalise"
     normaliser: Literal["min-max", "max", "pas", "ivr"] = "min-max"
     percentile: Share | None = None
@@ -68,6 +73,12 @@ class Protocol(StrictModel):
         if (self.percentile is not None) != (self.normaliser in ("pas", "ivr")):
             raise ValueError(f"normaliser = {self.normaliser}: pas and ivr need a percentile, the others have none")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_added(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys added later that have their default: results of older protocols stay current."""
+        dumped: dict[str, Any] = dump(self)
+        return {key: value for key, value in dumped.items() if _ADDED.get(key, ...) != value}
 
     @property
     def box_convention(self) -> BoxConvention:

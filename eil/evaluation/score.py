@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core import npz
+from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError
 from eil.core.provenance import threads
 from eil.data import Boxes, Image, geometry, photos
@@ -46,19 +47,21 @@ class MaxBoxAcc:
     Args:
         protocol: its name.
         side: S of the square frame in which true boxes are given; maps of any size are resized to it.
+        cells: where the maps' cells look, for a protocol with the alignment "receptive_field".
 
     Attributes:
         curves: IoU curves of all images so far.
         overhang: how many true boxes reached beyond the frame and were clipped to it.
     """
 
-    def __init__(self, protocol: str = "wsoleval-v2", side: int = 224) -> None:
-        self.protocol, self.side = protocols.find(protocol), side
-        self.curves, self.overhang, self._warned = IouCurves(self.protocol, side), Overhang(), False
+    def __init__(self, protocol: str = "wsoleval-v2", side: int = 224, cells: CellGrid | None = None) -> None:
+        self.protocol, self.side, self.cells = protocols.find(protocol), side, cells
+        self.reset()
 
     def reset(self) -> None:
         """Forget all images."""
-        self.curves, self.overhang, self._warned = IouCurves(self.protocol, self.side), Overhang(), False
+        self.curves = IouCurves(self.protocol, self.side, self.cells)
+        self.overhang, self._warned = Overhang(), False
 
     @property
     def without_contrast(self) -> int:
@@ -85,7 +88,8 @@ class MaxBoxAcc:
             for i, own in enumerate(each)
         ]
         with ThreadPoolExecutor(threads()) as pool:
-            images = list(pool.map(lambda m: maps.to_8_bit(array_inputs.array(m), self.side, self.protocol), found))
+            how = (self.side, self.protocol, self.cells)
+            images = list(pool.map(lambda m: maps.to_8_bit(array_inputs.array(m), *how), found))
         self.overhang = sum((overhang for _, overhang in clipped), self.overhang)
         self.curves.update_images(images, [own for own, _ in clipped])
 

@@ -1,10 +1,12 @@
 """Compute score maps: maps.npz has the low-resolution maps and the logits of val and test.
 
 An image's map is that of its true class. GT-known Loc needs no other map, and Top-1 Loc counts an image only if the
-predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. A control uses the
-logits of another run's network and makes its own maps. While a GPU computes maps, the CPU scores earlier ones.
+predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. Where their cells
+look is measured here and stored beside them. A control uses the logits of another run's network and makes its own maps.
+While a GPU computes maps, the CPU scores earlier ones.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from lightning_fabric import Fabric
 
 from eil import backbones
 from eil.core import registry
+from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.run import Run
 from eil.data import Boxes, cache
@@ -25,12 +28,15 @@ from eil.data.augment import Batch, Batches
 from eil.data.cache import Cached
 from eil.evaluation import iou_curves, protocols
 from eil.evaluation.iou_curves import IouCurves
+from eil.evaluation.maps import require_cells
+from eil.methods import receptive_field
 from eil.methods.base import Method
 from eil.training import train, train_step
 
 Arrays = dict[str, npt.NDArray[Any]]
 # Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
 Control = Callable[[Method, Batch, Sequence[Boxes]], torch.Tensor]
+_log = logging.getLogger(__name__)
 EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
 
 
@@ -51,6 +57,9 @@ class _Fetched:
 def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, meanwhile: bool | None = None) -> None:
     """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
 
+    ``cell_origin`` and ``cell_stride`` (2,) say where the cells look (:class:`eil.core.cell_grid.CellGrid`), unless
+    that cannot be measured.
+
     Args:
         run: a trained run, or a control.
         data: folder of the decoded images.
@@ -59,7 +68,8 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         meanwhile: whether to score (default: only on a GPU; on a CPU scoring would slow the network down).
 
     Raises:
-        InputError: no weights of this run, or a map that is not finite; the message names the image.
+        InputError: no weights of this run, or a map that is not finite (the message names the image); the protocol
+            needs to know where the cells look, and it cannot be measured.
     """
     made_from = cache.fingerprints(data)
     fabric = train_step.fabric_of(run.recipe)
@@ -69,18 +79,21 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
     weights = backbones.fingerprint(model)
     known = _logits_of(trained / "maps.npz", weights, made_from.photos) if control else {}
-    wrapped = _wrapped(fabric, model, run)
-    arrays: Arrays = {}
-    curves: dict[str, IouCurves] = {}
     side = int(cache.describe(data)["crop"])
+    cells = locate_cells(model, side, control)
+    wrapped = _wrapped(fabric, model, run)
+    arrays: Arrays = cells.arrays() if cells else {}
+    curves: dict[str, IouCurves] = {}
     if meanwhile is None:
         meanwhile = fabric.device.type == "cuda"
     wanted = protocols.find(protocol) if protocol and meanwhile else None
+    if wanted:
+        require_cells(wanted, cells)
     with torch.inference_mode(), fabric.autocast():
         for split in ("val", "test"):
             batches = train_step.batches(run, data, split, model, fabric.device)
             if wanted and all(map(len, batches.split.boxes)):
-                curves[split] = IouCurves(wanted, side)
+                curves[split] = IouCurves(wanted, side, cells)
             maps, logits = map_split(wrapped, batches, control, curves.get(split), known.get(split))
             if run.recipe.crops > 1 and split not in known:
                 logits = over_crops(wrapped, batches)
@@ -94,6 +107,27 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     origin = made_from._asdict() | {"weights": weights}
     arrays |= {f"made_from_{what}": np.array(value) for what, value in origin.items()}
     write_arrays(folder / "maps.npz", arrays)
+
+
+def locate_cells(model: Method, side: int, control: Control | None = None) -> CellGrid | None:
+    """Where the cells of a method's maps look, or of a control's; None, with a line in the log, if nobody can say.
+
+    Args:
+        model: any.
+        side: S of its square input.
+        control: makes the maps instead of the model.
+    """
+
+    def of_control(equal: Method, images: torch.Tensor) -> torch.Tensor:
+        assert control is not None
+        batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)), None)
+        return control(equal, batch, [np.array([[0.0, 0.0, side - 1, side - 1]])])
+
+    try:
+        return receptive_field.locate_cells(model, side, of_control if control else receptive_field.of_class_zero)
+    except receptive_field.Unlocated as error:
+        _log.info("where the maps' cells look is unknown (alignment: receptive_field needs it): %s", error)
+        return None
 
 
 def _wrapped(fabric: Fabric, model: Method, run: Run) -> Any:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from eil.commands import cli
+from eil.core.cell_grid import CellGrid
 from eil.data import IGNORED
 from eil.evaluation import boxes, maps, masks, protocols
 from eil.evaluation.protocols import Protocol
@@ -29,10 +30,11 @@ NORMALISERS: list[dict[str, Any]] = [
     {"normaliser": "pas", "percentile": 0.5},
     {"normaliser": "ivr", "percentile": 0.5},
 ]
+CELLS = CellGrid((3.0, 0.0), (5.0, 4.0))  # for the protocol that needs to know where cells look
 
 
 def scored(score_maps: Any, name: str) -> dict[str, float]:
-    metric = MaxBoxAcc(name, side=SIDE)
+    metric = MaxBoxAcc(name, side=SIDE, cells=CELLS)
     metric.update(score_maps, [CORNERS] * len(score_maps))
     assert metric.without_contrast == len(score_maps)
     return metric.compute(metric)
@@ -95,7 +97,7 @@ def test_a_small_contrast_on_a_large_offset_is_scored() -> None:
     blob = np.zeros((14, 14))
     blob[3:9, 4:11] = 0.01
     for name in protocols.read():
-        metric = MaxBoxAcc(name, side=SIDE)
+        metric = MaxBoxAcc(name, side=SIDE, cells=CellGrid.half_pixel(blob.shape, SIDE))
         metric.update([1000 + blob, blob], [np.array([[15.0, 11, 44, 36]])] * 2)
         metric.compute(metric)
         assert metric.without_contrast == 0

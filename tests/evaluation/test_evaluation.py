@@ -331,6 +331,7 @@ def test_strictly_more_than_half_is_another_protocol() -> None:
 def test_every_protocol_is_named_and_has_a_source() -> None:
     assert list(protocols.read()) == [
         "val-threshold",
+        "val-threshold-aligned",
         "wsoleval-v1",
         "wsoleval-v2",
         "eil-code",
@@ -338,7 +339,7 @@ def test_every_protocol_is_named_and_has_a_source() -> None:
         "ts-cam",
     ]
     assert all(protocol.source for protocol in protocols.read().values())
-    with pytest.raises(SettingError, match="protocols = wsol: must be one of val-threshold, wsoleval-v1"):
+    with pytest.raises(SettingError, match="protocols = wsol: must be one of val-threshold, val-threshold-aligned, "):
         protocols.find("wsol")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import SMOKE
 
+from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.metrics import ScoreKey
 from eil.core.run import Run
@@ -18,6 +19,7 @@ from eil.evaluation.map_pass import ImageFile
 from eil.study.study import parse
 
 SIDE = 32
+CELLS = CellGrid((3.0, 1.5), (4.0, 4.5))
 
 
 @pytest.fixture
@@ -26,6 +28,7 @@ def control(images: Path, tmp_path: Path) -> Run:
     run = next(run for run in parse(SMOKE | {"controls": ["centred_box"]}, "x").runs() if run.control)
     rng = np.random.default_rng(0)
     made: dict[str, Any] = {"examples": np.array([0, 5]), "view_erased": rng.random((2, 7, 7))}
+    made |= CELLS.arrays()
     made |= {f"made_from_{what}": np.array(value) for what, value in cache.fingerprints(images)._asdict().items()}
     for name in ("val", "test"):
         count = len(cache.open_split(images, name).ids)
@@ -42,9 +45,9 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     made = maps.prepared
 
-    def counted(score_map: Any, side: int, protocol: protocols.Protocol) -> Any:
+    def counted(score_map: Any, side: int, protocol: protocols.Protocol, cells: CellGrid | None = None) -> Any:
         calls.append(protocol.interpolation)
-        return made(score_map, side, protocol)
+        return made(score_map, side, protocol, cells)
 
     monkeypatch.setattr(maps, "prepared", counted)
     return calls
@@ -76,11 +79,11 @@ def test_the_record_equals_what_single_maps_give(name: str, control: Run, images
     threshold = round(record.value(ScoreKey("threshold")) or 0)
     pixels, covered = masks.PixelHistogram(), []
     for i, score_map in enumerate(arrays["test_maps"]):
-        image = maps.to_8_bit(score_map, SIDE, protocol)
+        image = maps.to_8_bit(score_map, SIDE, protocol, CELLS)
         curve = boxes.iou_curve(image, test.boxes[i], protocol.contours, protocol.box_convention)
         np.testing.assert_array_equal(kept["test_curve"][i], curve.astype(np.float32))
         assert kept["test_otsu"][i] == maps.otsu(image)
-        pixels.add(maps.prepared(score_map, SIDE, protocol), test.masks[i])
+        pixels.add(maps.prepared(score_map, SIDE, protocol, CELLS), test.masks[i])
         covered.append(masks.part_coverage(image, test.masks[i], threshold, 6))
         if i in arrays["examples"]:
             np.testing.assert_array_equal(shown["maps"][arrays["examples"].tolist().index(i)], image)

@@ -155,6 +155,7 @@ def test_maps_are_those_of_the_trained_weights(runs: dict[str, Run], images: Pat
         with torch.inference_mode():
             found = [model.maps(b.images, b.labels) for b in batches.in_order()]
         assert len(arrays[f"{split}_maps"]) == count
+        assert [arrays[f"cell_{what}"].tolist() for what in ("origin", "stride")] == [[1.5, 1.5], [4, 4]]
         np.testing.assert_allclose(arrays[f"{split}_logits"], torch.cat([f[0] for f in found]), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(arrays[f"{split}_maps"], torch.cat([f[1] for f in found]), rtol=1e-4, atol=1e-5)
     assert {"view_erased map", "view_erased region"} < arrays.keys()
@@ -243,6 +244,7 @@ def test_convolutions_run_in_the_recipes_precision(
 
     monkeypatch.setattr(train_step, "build", watched)
     monkeypatch.setattr(train, "tell_slow_bf16", lambda *_: None)  # it measures fp32 too
+    monkeypatch.setattr(localize, "locate_cells", lambda *_: None)  # a copy of the network, always in fp32
     train.train(run, images, tmp_path / run.name)
     assert seen == {dtype}
     seen.clear()
