@@ -49,7 +49,7 @@ def parts_of_study():
 def resolve():
     """Check the study, expand its grid, and write it to the results, where every step reads it."""
     *files, (last, folder, given) = parts_of_study()
-    given = dict(given)
+    given = {key: value for key, value in given.items() if key != "container"}
     source = ", ".join([name for name, _, _ in files] or [last])
     if root := given.pop("data_root", None):
         given["dataset"] = {**given.get("dataset", {}), "root": str(root)}
@@ -80,6 +80,12 @@ def content_hashes():
 
 
 STUDY, RUNS, DROPPED = resolve()
+
+
+# Used with --sdm apptainer alone.
+container: parts_of_study()[-1][2].get("container")
+
+
 RESULTS = f"results/{STUDY.name}"
 # Snakemake adds a module's prefix to a rule's files, not to its parameters.
 FOLDER = with_prefix(RESULTS)
