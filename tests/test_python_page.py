@@ -45,14 +45,18 @@ def last_value(cell: str, names: dict[str, Any]) -> Any:
 def test_the_cells_of_the_python_page_run(clone: Path) -> None:
     names: dict[str, Any] = {}
     values = [last_value(cell, names) for cell in CELLS]
+    (axes,) = names["figure"].axes
+    assert axes.get_title() == "vgg_small"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cam", "eil"]
+    assert len(axes.collections) == 2  # a band a method
     plt.close("all")
     assert values[1][0] == ("vgg_small-cam-seed0", "cam", {}, 7)
     assert isinstance(values[2], pd.DataFrame)
     assert values[2]["mean", "vgg_small"].to_dict() == {("cam", ""): 36.0, ("eil", "gamma=0.7"): 44.5}
     assert values[3][1:] == ("done", 0.001)
-    assert values[4] == ((16, 2), names["maps"].shape)
-    assert {"gt_known_loc", "max_box_acc_v2"} <= set(values[5]) & set(values[6])
-    assert all(0 <= value <= 100 for value in {**values[5], **values[6]}.values())
+    assert values[5] == ((16, 2), names["maps"].shape)
+    assert {"gt_known_loc", "max_box_acc_v2"} <= set(values[6]) & set(values[7])
+    assert all(0 <= value <= 100 for value in {**values[6], **values[7]}.values())
 
 
 def test_the_page_opens_as_a_notebook() -> None:

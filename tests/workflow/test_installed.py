@@ -132,7 +132,7 @@ def test_three_commands_lead_from_an_empty_folder_to_tables(tmp_path: Path) -> N
     (study / "tiny.yaml").write_text(yaml.safe_dump(content))
     told = ended("eil", "run", "tiny.yaml", "--cores", "1")
     assert "2 of 2 runs done, 0 failed" in told
-    assert "| vgg_small | cam |" in (study / "results/tiny/tables/main.md").read_text()
+    assert "| vgg_small | cam" in (study / "results/tiny/tables/main.md").read_text()
     assert (study / "results/tiny/figures/thresholds.png").exists()
     # The Snakefile in the folder is for Snakemake itself; it finds all done.
     again = subprocess.run(
