@@ -6,10 +6,11 @@
 #   snakemake --cores all timing                                              what each method costs
 #   snakemake --report results/demo/report.html                               one page of all that
 
-# Without --configfile the study is the demo. With it no key of the demo is read, whatever the given study lacks.
-if not workflow.overwrite_configfiles:
+# Without a study it is the demo; with one, no key of the demo is read, whatever the given study lacks. A module's study is
+# the `config` of its module statement.
+if workflow.modifier.is_main_snakefile() and not workflow.configfiles:
 
-    configfile: str(Path(workflow.basedir, "workflow/config/demo.yaml"))
+    configfile: str(workflow.source_path("workflow/config/demo.yaml"))
 
 
 report: "workflow/report/workflow.rst"
@@ -23,18 +24,14 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/timing.smk"
 
 
-localrules:
-    all,
-    partial,
-
-
 rule all:
-    default_target: True
     input:
         rules.tables.output,
         rules.figures.output,
+    localrule: True
 
 
+# Of a module they are not called.
 onsuccess:
     print(progress())
 

@@ -9,6 +9,18 @@ if TYPE_CHECKING:  # pandas: half a second
 __version__ = "0.1.0"
 
 
+def snakefile() -> str:
+    """Path of the workflow's Snakefile, for ``include:`` or a ``module`` of another Snakefile.
+
+    >>> import eil
+    >>> eil.snakefile().endswith("Snakefile")
+    True
+    """
+    from eil.core import project_files
+
+    return str(project_files.folder() / "Snakefile")
+
+
 def results(folder: str | Path) -> "pd.DataFrame":
     """Every score of a study, a row each.
 

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
 from eil import __version__
-from eil.commands import backbones, data, importing, runs, score, study, timing
+from eil.commands import backbones, data, importing, runs, score, study, timing, workflow
 from eil.core import user_cache
 
 _USAGE_ERROR = 2
@@ -42,7 +42,17 @@ def make_app() -> App:
         help_format="plaintext",
         console=_Console(),
     )
-    of_study = (study.check, study.plan, study.prepare, study.sheet, study.status, study.aggregate, study.figures)
+    of_study = (
+        workflow.init,
+        workflow.run,
+        study.check,
+        study.plan,
+        study.prepare,
+        study.sheet,
+        study.status,
+        study.aggregate,
+        study.figures,
+    )
     of_run = (runs.train, runs.localize, runs.evaluate, runs.show, runs.boxes, runs.verify)
     for command in (*of_study, study.clean, timing.profile):
         app.command(command, group=_STUDY)

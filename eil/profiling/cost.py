@@ -17,12 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eil import backbones
 from eil.backbones.meta import meta_tensors
-from eil.core import registry
+from eil.core import project_files, registry
 from eil.core.files import InputError
 from eil.core.run import Run
 from eil.methods.base import Method, Targets
 
-RATES = (Path("results"), Path("results/reference"))  # where `make bench` writes step-*.csv, and the committed tables
+# Where `make bench` writes step-*.csv, and the committed tables.
+RATES = (Path("results"), project_files.folder() / "results" / "reference")
 _BATCH = 2  # images on which operations are counted
 _GIGA, _TERA = 1e9, 1e12
 _TEN_CROPS = 10

@@ -7,12 +7,13 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from eil.core import project_files
 from eil.core.files import InputError
 from eil.core.metrics import MetricLabel
 from eil.core.run import StrictModel
 from eil.core.settings import problems
 
-FILE = Path(__file__).parents[2] / "results" / "published.csv"
+FILE = project_files.folder() / "results" / "published.csv"
 
 
 class Published(StrictModel):
@@ -43,7 +44,7 @@ class Published(StrictModel):
 
 @functools.cache
 def read(path: Path = FILE) -> tuple[Published, ...]:
-    """Every published score; none where there is no file, as in an installed package.
+    """Every published score; none where there is no file.
 
     Raises:
         InputError: a line that does not fit the schema, with its number.

@@ -33,6 +33,21 @@ def results(folder: str | Path) -> pd.DataFrame:
     return frame
 
 
+def records_in(folder: str | Path) -> list[Record]:
+    """The records of a study, in the order of their runs' names.
+
+    Args:
+        folder: of the study's results, with ``runs/*/record.json``.
+
+    Raises:
+        InputError: there are none, or another version of eil made them.
+    """
+    found = sorted(Path(folder).glob("runs/*/record.json"))
+    if not found:
+        raise InputError(f"{folder}: no runs/*/record.json; give a study's folder of results")
+    return list(map(records.read, found))
+
+
 def table(found: Iterable[Record]) -> pd.DataFrame:
     """A row a score; a failed run has one row without a score.
 

@@ -54,7 +54,7 @@ class Study(StrictModel):
         force: keys of the recipe that stand above all others, for a short trial; a preset is then no longer whole.
         protocols: how maps are scored; tables show the first, a separate table compares the others.
         time_limit: minutes that a step of a run may take; a step that takes longer fails.
-        logger: "tensorboard" to write every epoch's losses for TensorBoard too.
+        logger: "tensorboard" to write every epoch's losses for TensorBoard too, "wandb" for Weights & Biases, offline.
         columns: columns of the main table (default: the field's usual ones).
         controls: maps without training that replace the first method's maps (default: all installed).
     """
@@ -68,7 +68,7 @@ class Study(StrictModel):
     preset: str | None = None
     layout: str | None = None
     force: dict[str, Any] = Field(default_factory=dict)
-    logger: Literal["tensorboard"] | None = None
+    logger: Literal["tensorboard", "wandb"] | None = None
     columns: tuple[ColumnLabel, ...] | None = None
     time_limit: Annotated[float, Field(gt=0)] | None = None
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)

@@ -1,20 +1,22 @@
-"""The commands that look at what there is: status, show, compare, boxes; and losses for TensorBoard."""
+"""The commands that look at what there is: status, show, compare, boxes; and losses for TensorBoard and others."""
 
-import builtins
 import json
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from lightning_fabric.loggers import Logger as FabricLogger
 from PIL import Image as PILImage
 
 from eil.commands import cli
 from eil.core import records
 from eil.core.files import InputError, read_arrays, read_json, write_json
 from eil.core.metrics import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
-from eil.core.run import Run
 from eil.execution import run_lock
 from eil.report import compare, main_table, status
 from eil.study.study import load, parse
@@ -137,42 +139,43 @@ def test_compare_pairs_what_two_studies_share(place: Path, tmp_path: Path, capsy
         compare.compare(ours, compare.read(tmp_path / "other"), ("a", "b"))
 
 
-def test_losses_go_to_tensorboard_if_asked(
-    runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
+def test_losses_go_to_a_logger_if_asked(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Logger(None, tmp_path).write({"epoch": 1, "total": 0.5})
     assert not list(tmp_path.iterdir())
-    written: list[tuple[str, float, int]] = []
+    written: list[tuple[dict[str, float], int | None]] = []
 
-    class Writer:
-        def __init__(self, folder: str) -> None:
-            assert folder == str(tmp_path / "tensorboard")
+    class Fake(FabricLogger):
+        name = version = None
 
-        def add_scalar(self, *given: Any) -> None:
-            written.append(given)
+        def __init__(self, *given: object, **settings: object) -> None:
+            assert tmp_path in given
+            assert settings.get("offline", True)
 
-        def flush(self) -> None:
-            pass
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            written.append((metrics, step))
 
-    imported = builtins.__import__
+        def log_hyperparams(self, *_: object) -> None: ...
 
-    def fake(name: str, *rest: Any) -> Any:
-        if name == "torch.utils.tensorboard":
-            return type("module", (), {"SummaryWriter": Writer})
-        return imported(name, *rest)
-
-    def missing(name: str, *rest: Any) -> Any:
-        if name == "torch.utils.tensorboard":
-            raise ImportError
-        return imported(name, *rest)
-
+    loggers = SimpleNamespace(TensorBoardLogger=Fake, WandbLogger=Fake)
     with monkeypatch.context() as patch:
-        patch.setattr(builtins, "__import__", fake)
-        Logger("tensorboard", tmp_path).write({"epoch": 3, "total": 0.5, "lr": 0.1})
-        patch.setattr(builtins, "__import__", missing)
-        with pytest.raises(InputError, match="logger = tensorboard: TensorBoard is not installed"):
-            Logger("tensorboard", tmp_path)
-    assert written == [("total", 0.5, 3), ("lr", 0.1, 3)]
+        for module in ("lightning_fabric.loggers.tensorboard", "pytorch_lightning.loggers"):
+            patch.setitem(sys.modules, module, loggers)
+        patch.setitem(sys.modules, "pytorch_lightning", SimpleNamespace(loggers=loggers))
+        Logger(kind, tmp_path).write({"epoch": 3, "total": 0.5, "lr": 0.1})
+    assert written == [({"total": 0.5, "lr": 0.1}, 3)]
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
+def test_a_logger_writes_or_says_what_to_install(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    needed = {"tensorboard": ["tensorboard"], "wandb": ["wandb", "pytorch_lightning"]}[kind]
+    if all(map(find_spec, needed)):
+        Logger(kind, tmp_path).write({"epoch": 3, "total": 0.5, "lr": 0.1})
+        assert [path for path in (tmp_path / kind).rglob("*") if path.is_file()]
+    else:
+        with pytest.raises(InputError, match=rf"logger = {kind}: is not installed \(pip install {needed[0]}"):
+            Logger(kind, tmp_path)
 
 
 def test_the_main_tables_columns_are_the_studys(content: dict[str, Any]) -> None:

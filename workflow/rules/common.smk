@@ -17,8 +17,11 @@ from eil.study import study as studies
 from eil.evaluation import protocols
 from eil.core.files import InputError, write_text
 
-# Use the `eil` that is installed with this Snakemake, even if the environment is not activated.
-shell.prefix(f'set -euo pipefail; export PATH="{Path(sys.executable).parent}:$PATH"; ')
+# Use the `eil` that is installed with this Snakemake, even if the environment is not activated. Not by `shell.prefix`, which
+# would replace that of a workflow that uses this one as a module.
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
 # Keep freed memory for the next step: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
@@ -28,26 +31,38 @@ user_cache.name_user()
 os.environ["EIL_AHEAD"] = "" if workflow.exec_mode == ExecMode.REMOTE else "--ahead"
 
 
+def with_prefix(path):
+    """A path as Snakemake places it: below the `prefix` of a module statement."""
+    return str(workflow.modifier.path_modifier.replace_prefix(path))
+
+
+def parts_of_study():
+    """The study's files and settings: source for messages, folder of its relative paths, content. Later ones win."""
+    if not workflow.modifier.is_main_snakefile():
+        return [(f"config of module {workflow.modifier.namespace}", Path(), config)]
+    # A study that is given on the command line replaces that of a `configfile:` statement.
+    paths = workflow.overwrite_configfiles or workflow.configfiles
+    files = [(str(path), Path(path).parent, load_configfile(path)) for path in paths]
+    return [*files, ("--config", Path(), workflow.config_settings.config)]
+
+
 def resolve():
     """Check the study, expand its grid, and write it to the results, where every step reads it."""
-    source = ", ".join(map(str, workflow.configfiles))
-    parts = [
-        (str(path), Path(path).parent, load_configfile(path))
-        for path in workflow.configfiles
-    ]
-    given = dict(workflow.config_settings.config)
+    *files, (last, folder, given) = parts_of_study()
+    given = {key: value for key, value in given.items() if key != "container"}
+    source = ", ".join([name for name, _, _ in files] or [last])
     if root := given.pop("data_root", None):
         given["dataset"] = {**given.get("dataset", {}), "root": str(root)}
     if places := given.pop("runs_per_gpu", None):
         os.environ.update(EIL_RUNS_PER_GPU=str(places))
     try:
-        content = study_paths.merged([*parts, ("--config", Path(), given)])
+        content = study_paths.merged([*files, (last, folder, given)])
         study = studies.parse(study_paths.escaped(content), source)
         runs, dropped = study.expand(source)
     except InputError as error:
         # The message names file, key and value; a traceback would hide it.
         sys.exit(str(error))
-    kept = Path("results", study.name, "study.yaml")
+    kept = Path(with_prefix(f"results/{study.name}/study.yaml"))
     text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)
     if not kept.exists() or kept.read_text() != text:
         write_text(kept, text)
@@ -57,15 +72,27 @@ def resolve():
 def content_hashes():
     """Hashes of the data as they are now, by cache."""
     try:
-        return data_state.content_hashes(RUNS.values(), Path("results/data"))
+        return data_state.content_hashes(
+            RUNS.values(), Path(with_prefix("results/data"))
+        )
     except InputError as error:
         sys.exit(str(error))
 
 
 STUDY, RUNS, DROPPED = resolve()
+
+
+# Used with --sdm apptainer alone.
+container: parts_of_study()[-1][2].get("container")
+
+
 RESULTS = f"results/{STUDY.name}"
-EIL = f"{RESULTS}/study.yaml --results {RESULTS} --data results/data"
-os.environ.update(EIL_STUDY=EIL)
+# Snakemake adds a module's prefix to a rule's files, not to its parameters.
+FOLDER = with_prefix(RESULTS)
+EIL = f"{FOLDER}/study.yaml --results {FOLDER} --data {with_prefix('results/data')}"
+# Modules of one workflow have a variable each.
+EIL_VARIABLE = "_".join(filter(None, ["EIL_STUDY", workflow.modifier.namespace]))
+os.environ.update({EIL_VARIABLE: EIL})
 # Checked once here, by stat calls; the jobs do not check again.
 CONTENT = content_hashes()
 os.environ[execution.CHECKED_BY_WORKFLOW] = "1"
@@ -158,7 +185,7 @@ def progress():
     """How many runs are done and failed, and the first of the failures."""
     from eil.execution import collect
 
-    found = collect.collect(RUNS.values(), Path(RESULTS, "runs"))
+    found = collect.collect(RUNS.values(), Path(FOLDER, "runs"))
     failed = [record for record in found if record.status == "failed"]
     lines = [
         f"{len(found) - len(failed)} of {len(RUNS)} runs done, {len(failed)} failed"

@@ -22,7 +22,7 @@ rule prepare:
     message:
         "prepare {wildcards.cache}"
     shell:
-        "eil prepare $EIL_STUDY --cache {wildcards.cache} --only photos > {log} 2>&1 || (cat {log} >&2; exit 1)"
+        f"eil prepare ${EIL_VARIABLE} --cache {{wildcards.cache}} --only photos > {{log}} 2>&1 || (cat {{log}} >&2; exit 1)"
 
 
 rule annotate:
@@ -46,4 +46,4 @@ rule annotate:
     message:
         "boxes and masks of {wildcards.cache}"
     shell:
-        "eil prepare $EIL_STUDY --cache {wildcards.cache} --only annotations > {log} 2>&1 || (cat {log} >&2; exit 1)"
+        f"eil prepare ${EIL_VARIABLE} --cache {{wildcards.cache}} --only annotations > {{log}} 2>&1 || (cat {{log}} >&2; exit 1)"

@@ -27,7 +27,7 @@ rule tables:
         sources=source_hash.digest("eil.report.tables"),
         eil=EIL,
     message:
-        "tables of {STUDY.name}"
+        f"tables of {STUDY.name}"
     shell:
         "eil aggregate {params.eil} 2>&1 | tee {log}"
 
@@ -58,7 +58,7 @@ rule figures:
         sources=source_hash.digest("eil.report.figures"),
         eil=EIL,
     message:
-        "figures of {STUDY.name}"
+        f"figures of {STUDY.name}"
     shell:
         "eil figures {params.eil} 2>&1 | tee {log}"
 
@@ -69,11 +69,12 @@ rule partial:
         f"{RESULTS}/partial.log",
     benchmark:
         f"{RESULTS}/partial.benchmark.tsv"
+    localrule: True
     conda:
         "../../environment.yml"
     params:
         eil=EIL,
     message:
-        "tables and figures of what there is of {STUDY.name}"
+        f"tables and figures of what there is of {STUDY.name}"
     shell:
         "(eil aggregate {params.eil} && eil figures {params.eil}) 2>&1 | tee {log}"

@@ -35,7 +35,7 @@ rule timing:
         timer=source_hash.digest("eil.profiling.timing", "eil.report.timing"),
         eil=EIL,
     message:
-        "time every method of {STUDY.name}"
+        f"time every method of {STUDY.name}"
     shell:
         "eil time {params.eil} 2>&1 | tee {log}"
 
