@@ -23,9 +23,9 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
 
     Args:
         study: the runs' own.
-        runs: of the study; those of controls have no settings of their own.
+        runs: of the study; those that borrow a network have no settings of their own.
     """
-    trained = [run for run in runs if not run.control]
+    trained = [run for run in runs if not run.borrows]
     values: dict[str, dict[str, dict[Place, None]]] = {}  # setting -> value -> where, in order
     for run in trained:
         for key, value in _of(run):
@@ -50,7 +50,7 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
     for record in records:
-        trained = not (record.run.control or record.run.checkpoint)
+        trained = not (record.run.borrows or record.run.checkpoint)
         if trained and "provenance" in record.training:
             groups.setdefault(tuple(_origin(record.training["provenance"])), []).append(record)
     rows = [

@@ -47,7 +47,7 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
         folder: in which the runs' folders are.
         own: 1 for a process that was at work until now, and will be followed by another.
     """
-    trained = [run for run in runs if not (run.control or run.checkpoint)]
+    trained = [run for run in runs if not (run.borrows or run.checkpoint)]
     trainings = [folder / run.name for run in trained]
     taken = [seconds for run in trained if (seconds := _taken(folder, run)) is not None]
     busy = sum(map(run_lock.is_busy, trainings))

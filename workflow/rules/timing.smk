@@ -83,6 +83,6 @@ rule profile:
             for run in {
                 run.backbone: run
                 for run in reversed(RUNS.values())
-                if run.control is None
+                if not run.borrows
             }.values()
         ],
