@@ -1,9 +1,9 @@
 """CCAM: combinational class activation maps, the maps of all classes weighted by the classes' ranks.
 
 Combinational Class Activation Maps for Weakly Supervised Object Localization, Yang et al., WACV 2020,
-https://arxiv.org/abs/1910.05518. Classes are ranked by their logits; ``M = sum_r gamma_r M_(r)``, where M_(r) is CAM's
-map of the class of rank r. The weights gamma fall from 1 to -1. With "linear" and "quadratic" the class asked for is not
-used: the map is that of the prediction. The paper's non-local blocks are a change of the training, and not here.
+https://arxiv.org/abs/1910.05518. Classes are ranked by their logits; ``M = sum_r gamma_r M_(r)``, where M_(r) is the
+CAM of the class of rank r. The weights gamma fall from 1 to -1. With "linear" and "quadratic" the class asked for is
+not used: the map is that of the prediction. The paper's non-local blocks are a change of the training, and not here.
 """
 
 from typing import Annotated, Literal

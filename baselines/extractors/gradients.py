@@ -8,9 +8,9 @@ Sums over channels k; means and sums over positions u where it says so. All but 
     hirescam    sum_k g_k f_k                            Draelos & Carin, 2020, https://arxiv.org/abs/2011.08891
     layercam    sum_k ReLU(g_k) f_k                      Jiang et al., IEEE TIP 2021
 
-On features that are pooled and classified by a linear layer, without layers between, g_k = w_yk / (h w) everywhere: then
-all of these are CAM, its ReLU, or ``nwc`` up to a factor. They differ at earlier stages. Several stages of LayerCAM fused
-into one map are not here.
+On features that are pooled and classified by a linear layer, without layers between, g_k = w_yk / (h w) everywhere.
+Then gradcam and xgradcam are CAM's ReLU, hirescam is CAM, and layercam is ``nwc`` (for f >= 0), each up to a factor.
+They differ at earlier stages. LayerCAM's fusion of several stages is not here.
 """
 
 from typing import Literal

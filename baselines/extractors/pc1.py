@@ -1,10 +1,10 @@
 """PC1: the first principal component of an image's weighted channels.
 
 CAM Back Again: Large Kernel CNNs from a Weakly Supervised Object Localization Perspective, Yasuki & Taki, CVPR 2024,
-https://arxiv.org/abs/2403.06676. Each channel w_yk f_k of an image is scaled to [0, 1]; with the channels as samples and
-the positions as variables, the first principal axis is the map. After the scaling only the sign of w_yk is left.
+https://arxiv.org/abs/2403.06676. Each channel w_yk f_k of an image is scaled to [0, 1]. With the channels as samples
+and the positions as variables, the first principal axis is the map. After the scaling only the sign of w_yk is left.
 
-A direction has no sign. As in the authors' code the border votes: if more than half of its cells lie above the map's mean,
+A direction has no sign. As in the authors' code the border votes: if more than half of its cells lie above the mean,
 the map is turned over. Their count of the border misses cells of two sides and divides by the wrong number; this one
 does not. Channels that are constant (dead after a ReLU) are left out; there, their code divides by 0. No settings.
 """

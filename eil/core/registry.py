@@ -1,4 +1,4 @@
-"""Methods, map extractors, controls, backbones and data sets by name: this project's own, and those of installed packages.
+"""Methods, map extractors, controls, backbones, data sets by name: this project's own, and those of installed packages.
 
 This project's backbones and data sets are found as files of a package, all others as entry points. Nothing is imported
 until it is loaded.

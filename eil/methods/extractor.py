@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -68,8 +68,8 @@ class Extractor(ABC):
     """
 
     gradients: Gradients = "none"
-    class_dependent: ClassVar[bool] = True
-    signed: ClassVar[bool] = True
+    class_dependent: bool = True
+    signed: bool = True
 
     def __init__(self, model: Method) -> None:
         require_cam_head(model)

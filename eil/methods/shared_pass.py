@@ -40,7 +40,7 @@ def extract(
     with torch.inference_mode(False):
         classes = classes.clone()  # a tensor of inference mode cannot be part of a graph
         relu = GuidedReLU()
-        with relu if "guided" in kinds else nullcontext():
+        with relu if "guided" in kinds else nullcontext(), _uncached_autocast(images.device.type):
             features, logits = _forward(model, images, stages, bool(kinds))
         gradients = dict(_gradients(logits, classes, features, sorted(kinds), relu))
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
@@ -50,6 +50,12 @@ def extract(
                 read = features[each.at].detach().float()
                 found[name] = each.maps(Evidence(read, slopes, logits.detach().float(), weight, classes))
     return logits.detach(), found
+
+
+def _uncached_autocast(device: str) -> torch.autocast:
+    """The caller's autocast without its cache, which may hold weights of inference mode, of no use for a graph."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return torch.autocast(device, dtype, enabled, cache_enabled=False)
 
 
 def _forward(model: Method, images: Tensor, stages: Sequence[str], graph: bool) -> tuple[Features, Tensor]:

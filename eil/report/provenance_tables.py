@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from eil.core import registry
-from eil.core.records import Record
+from eil.core.records import Record, labelled
 from eil.core.run import Run, readable
 from eil.core.settings import schema
 from eil.data import class_subset
 from eil.report.notes import Notes
 from eil.report.table import Table
+from eil.study import borrowed
 from eil.study.study import Study
 
 # Keys of a recipe that matter where nothing is trained.
@@ -34,6 +35,8 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
     rows += [[f"dataset.{key}", _short(value), "all"] for key, value in study.dataset.settings.items()]
     rows += [["seeds", str(study.seeds), "all"], ["protocols", ", ".join(study.protocols), "all"]]
     rows += [["controls", ", ".join(study.controls) or "none", "all"]]
+    maps = [labelled(each.name, each.settings) for each in borrowed.choices(study.maps)]
+    rows += [["maps", ", ".join(maps), "all"]] if maps else []
     for key, held in values.items():
         everywhere = {place for places in held.values() for place in places}
         rows += [[key, value, _where(list(places), everywhere)] for value, places in held.items()]

@@ -6,7 +6,7 @@ from typing import Any
 
 from eil.core.files import InputError, read_json
 from eil.core.metrics import COLUMNS
-from eil.core.records import Record, settings_label
+from eil.core.records import Record, extractor_label, settings_label
 from eil.core.run import Run
 from eil.data.cache import Fingerprints
 from eil.execution import collect, data_state, run_lock
@@ -66,7 +66,8 @@ def shown(record: Record) -> list[str]:
     lines = [
         f"{run.name}: {record.status}",
         f"  {run.method} ({settings_label(run.settings) or 'defaults'}) on {run.backbone}, {run.dataset.name}, "
-        f"repetition {run.repetition}{f', control {run.control}' if run.control else ''}",
+        f"repetition {run.repetition}{f', control {run.control}' if run.control else ''}"
+        f"{f', maps of {extractor_label(run)}' if run.extractor else ''}",
     ]
     if record.error:
         return [*lines, f"  failed in {record.step}: {record.error}", *(f"    {line}" for line in record.log)]

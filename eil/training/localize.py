@@ -1,8 +1,9 @@
 """Compute score maps: maps.npz has the low-resolution maps and the logits of val and test.
 
 An image's map is that of its true class. GT-known Loc needs no other map, and Top-1 Loc counts an image only if the
-predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. A control uses the
-logits of another run's network and makes its own maps. While a GPU computes maps, the CPU scores earlier ones.
+predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. A control or an
+extractor uses the logits of another run's network and makes its own maps. While a GPU computes maps, the CPU scores
+earlier ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +25,15 @@ from eil.data.cache import Cached
 from eil.evaluation import iou_curves, protocols
 from eil.evaluation.iou_curves import IouCurves
 from eil.methods.base import Method
+from eil.methods.extractor import Extractor
+from eil.methods.shared_pass import extract
 from eil.training import train, train_step
 
 Arrays = dict[str, npt.NDArray[Any]]
 # Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
 Control = Callable[[Method, Batch, Sequence[Boxes]], torch.Tensor]
+# A batch and the true boxes of the whole split -> logits (B, C), maps (B, h, w).
+MapSource = Callable[[Batch, Sequence[Boxes]], tuple[torch.Tensor, torch.Tensor]]
 EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
 
 
@@ -50,7 +55,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
 
     Args:
-        run: a trained run, or a control.
+        run: a trained run, or one that borrows a network.
         data: folder of the decoded images.
         folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is used.
         protocol: protocol with which to score the maps here; :mod:`eil.evaluation.evaluate` reads the curves.
@@ -62,8 +67,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     made_from = cache.fingerprints(data)
     fabric = train_step.fabric_of(run.recipe)
     model = train_step.build(run, data)
-    control: Control | None = registry.load(registry.CONTROLS, run.control) if run.control else None
-    trained = folder.with_name(run.trained.name) if control else folder
+    trained = folder.with_name(run.trained.name) if run.borrows else folder
     train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
     if run.recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -71,6 +75,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     wrapped.mark_forward_method("maps")
     wrapped.mark_forward_method("extra_maps")
     wrapped.eval()
+    source = map_source(run, wrapped)
     arrays: Arrays = {}
     curves: dict[str, IouCurves] = {}
     side = int(cache.describe(data)["crop"])
@@ -82,13 +87,13 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
             batches = train_step.batches(run, data, split, model, fabric.device)
             if wanted and all(map(len, batches.split.boxes)):
                 curves[split] = IouCurves(wanted, side)
-            maps, logits = map_split(wrapped, batches, control, curves.get(split))
+            maps, logits = map_split(source, batches, curves.get(split))
             if run.recipe.crops > 1:
                 logits = over_crops(wrapped, batches)
             for what, values in (("map", maps), ("logits", logits)):
                 _check_finite(what, values, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
-        arrays |= _views(wrapped, batches, further=control is None)
+        arrays |= _views(wrapped, batches, further=not run.borrows)
     if wanted and len(curves) == 2:
         splits = {name: cache.open_split(data, name) for name in curves}
         iou_curves.keep(folder, curves, iou_curves.stamp(arrays, splits, side, wanted))
@@ -96,24 +101,48 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     write_arrays(folder / "maps.npz", arrays)
 
 
-def map_split(
-    model: Method, batches: Batches, control: Control | None = None, curves: IouCurves | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps of the true classes (N, h, w), or a control's, and logits (N, C) of a split, float32 on the CPU.
+def map_source(run: Run, model: Any) -> MapSource:
+    """What makes a run's logits and maps from a batch: its method, a control, or an extractor.
 
     Args:
-        model: in evaluation mode.
+        run: the run.
+        model: its network, in evaluation mode, as Fabric wraps it.
+    """
+    if run.control:
+        control: Control = registry.load(registry.CONTROLS, run.control)
+
+        def controlled(batch: Batch, boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
+            logits, _ = model.maps(batch.images, batch.labels)
+            return logits, control(model, batch, [boxes[i] for i in batch.index.tolist()])
+
+        return controlled
+    if run.extractor:
+        network: Method = model.module
+        extractor: Extractor = registry.load(registry.EXTRACTORS, run.extractor.name)(network, **run.extractor.settings)
+
+        def extracted(batch: Batch, boxes: Sequence[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
+            logits, maps = extract(network, {"": extractor}, batch.images, batch.labels)
+            return logits, maps[""]
+
+        return extracted
+    return lambda batch, boxes: model.maps(batch.images, batch.labels)
+
+
+def map_split(
+    source: MapSource, batches: Batches, curves: IouCurves | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps of the true classes (N, h, w) and logits (N, C) of a split, float32 on the CPU.
+
+    Args:
+        source: of the maps.
         batches: of the split.
-        control: makes the maps instead of the model.
         curves: receives the maps from another thread as they are computed.
     """
     fetched: list[_Fetched] = []
     with ThreadPoolExecutor(1) as scorer:  # one thread: curves take maps in the order of the split
         scored = []
         for batch in batches.in_order():
-            logits, maps = model.maps(batch.images, batch.labels)
-            if control is not None:
-                maps = control(model, batch, [batches.split.boxes[i] for i in batch.index.tolist()])
+            logits, maps = source(batch, batches.split.boxes)
             fetched.append(_fetch(maps, logits))
             if curves is not None:
                 scored.append(scorer.submit(_score, curves, batches.split, fetched[-1]))
