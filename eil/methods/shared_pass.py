@@ -4,6 +4,7 @@ The layers before the first stage that is read run without a graph. Gradients ar
 parameters get none. No hook stays on a module.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -65,7 +66,7 @@ def _forward(model: Method, images: Tensor, stages: Sequence[str], graph: bool) 
         x = model.backbone.forward_stages(images, stop=stages[0] if stages else None).clone()
     x.requires_grad_(graph)
     with torch.set_grad_enabled(graph):
-        for stage, stop in zip(stages, [*stages[1:], None], strict=True):
+        for stage, stop in itertools.zip_longest(stages, stages[1:]):
             features[stage] = x
             x = model.backbone.forward_stages(x.clone(), stage, stop)  # the next layer may work in place
         features[None] = model.head.features(x)
