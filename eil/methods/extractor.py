@@ -80,26 +80,32 @@ class Extractor(ABC):
         """Maps of the asked classes, (B, h, w), not normalised."""
 
 
-class GradientExtractor(Extractor):
-    """Makes maps from features and gradients at a stage.
+class StageExtractor(Extractor):
+    """Makes maps from a stage's features.
 
     Args:
         model: the method whose network is read.
-        at: the stage (default: :func:`default_stage`). At the last stage of a network whose head has no layers of its
-            own, most of these maps are CAM's up to a factor.
+        at: the stage (default: :func:`default_stage`).
 
     Raises:
         SettingError: no such stage.
         IncompatibleSetting: the stage's features are not a grid, or the method makes its logits in another way.
     """
 
-    gradients: Gradients = "plain"
-
     def __init__(self, model: Method, *, at: str | None = None) -> None:
         super().__init__(model)
         stage = default_stage(model.backbone) if at is None else at
         model.backbone.require_grid(stage)
         self.at = model.backbone.names[model.backbone.index(stage)]
+
+
+class GradientExtractor(StageExtractor):
+    """Makes maps from features and gradients at a stage.
+
+    At the last stage of a network whose head has no layers of its own most of these maps are CAM's, up to a factor.
+    """
+
+    gradients: Gradients = "plain"
 
 
 def default_stage(backbone: Backbone) -> str:
