@@ -11,6 +11,7 @@ does not. Channels that are constant (dead after a ReLU) are left out; there, th
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from eil.methods.extractor import Evidence, Extractor
 
@@ -32,9 +33,17 @@ def first_component(features: Tensor, weights: Tensor) -> Tensor:
     scaled = (products - low) / (high - low).where(high > low, 1)
     mean = (scaled * alive).sum(dim=1, keepdim=True) / alive.sum(dim=1, keepdim=True).clamp(min=1)
     centred = (scaled - mean) * alive
-    axes = torch.linalg.eigh(centred.mT @ centred).eigenvectors[:, :, -1]  # (B, hw)
-    axes = axes * (alive.sum(dim=1) > 1)
-    return _border_low(axes.unflatten(1, size)).float()
+    return _border_low(_first_axis(centred).reshape(-1, *size)).float()
+
+
+def _first_axis(rows: Tensor) -> Tensor:
+    """The first right singular vector, (B, K, P) -> (B, P), by the smaller of two products; 0 if all rows are 0."""
+    if rows.shape[1] < rows.shape[2]:
+        left = torch.linalg.eigh(rows @ rows.mT).eigenvectors[:, :, -1:]  # (B, K, 1)
+        axes = functional.normalize(rows.mT @ left, dim=1)[:, :, 0]  # (B, P)
+    else:
+        axes = torch.linalg.eigh(rows.mT @ rows).eigenvectors[:, :, -1]
+    return axes * rows.any(dim=2).any(dim=1, keepdim=True)
 
 
 def _border_low(maps: Tensor) -> Tensor:

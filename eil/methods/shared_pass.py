@@ -36,14 +36,17 @@ def extract(
         Logits (B, C), those of ``model.maps``, and a map (B, h, w) float32 for each name.
     """
     stages = sorted({each.at for each in extractors.values() if each.at is not None}, key=model.backbone.index)
-    kinds = {each.gradients for each in extractors.values()} - {"none"}
+    needed: dict[Gradients, set[str | None]] = {}  # kind -> stages
+    for each in extractors.values():
+        if each.gradients != "none":
+            needed.setdefault(each.gradients, set()).add(each.at)
     found = {}
     with torch.inference_mode(False):
         classes = classes.clone()  # a tensor of inference mode cannot be part of a graph
         relu = GuidedReLU()
-        with relu if "guided" in kinds else nullcontext(), _uncached_autocast(images.device.type):
-            features, logits = _forward(model, images, stages, bool(kinds))
-        gradients = dict(_gradients(logits, classes, features, sorted(kinds), relu))
+        with relu if "guided" in needed else nullcontext(), _uncached_autocast(images.device.type):
+            features, logits = _forward(model, images, stages, bool(needed))
+        gradients = dict(_gradients(logits, classes, features, needed, relu))
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             weight = model.head.classifier.weight.detach().float()
             for name, each in extractors.items():
@@ -67,24 +70,33 @@ def _forward(model: Method, images: Tensor, stages: Sequence[str], graph: bool) 
     x.requires_grad_(graph)
     with torch.set_grad_enabled(graph):
         for stage, stop in itertools.zip_longest(stages, stages[1:]):
-            features[stage] = x
-            x = model.backbone.forward_stages(x.clone(), stage, stop)  # the next layer may work in place
-        features[None] = model.head.features(x)
+            features[stage] = _behind_hook(x)
+            x = model.backbone.forward_stages(features[stage].clone(), stage, stop)  # the next layer may work in place
+        features[None] = _behind_hook(model.head.features(x))
         return features, model.head.classify(features[None])
 
 
+def _behind_hook(x: Tensor) -> Tensor:
+    """A view: the gradient by features is that before the hook of a ReLU that ends their stage."""
+    return x.view_as(x)
+
+
 def _gradients(
-    logits: Tensor, classes: Tensor, features: Features, kinds: Sequence[Gradients], relu: "GuidedReLU"
+    logits: Tensor,
+    classes: Tensor,
+    features: Features,
+    needed: Mapping[Gradients, set[str | None]],
+    relu: "GuidedReLU",
 ) -> Iterator[tuple[tuple[Gradients, str | None], Tensor]]:
-    """Of each kind, the gradients of each image's asked logit by the features of each stage, in one backward pass."""
-    if not kinds:
+    """Of each kind, the gradients of each image's asked logit by the features of its stages, in one backward pass."""
+    if not needed:
         return
     # Images do not meet in evaluation mode, so that the gradient of the sum holds each image's own.
     score = logits.gather(1, classes[:, None]).sum()
-    for kind in kinds:
+    for k, (kind, stages) in enumerate(needed.items(), 1):
         relu.on = kind == "guided"
-        found = torch.autograd.grad(score, list(features.values()), retain_graph=kind != kinds[-1])
-        yield from (((kind, stage), each) for stage, each in zip(features, found, strict=True))
+        found = torch.autograd.grad(score, [features[stage] for stage in stages], retain_graph=k < len(needed))
+        yield from (((kind, stage), each) for stage, each in zip(stages, found, strict=True))
 
 
 class GuidedReLU(TorchFunctionMode):
