@@ -60,9 +60,9 @@ def results(folder: str | Path) -> "pd.DataFrame":
         folder: of the study's results, with ``records.parquet`` (`eil aggregate` makes it), or ``runs/*/record.json``.
 
     Returns:
-        Columns ``run``, ``backbone``, ``pretrained``, ``method``, ``control``, ``settings``, ``setting.{name}`` for
-        each setting, ``repetition``, ``status``, ``error``, ``seconds`` (of training), ``split``, ``protocol``,
-        ``threshold_from``, ``metric`` (see :mod:`eil.core.metrics`), ``subset``, ``value``.
+        Columns ``run``, ``backbone``, ``pretrained``, ``method``, ``control``, ``extractor``, ``settings``,
+        ``setting.{name}`` for each setting, ``repetition``, ``status``, ``error``, ``seconds`` (of training),
+        ``split``, ``protocol``, ``threshold_from``, ``metric`` (see :mod:`eil.core.metrics`), ``subset``, ``value``.
 
     Raises:
         InputError: there are no results, or another version of eil made them.

@@ -149,7 +149,7 @@ def _vision_transformer(net: Any) -> Cut:
 
 def _attention_of(net: Any, block: nn.Module) -> Callable[[nn.Module, Tensor, Tensor], Tensor] | None:
     """How to compute the class token's attention; None for kinds of blocks that do it otherwise."""
-    from timm.layers import Attention
+    from timm.layers.attention import Attention
     from timm.models.vision_transformer import Block
 
     known = type(block) is Block and type(block.attn) is Attention

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def train(opened: OpenStudy, run: Run, go_on: bool) -> None:
-    """Train a run; with ``go_on``, then localize and evaluate it and its controls ahead, unless it trained long."""
+    """Train a run; with ``go_on``, then localize and evaluate it and what borrows its network ahead, unless it trained long."""
     from eil.execution import ahead
     from eil.training.train import train as step
 
@@ -58,7 +58,7 @@ def _evaluate(opened: OpenStudy, run: Run) -> None:
 
 
 def _go_on(opened: OpenStudy, run: Run) -> None:
-    """Localize and evaluate a trained run, then the controls that use its network, and put the results aside.
+    """Localize and evaluate a trained run, then what borrows its network, and put the results aside.
 
     An error is left to the step itself, which meets it again: the training has not failed.
     """
@@ -66,7 +66,7 @@ def _go_on(opened: OpenStudy, run: Run) -> None:
 
     if read_json(opened.folder(run) / "train.json")["seconds"] > ahead.LONGEST_TRAINING:
         return
-    lent = [each for each in opened.runs() if each.control and each.trained.name == run.name]
+    lent = [each for each in opened.runs() if each.borrows and each.trained.name == run.name]
     made: list[tuple[Run, ahead.Step]] = []
     try:
         for each in (run, *lent):

@@ -71,7 +71,7 @@ def plan(
     counts = dict(zip(("train", "val", "test"), images, strict=True))
     costs = cost.cost(runs, counts, classes)
     measured = cost.rates(rates if rates is not None else cost.measured())
-    trainings, parts = sum(run.control is None and run.checkpoint is None for run in runs), " + ".join(map(str, images))
+    trainings, parts = sum(not run.borrows and run.checkpoint is None for run in runs), " + ".join(map(str, images))
     words = class_subset.describe_count(classes, whole)
     print(f"{opened.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {words}")
     print("\n".join(cost.lines(costs, measured, tflops, cost.cached_bytes(runs, counts))))

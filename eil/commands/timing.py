@@ -31,7 +31,7 @@ def time_study(
         folders: Where the study's files are.
     """
     from eil.execution import collect, gpu_lease
-    from eil.profiling import timing
+    from eil.profiling import map_timing, timing
     from eil.report import configurations
     from eil.report import timing as report
 
@@ -39,8 +39,9 @@ def time_study(
     runs = opened.runs()
     with gpu_lease.lease(exclusive=True):
         found = timing.timings(runs, opened.data, batches, precisions, iterations, warmup)
+        of_maps = map_timing.timings(runs, opened.data, iterations, warmup)
     done = [record for record in collect.collect(runs, opened.runs_folder) if record.status == "done"]
-    print(report.write(found, opened.results / "timing", configurations.accuracy(done)))
+    print(report.write(found, opened.results / "timing", configurations.accuracy(done), of_maps))
 
 
 def profile(

@@ -146,3 +146,13 @@ def require_version(content: Mapping[str, Any], path: Path) -> None:
 def settings_label(settings: Mapping[str, Any]) -> str:
     """``gamma=0.7, sigma=1, at=pool3+pool4``."""
     return ", ".join(f"{key}={readable(value)}" for key, value in settings.items())
+
+
+def labelled(name: str, settings: Mapping[str, Any]) -> str:
+    """``eil (gamma=0.7)``; the name alone without settings."""
+    return f"{name} ({settings_label(settings)})" if settings else name
+
+
+def extractor_label(run: Run) -> str | None:
+    """A run's extractor with its settings, ``layercam (at=layer3)``; None if it has none."""
+    return labelled(run.extractor.name, run.extractor.settings) if run.extractor else None

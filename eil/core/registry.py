@@ -1,4 +1,4 @@
-"""Methods, controls, backbones and data sets by name: this project's own, and those of installed packages.
+"""Methods, map extractors, controls, backbones, data sets by name: this project's own, and those of installed packages.
 
 This project's backbones and data sets are found as files of a package, all others as entry points. Nothing is imported
 until it is loaded.
@@ -14,8 +14,9 @@ from typing import Any, Final, Literal
 
 from eil.core.settings import SettingError, schema
 
-Group = Literal["eil.methods", "eil.controls", "eil.backbones", "eil.data"]
+Group = Literal["eil.methods", "eil.extractors", "eil.controls", "eil.backbones", "eil.data"]
 METHODS: Final = "eil.methods"  # name -> class
+EXTRACTORS: Final = "eil.extractors"  # name -> class
 CONTROLS: Final = "eil.controls"  # name -> function
 BACKBONES: Final = "eil.backbones"  # name -> module with INFO, and a builder function of that name
 READERS: Final = "eil.data"  # name -> module with `read`

@@ -20,10 +20,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 BackboneName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*(/[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)?)?$")
 ]
+ExtractorName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+]*$")]  # gradcam++
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
 # Fields that came after the first records. Their defaults are left out of a run's key, so that those stay usable.
-ADDED_TO_RUN: dict[str, Any] = {"layout": "own", "network": {}, "checkpoint": None}
+ADDED_TO_RUN: dict[str, Any] = {"layout": "own", "network": {}, "checkpoint": None, "extractor": None}
 ADDED_TO_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0}
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
@@ -134,10 +135,28 @@ class DatasetChoice(BaseModel):
         return None
 
 
+class ExtractorChoice(BaseModel):
+    """A map extractor's name; all further keys are its settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: ExtractorName
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The extractor's settings: all but its name."""
+        return dict(self.model_extra or {})
+
+    @property
+    def parts(self) -> list[str]:
+        """Its part of a run's name: ``["layercam", "atlayer3"]``."""
+        return [self.name, *(f"{key}{readable(value)}" for key, value in sorted(self.settings.items()))]
+
+
 class Run(StrictModel):
     """One training: data set x backbone x method with settings x repetition.
 
-    With a ``control``, the trained network of this run with the control's maps instead of the method's.
+    With a ``control`` or an ``extractor``, the trained network of this run with other maps instead of the method's.
 
     Attributes:
         study: name of the study.
@@ -153,6 +172,7 @@ class Run(StrictModel):
         layout: whose network it is: own, wsoleval or authors; see :mod:`eil.study.layouts`.
         network: options that differ from the backbone's own network.
         checkpoint: FILE@sha256:HASH of weights that are imported instead of trained.
+        extractor: the map extractor with its settings, if any.
     """
 
     study: Name
@@ -168,18 +188,27 @@ class Run(StrictModel):
     layout: str = "own"
     network: dict[str, Any] = Field(default_factory=dict)
     checkpoint: str | None = None
+    extractor: ExtractorChoice | None = None
 
     @property
     def name(self) -> str:
         """Name of the run's folder: ``vgg_small-eil-gamma0.7-sigma1-seed0``."""
         settings = [f"{key}{readable(value)}" for key, value in sorted(self.settings.items())]
         control = [self.control] if self.control else []
-        return "-".join([file_name(self.backbone), self.method, *settings, *control, f"seed{self.repetition}"])
+        extractor = self.extractor.parts if self.extractor else []
+        return "-".join(
+            [file_name(self.backbone), self.method, *settings, *control, *extractor, f"seed{self.repetition}"]
+        )
+
+    @property
+    def borrows(self) -> bool:
+        """Whether its maps are a control's or an extractor's, made with another run's trained network."""
+        return self.control is not None or self.extractor is not None
 
     @property
     def trained(self) -> "Run":
-        """The run that trains the network of this one: itself, or a control's run without the control."""
-        return self.model_copy(update={"control": None})
+        """The run that trains the network of this one: itself, or the run from which it borrows."""
+        return self.model_copy(update={"control": None, "extractor": None})
 
     @property
     def rng_seed(self) -> int:

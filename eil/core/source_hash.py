@@ -43,10 +43,13 @@ def of_step(step: str, run: Run) -> str:
     """
     if step == "evaluate":
         return digest(STEPS[step])
-    control = [_module(registry.CONTROLS, run.control)] if run.control and step == "localize" else []
+    maps = []
+    if step == "localize":
+        maps += [_module(registry.CONTROLS, run.control)] if run.control else []
+        maps += [_module(registry.EXTRACTORS, run.extractor.name)] if run.extractor else []
     method, backbone = _module(registry.METHODS, run.method), _module(registry.BACKBONES, run.backbone)
     # Localizing may also compute curves, which have their own hash (eil.evaluation.iou_curves.stamp).
-    return digest(STEPS[step], method, backbone, *control, without="eil.evaluation")
+    return digest(STEPS[step], method, backbone, *maps, without="eil.evaluation")
 
 
 @functools.cache

@@ -40,7 +40,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     Args:
         run: a localized run.
         data: folder of the prepared data set.
-        folder: the run's folder, with maps.npz, and train.json unless the run is a control.
+        folder: the run's folder, with maps.npz, and train.json unless the run borrows its network.
         names: of protocols. The record is the first one's; of the others it keeps the main scores.
 
     Raises:
@@ -71,7 +71,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     for other in others:
         further = protocols.find(other)
         found += rows(_under(further, arrays, val, test, side), other, further.threshold_from)
-    training = {} if run.control else read_json(folder / "train.json", "eil train")
+    training = {} if run.borrows else read_json(folder / "train.json", "eil train")
     hits = protocol.hits(scored.curve, 0.5)
     record = Record(
         run=run,

@@ -31,7 +31,9 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
         if not _done(own, known.get(own.name)):
             continue
         names = (checkpoint.LAST, checkpoint.PREVIOUS, *(MAPS if maps else ()))
-        names += WEIGHTS if weights and own.name not in borrowed else ()  # a control may still need them
+        names += (
+            WEIGHTS if weights and own.name not in borrowed else ()
+        )  # a control or an extractor may still need them
         found += [own / name for name in names if (own / name).exists()]
     return found
 

@@ -34,7 +34,7 @@ class Cost:
     """Floating-point operations and disk space of a study, or of its runs on one backbone.
 
     Attributes:
-        trainings: number of runs that train; controls and imported networks do not.
+        trainings: number of runs that train; controls, extractors and imported networks do not.
         training: operations in training steps, forward and backward.
         inference: operations for the maps and logits of val and test.
         weights: bytes of the trained weights; likewise ``maps``.
@@ -63,13 +63,13 @@ def cost(runs: Sequence[Run], images: Mapping[str, int], classes: int) -> dict[s
     """Cost of a study's runs by backbone.
 
     Args:
-        runs: of a study, controls included.
+        runs: of a study, controls and extractors included.
         images: number of images in train, val and test.
         classes: number of classes.
     """
     found: dict[str, list[Cost]] = {}
     known: dict[str, Cost] = {}
-    for run in (run for run in runs if run.control is None):
+    for run in (run for run in runs if not run.borrows):
         label = run.name.rsplit("-", 1)[0]  # repetitions cost the same
         if label not in known:
             known[label] = _cost(run, images, classes)

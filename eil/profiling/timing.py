@@ -214,7 +214,7 @@ def timings(
     """
     chosen: dict[tuple[str, str], Run] = {}
     for run in runs:
-        if run.control is None:
+        if not run.borrows:
             chosen.setdefault((run.backbone, run.method), run)
     found = []
     for (backbone, _), run in chosen.items():

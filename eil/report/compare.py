@@ -65,7 +65,10 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
 
 
 def _same(one: Configuration, other: Configuration) -> bool:
-    known = [(c.backbone, c.method, c.control, settings_label(dict(sorted(c.settings.items())))) for c in (one, other)]
+    known = [
+        (c.backbone, c.method, c.control, c.extractor, settings_label(dict(sorted(c.settings.items()))))
+        for c in (one, other)
+    ]
     return known[0] == known[1]
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
-from eil.core.records import Record, settings_label
+from eil.core.records import Record, extractor_label, labelled, settings_label
 from eil.evaluation import seed_variance, statistics
 from eil.evaluation.seed_variance import SeedVariance
 from eil.evaluation.statistics import Estimate
@@ -28,6 +28,7 @@ class Configuration:
         settings: of the method, as the study gives them.
         records: done, one a repetition, in order.
         control: whose maps they are, if not the method's own.
+        extractor: likewise, with its settings: ``layercam (at=layer3)``.
         layout: the records of each configuration over which the seeds' variance is pooled; empty: its own alone.
     """
 
@@ -36,6 +37,7 @@ class Configuration:
     settings: dict[str, Any]
     records: tuple[Record, ...]
     control: str | None = None
+    extractor: str | None = None
     layout: tuple[tuple[Record, ...], ...] = ()
 
     @property
@@ -43,8 +45,14 @@ class Configuration:
         """The method and its settings, ``eil (gamma=0.7)``, or the control, ``control: full image``."""
         if self.control:
             return f"control: {self.control.replace('_', ' ')}"
-        label = f"{self.method} ({settings_label(self.settings)})" if self.settings else self.method
-        return f"{label} (imported)" if self.imported else label
+        label = labelled(self.method, self.settings)
+        label = f"{label} (imported)" if self.imported else label
+        return f"{label}: {self.extractor}" if self.extractor else label
+
+    @property
+    def borrows(self) -> bool:
+        """Whether the maps are a control's or an extractor's."""
+        return self.control is not None or self.extractor is not None
 
     @property
     def imported(self) -> bool:
@@ -59,7 +67,7 @@ class Configuration:
     @property
     def converged(self) -> bool:
         """Whether the training had converged; true for what was not trained here."""
-        not_trained = self.imported or self.control is not None
+        not_trained = self.imported or self.borrows
         return not_trained or convergence.converged([record.history for record in self.records])
 
     @property
@@ -123,18 +131,18 @@ def shared_label(grid: Sequence[Configuration]) -> str:
 
 def group(records: Iterable[Record]) -> list[Configuration]:
     """Configurations of the records that are done, in their order."""
-    found: dict[tuple[str, str, str, str | None], list[Record]] = {}
+    found: dict[tuple[str | None, ...], list[Record]] = {}
     for record in records:
         if record.status == "done":
             run = record.run
-            key = (run.backbone, run.method, settings_label(run.settings), run.control)
+            key = (run.backbone, run.method, settings_label(run.settings), run.control, extractor_label(run))
             found.setdefault(key, []).append(record)
-    ungrouped = [
-        Configuration(
-            backbone, method, own[0].run.settings, tuple(sorted(own, key=lambda r: r.run.repetition)), control
+    ungrouped = []
+    for own in found.values():
+        run, in_order = own[0].run, tuple(sorted(own, key=lambda each: each.run.repetition))
+        ungrouped.append(
+            Configuration(run.backbone, run.method, run.settings, in_order, run.control, extractor_label(run))
         )
-        for (backbone, method, _, control), own in found.items()
-    ]
     layouts = {backbone: _layout(own) for backbone, own in by_backbone(ungrouped)}
     return [replace(each, layout=layouts[each.backbone]) for each in ungrouped]
 
@@ -148,19 +156,33 @@ def by_backbone(configurations: Sequence[Configuration]) -> list[tuple[str, list
 def chosen(configurations: Sequence[Configuration]) -> list[Configuration]:
     """Of each method and control on each backbone, the settings with the best mean GT-known Loc on val.
 
+    Extractors stay with the settings whose network they read, so that they are left out.
+
     Means over different seeds are not comparable: settings that lack repetitions are chosen only if all settings do.
     """
     best: dict[tuple[str, str, str | None], Configuration] = {}
-    for each in configurations:
+    for each in (each for each in configurations if not each.extractor):
         key = (each.backbone, each.method, each.control)
         if key not in best or _rank(each) > _rank(best[key]):
             best[key] = each
     return list(best.values())
 
 
+def other_maps(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
+    """Of each method with extractors its own maps, then each extractor's; settings chosen on val by its own."""
+    found = []
+    for own in chosen([each for each in configurations if not each.borrows]):
+        place = (own.backbone, own.method, own.settings)
+        others = [
+            each for each in configurations if each.extractor and place == (each.backbone, each.method, each.settings)
+        ]
+        found += [[own, *others]] if others else []
+    return found
+
+
 def accuracy(records: Iterable[Record]) -> dict[tuple[str, str], float]:
-    """Mean GT-known Loc by backbone and method, with the settings chosen on val; controls are left out."""
-    best = chosen([each for each in group(records) if not each.control])
+    """Mean GT-known Loc by backbone and method, with the settings chosen on val; borrowed networks are left out."""
+    best = chosen([each for each in group(records) if not each.borrows])
     return {(each.backbone, each.method): each.mean(GT_KNOWN_LOC) for each in best}
 
 
@@ -247,7 +269,7 @@ def _layout(configurations: Sequence[Configuration]) -> tuple[tuple[Record, ...]
     Of three or more methods each with the settings chosen on val: the cells of one method's grid resemble each other,
     and would make the variance between methods look smaller. Of fewer methods every configuration.
     """
-    methods = [each for each in configurations if not (each.control or each.imported)]
+    methods = [each for each in configurations if not (each.borrows or each.imported)]
     few = len({each.method for each in methods}) < 3 or not all(each.has(SELECTION) for each in methods)
     return tuple(each.records for each in (methods if few else chosen(methods)))
 

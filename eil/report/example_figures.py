@@ -34,7 +34,7 @@ def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], views: bool
     columns: list[tuple[Configuration, str, str]] = [(configurations[0], "images", "image")]
     for each, own in examples.items():
         erases = "view_erased map" in own
-        columns.append((each, "maps", f"{each.method}: {'unerased ' if erases else ''}map"))
+        columns.append((each, "maps", each.extractor or f"{each.method}: {'unerased ' if erases else ''}map"))
         columns += [(each, name, f"{each.method}: {name.removeprefix('view_')}") for name in views_of(own) if views]
     count = len(examples[configurations[0]]["ids"])
     rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))

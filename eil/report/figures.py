@@ -14,8 +14,8 @@ from eil.core.records import Record
 from eil.core.run import file_name
 from eil.evaluation import example_images
 from eil.evaluation.errors import KINDS
-from eil.report import ablation, example_figures, score_figures
-from eil.report.configurations import Configuration, by_backbone, chosen, group
+from eil.report import ablation, example_figures, map_figures, score_figures
+from eil.report.configurations import Configuration, by_backbone, chosen, group, other_maps
 from eil.report.figure_style import STYLE, save
 
 _log = logging.getLogger(__name__)
@@ -61,10 +61,13 @@ def write(records: Sequence[Record], results: Path, data: Path) -> None:
         results: its folder, which has ``runs/{run}/examples.npz`` too, and maps if they were kept.
         data: folder in which the decoded images' folders are; some figures need them.
     """
-    methods = [each for each in group(records) if not each.control]
+    every = group(records)
+    methods = [each for each in every if not each.borrows]
     with replacing(results / "figures") as beside, plt.rc_context(STYLE):
         beside.mkdir()
         for name, draw in drawable(methods, results / "runs", data) if methods else ():
+            save(draw(), beside / name)
+        for name, draw in of_other_maps(every, results / "runs"):
             save(draw(), beside / name)
 
 
@@ -100,6 +103,16 @@ def of_scores(best: Sequence[Configuration]) -> Iterator[tuple[str, Callable[[],
         yield "val_accuracy", partial(score_figures.val_accuracy, trained)
     if len(best) > len(by_backbone(best)) and best[0].replicates(GT_KNOWN_LOC) is not None:
         yield "improvement", partial(score_figures.improvement, best)
+
+
+def of_other_maps(every: Sequence[Configuration], runs: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Scores of the extractors' maps beside the methods' own, and the maps themselves for each method."""
+    groups = other_maps(every)
+    if groups:
+        yield "maps", partial(map_figures.other_maps_figure, groups)
+    for same in groups:
+        shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in same}
+        yield f"maps_{same[0].backbone}_{same[0].method}", partial(example_figures.qualitative, shown)
 
 
 def _picked(own: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:

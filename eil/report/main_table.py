@@ -24,7 +24,11 @@ def columns_of(study: Study) -> dict[str, ScoreKey]:
 
 
 def main_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:
-    """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods."""
+    """Methods x backbones, of a grid the settings chosen on val; a backbone's controls below its methods.
+
+    Other maps of the same networks have a table of their own (:mod:`eil.report.map_table`).
+    """
+    configurations = [each for each in configurations if not each.extractor]
     best = chosen(configurations)
     shown = [each for _, own in by_backbone(best) for each in sorted(own, key=lambda each: each.control is not None)]
     kinds = [(each.backbone, each.method, each.control) for each in configurations]

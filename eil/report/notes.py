@@ -161,7 +161,7 @@ def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
         given = {each.records[0].run.output_stride for each in own}
         default = _default_stride(backbone) if len(given) > 1 else None
         held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
-        for run in (each.records[0].run for each in own if not (each.control or each.imported)):
+        for run in (each.records[0].run for each in own if not (each.borrows or each.imported)):
             values = {
                 "output_stride": run.output_stride or default,
                 **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},

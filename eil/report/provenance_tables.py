@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from eil.core import registry
-from eil.core.records import Record
+from eil.core.records import Record, labelled
 from eil.core.run import Run, readable
 from eil.core.settings import schema
 from eil.data import class_subset
 from eil.report.notes import Notes
 from eil.report.table import Table
+from eil.study import borrowed
 from eil.study.study import Study
 
 # Keys of a recipe that matter where nothing is trained.
@@ -23,9 +24,9 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
 
     Args:
         study: the runs' own.
-        runs: of the study; those of controls have no settings of their own.
+        runs: of the study; those that borrow a network have no settings of their own.
     """
-    trained = [run for run in runs if not run.control]
+    trained = [run for run in runs if not run.borrows]
     values: dict[str, dict[str, dict[Place, None]]] = {}  # setting -> value -> where, in order
     for run in trained:
         for key, value in _of(run):
@@ -34,6 +35,8 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
     rows += [[f"dataset.{key}", _short(value), "all"] for key, value in study.dataset.settings.items()]
     rows += [["seeds", str(study.seeds), "all"], ["protocols", ", ".join(study.protocols), "all"]]
     rows += [["controls", ", ".join(study.controls) or "none", "all"]]
+    maps = [labelled(each.name, each.settings) for each in borrowed.choices(study.maps)]
+    rows += [["maps", ", ".join(maps), "all"]] if maps else []
     for key, held in values.items():
         everywhere = {place for places in held.values() for place in places}
         rows += [[key, value, _where(list(places), everywhere)] for value, places in held.items()]
@@ -50,7 +53,7 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
     for record in records:
-        trained = not (record.run.control or record.run.checkpoint)
+        trained = not (record.run.borrows or record.run.checkpoint)
         if trained and "provenance" in record.training:
             groups.setdefault(tuple(_origin(record.training["provenance"])), []).append(record)
     rows = [

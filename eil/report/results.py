@@ -9,7 +9,7 @@ import pandas as pd
 
 from eil.core import records
 from eil.core.files import InputError
-from eil.core.records import Record, Score, settings_label
+from eil.core.records import Record, Score, extractor_label, settings_label
 from eil.core.run import readable
 
 FILE = "records.parquet"
@@ -52,13 +52,13 @@ def table(found: Iterable[Record]) -> pd.DataFrame:
     """A row a score; a failed run has one row without a score.
 
     Returns:
-        Columns ``run``, ``backbone``, ``pretrained``, ``method``, ``control``, ``settings``, ``setting.{name}`` for
-        each setting, ``repetition``, ``status``, ``error``, ``seconds`` (of training), ``split``, ``protocol``,
-        ``threshold_from``, ``metric``, ``subset``, ``value``.
+        Columns ``run``, ``backbone``, ``pretrained``, ``method``, ``control``, ``extractor``, ``settings``,
+        ``setting.{name}`` for each setting, ``repetition``, ``status``, ``error``, ``seconds`` (of training),
+        ``split``, ``protocol``, ``threshold_from``, ``metric``, ``subset``, ``value``.
     """
     every = list(found)
     names = dict.fromkeys(f"setting.{key}" for record in every for key in record.run.settings)
-    first = ["run", "backbone", "pretrained", "method", "control", "settings", *names]
+    first = ["run", "backbone", "pretrained", "method", "control", "extractor", "settings", *names]
     last = ["repetition", "status", "error", "seconds", *Score.model_fields]
     rows = [
         of_run | score
@@ -83,6 +83,7 @@ def _of_run(record: Record) -> dict[str, Any]:
         "pretrained": readable(run.pretrained),
         "method": run.method,
         "control": run.control,
+        "extractor": extractor_label(run),
         "settings": settings_label(run.settings),
         **{f"setting.{key}": value for key, value in run.settings.items()},
         "repetition": run.repetition,

@@ -6,7 +6,7 @@ from typing import Any
 
 from eil.core.files import InputError, read_json
 from eil.core.metrics import COLUMNS
-from eil.core.records import Record, settings_label
+from eil.core.records import Record, extractor_label, settings_label
 from eil.core.run import Run
 from eil.data.cache import Fingerprints
 from eil.execution import collect, data_state, run_lock
@@ -47,7 +47,7 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
         folder: in which the runs' folders are.
         own: 1 for a process that was at work until now, and will be followed by another.
     """
-    trained = [run for run in runs if not (run.control or run.checkpoint)]
+    trained = [run for run in runs if not (run.borrows or run.checkpoint)]
     trainings = [folder / run.name for run in trained]
     taken = [seconds for run in trained if (seconds := _taken(folder, run)) is not None]
     busy = sum(map(run_lock.is_busy, trainings))
@@ -66,7 +66,8 @@ def shown(record: Record) -> list[str]:
     lines = [
         f"{run.name}: {record.status}",
         f"  {run.method} ({settings_label(run.settings) or 'defaults'}) on {run.backbone}, {run.dataset.name}, "
-        f"repetition {run.repetition}{f', control {run.control}' if run.control else ''}",
+        f"repetition {run.repetition}{f', control {run.control}' if run.control else ''}"
+        f"{f', maps of {extractor_label(run)}' if run.extractor else ''}",
     ]
     if record.error:
         return [*lines, f"  failed in {record.step}: {record.error}", *(f"    {line}" for line in record.log)]

@@ -7,7 +7,7 @@ from eil.core.metrics import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
 from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
-from eil.report import ablation, notes, provenance_tables
+from eil.report import ablation, map_table, notes, provenance_tables
 from eil.report.configurations import Configuration, by_backbone, chosen, compared, group
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
 from eil.report.notes import Notes
@@ -105,7 +105,7 @@ def write(study: Study, records: Sequence[Record], planned: int, left_out: Seque
         if any(isinstance(cell, Value) for row in table.rows for cell in row)
     }
     done = [record for record in records if record.status == "done"]
-    if any(not record.run.control for record in done):
+    if any(not record.run.borrows for record in done):
         found["settings"] = provenance_tables.settings(study, [record.run for record in done])
         found["provenance"] = provenance_tables.provenance(study, done)
     failed = [[r.run.name, r.step or "–", " ".join((r.error or "").split())] for r in records if r.status == "failed"]
@@ -142,7 +142,7 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
 
 def _of_scores(study: Study, configurations: Sequence[Configuration], shared: Notes) -> dict[str, Table]:
     """Every table that the records allow, by its file's name."""
-    methods = [each for each in configurations if not each.control]
+    methods = [each for each in configurations if not each.borrows]
     if not methods:
         return {}
     best = chosen(methods)
@@ -156,6 +156,7 @@ def _of_scores(study: Study, configurations: Sequence[Configuration], shared: No
         columns = declared.columns(study, best[0].records[0])
         found[declared.name] = scores_table(f"{study.name}: {declared.title}", best, columns, own, seeds_alone=True)
     found["comparisons"] = comparisons(study, best, shared)
+    found["maps"] = map_table.other_maps_table(study, configurations, shared)
     for name, settings in ablation.effects(methods).items():
         found[f"marginal_{name}"] = ablation.marginal(study, name, settings, shared)
     return found

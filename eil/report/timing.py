@@ -11,6 +11,7 @@ import pandas as pd
 from eil.core import provenance
 from eil.core.files import replacing, write_json, write_text
 from eil.core.provenance import device_name
+from eil.profiling.map_timing import MapTiming
 from eil.profiling.timing import PARTS, Timing
 from eil.report.notes import Notes
 from eil.report.table import Table
@@ -19,13 +20,14 @@ LABELS = ("q1", "median", "q3")
 Accuracy = Mapping[tuple[str, str], float]  # backbone and method -> GT-known Loc
 
 
-def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
+def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy, of_maps: Sequence[MapTiming] = ()) -> Path:
     """Write timings of one device as CSV, Markdown and figures, and as timing.json and timing.html; the CSV's path.
 
     Args:
         found: what was timed.
         folder: where to.
         accuracy: of those methods whose score is known already; they stand in a figure over their cost.
+        of_maps: what was timed of map extractors; written as CSV and Markdown of their own, named ``…-maps``.
     """
     from eil.report import timing_figures  # not where numbers alone are wanted
 
@@ -45,9 +47,40 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy) -> Path:
         pd.DataFrame([row(each) for each in found]).to_csv(beside, index=False)
     write_text(path.with_suffix(".md"), table(found, notes).markdown())
     drawn = timing_figures.write(found, accuracy, folder / stem)
-    write_text(folder / "timing.html", table(found, notes).html(drawn))
-    write_json(folder / "timing.json", {"provenance": where, "rows": [asdict(each) for each in found]})
+    page = table(found, notes).html(drawn)
+    if of_maps:
+        maps = map_table(of_maps, notes[:1])
+        write_text(path.with_name(f"{stem}-maps.csv"), pd.DataFrame(map(map_row, of_maps)).to_csv(index=False))
+        write_text(path.with_name(f"{stem}-maps.md"), maps.markdown())
+        page += maps.html()
+    write_text(folder / "timing.html", page)
+    rows = {"rows": [asdict(each) for each in found], "maps": [asdict(each) for each in of_maps]}
+    write_json(folder / "timing.json", {"provenance": where, **rows})
     return path
+
+
+def map_row(timing: MapTiming) -> dict[str, Any]:
+    """A flat row: every quartile, in milliseconds an image."""
+    flat = asdict(timing)
+    for name, scale, unit in (("seconds", 1000, " (ms/image)"), ("ratio", 1, "")):
+        values = flat.pop(name)
+        flat |= {f"{name} {label}{unit}": scale * v for label, v in zip(LABELS, values, strict=True)}
+    return flat
+
+
+def map_table(found: Sequence[MapTiming], notes: tuple[str, ...]) -> Table:
+    """One line an extractor."""
+    rows = [
+        [
+            *(each.backbone, each.method, each.extractor, str(each.batch_size), each.precision),
+            f"{1000 * each.seconds[1]:.2f}",
+            f"{each.ratio[1]:.2f} [{each.ratio[0]:.2f}, {each.ratio[2]:.2f}]",
+        ]
+        for each in found
+    ]
+    header = ["Backbone", "Network of", "Maps", "batch", "precision", "time (ms/image) ↓", "over own maps ↓"]
+    over = f"median of {min(each.batches for each in found)} batches; over own maps: median of the same batches' ratios"
+    return Table("Cost of other maps of the same network", header, rows, Notes(other=(*notes, f"{over} [quartiles]")))
 
 
 def row(timing: Timing) -> dict[str, Any]:

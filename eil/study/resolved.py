@@ -15,10 +15,10 @@ def lines(study: Study, runs: Sequence[Run]) -> Iterator[str]:
 
     Args:
         study: the runs' own.
-        runs: of :meth:`Study.expand`; repetitions and controls have no values of their own.
+        runs: of :meth:`Study.expand`; repetitions, controls and extractors have no values of their own.
     """
     for run in runs:
-        if run.repetition or run.control:
+        if run.repetition or run.borrows:
             continue
         found = precedence.resolve(study, run.backbone, run.method)
         yield run.name.removesuffix("-seed0")

@@ -20,11 +20,12 @@ from eil import data
 from eil.core import registry, safe_yaml
 from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
-from eil.core.run import BackboneName, DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
+from eil.core.run import BackboneName, DatasetChoice, ExtractorChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import checkpoints, precedence, run_names, study_paths
+from eil.study import borrowed, checkpoints, precedence, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
+Refusal = InputError | IncompatibleSetting
 MOST_RUNS = 10_000  # at a minute each they take a week
 
 
@@ -57,6 +58,7 @@ class Study(StrictModel):
         logger: "tensorboard" to write every epoch's losses for TensorBoard too, "wandb" for Weights & Biases, offline.
         columns: columns of the main table (default: the field's usual ones).
         controls: maps without training that replace the first method's maps (default: all installed).
+        maps: extractors that make other maps from every trained run, see :mod:`eil.study.borrowed` (default: none).
     """
 
     name: Name
@@ -73,6 +75,7 @@ class Study(StrictModel):
     time_limit: Annotated[float, Field(gt=0)] | None = None
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))
+    maps: tuple[ExtractorChoice, ...] = ()
 
     @field_validator("protocols")
     @classmethod
@@ -87,7 +90,7 @@ class Study(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _plain_lists(cls, content: Any) -> Any:
-        """``backbones: [a, b]`` and ``cam:`` without settings stand for empty mappings."""
+        """``backbones: [a, b]``, ``cam:`` and ``maps: [gradcam]`` stand for mappings without settings."""
         if not isinstance(content, Mapping):
             raise ValueError("expected a mapping of keys")
         content = dict(content)
@@ -97,14 +100,16 @@ class Study(StrictModel):
                 value = dict.fromkeys(value)
             if isinstance(value, Mapping):
                 content[key] = {name: {} if inner is None else inner for name, inner in value.items()}
+        if isinstance(maps := content.get("maps"), list):
+            content["maps"] = [{"name": each} if isinstance(each, str) else each for each in maps]
         return content
 
     def runs(self) -> list[Run]:
-        """Every run of the grid, unchecked, in the order of the file; a backbone's controls after its methods."""
+        """Every run of the grid, unchecked, in the order of the file; a backbone's borrowed networks last."""
         runs = []
         for backbone in self.backbones:
             own = [run for method in self.methods for run in self._grid(backbone, method)]
-            runs += own + self._controlled(own)
+            runs += own + borrowed.runs(own, self.controls, self.maps)
         return runs
 
     def require_bounded(self) -> None:
@@ -114,6 +119,7 @@ class Study(StrictModel):
             InputError: the grid is empty or has too many runs; the message names the list or the method.
         """
         count = len(self.backbones) * len(self.controls) * self.seeds
+        of_each = 1 + len(borrowed.choices(self.maps))
         for backbone, method in itertools.product(self.backbones, self.methods):
             given = self.methods[method] | self.backbones[backbone].methods.get(method, {})
             axes = {
@@ -122,7 +128,7 @@ class Study(StrictModel):
             for key, value in axes.items():
                 if not value:
                     raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
-            count += math.prod(map(len, axes.values())) * self.seeds
+            count += math.prod(map(len, axes.values())) * self.seeds * of_each
             if count > MOST_RUNS:
                 raise InputError(f"methods.{method}: more than {MOST_RUNS:,} runs: shorten its lists, or lower seeds")
         if not self.backbones or not self.methods:
@@ -136,8 +142,7 @@ class Study(StrictModel):
         """
         # Only `expand` knows whose network a control takes; here any run's will do.
         grid = [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
-        lent = (run.model_copy(update={"control": control}) for control in self.controls for run in grid)
-        for run in itertools.chain(grid, lent):
+        for run in (each for own in grid for each in (own, *borrowed.runs([own], self.controls, self.maps))):
             if run.name == name:
                 return run
         raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
@@ -162,19 +167,23 @@ class Study(StrictModel):
                 for k, name in enumerate(given)
                 if name not in known[key]
             ]
-        runs, dropped, built = [], [], dict[str, Any]()
+        runs, dropped, built = list[Run](), list[str](), dict[str, Any]()
+        fitting = borrowed.Fitting(self.maps)
         for backbone in shapes:
             own = []
             for run in (run for method in self.methods for run in self._grid(backbone, method)):
                 if not run.repetition:  # the others have the same settings
-                    refused = self._try(run, built)
+                    refused = self._try(run, built, fitting)
                 if refused is None:
                     own.append(run)
                 elif isinstance(refused, IncompatibleSetting):
                     dropped.append(f"{run.name}: {refused}")
                 else:
                     errors += str(refused).splitlines()
-            runs += own + self._controlled(own)
+            lent, unfit = fitting.split(borrowed.runs(own, self.controls, self.maps))
+            runs += own + lent
+            dropped += unfit
+        errors += fitting.problems()
         if errors:
             raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
         return runs, dropped
@@ -194,8 +203,8 @@ class Study(StrictModel):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, built: dict[str, Any]) -> InputError | IncompatibleSetting | None:
-        """Build a run's method without memory: what is wrong with its settings and where, or why they are no use."""
+    def _try(self, run: Run, built: dict[str, Any], fitting: borrowed.Fitting) -> Refusal | None:
+        """Build a method without memory and try extractors on it: what is wrong and where, or why it is no use."""
         from eil import backbones
         from eil.backbones.meta import meta_tensors
         from eil.methods import parameter_groups
@@ -212,7 +221,9 @@ class Study(StrictModel):
             if repr(place) not in built:  # most configurations share a network
                 built[repr(place)] = backbones.build_shapes(*place)
             with meta_tensors():
-                parameter_groups.require_known(cls(built[repr(place)], classes, **run.settings), run.recipe)
+                model = cls(built[repr(place)], classes, **run.settings)
+                parameter_groups.require_known(model, run.recipe)
+            fitting.try_on(model, run)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
         except IncompatibleSetting as reason:
@@ -240,11 +251,6 @@ class Study(StrictModel):
                     network=checkpoints.network_of(found.part("network"), checkpoint),
                     checkpoint=checkpoint,
                 )
-
-    def _controlled(self, own: list[Run]) -> list[Run]:
-        """Runs of the controls, which take a backbone's first method's network, of its first settings."""
-        first = [run for run in own if (run.method, run.settings) == (own[0].method, own[0].settings)]
-        return [run.model_copy(update={"control": control}) for control in self.controls for run in first]
 
     def _locate(self, method: str, backbone: str, error: SettingError) -> str:
         """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""

@@ -2,12 +2,10 @@
 
 An image's map is that of its true class. GT-known Loc needs no other map, and Top-1 Loc counts an image only if the
 predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. Where their cells
-look is measured here and stored beside them. A control uses the logits of another run's network and makes its own maps.
+look is measured here and stored beside them. A control or an extractor makes its own maps of another run's network.
 While a GPU computes maps, the CPU scores earlier ones.
 """
 
-import logging
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,24 +17,19 @@ import torch
 from lightning_fabric import Fabric
 
 from eil import backbones
-from eil.core import registry
-from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.run import Run
-from eil.data import Boxes, cache
-from eil.data.augment import Batch, Batches
+from eil.data import cache
+from eil.data.augment import Batches
 from eil.data.cache import Cached
 from eil.evaluation import iou_curves, protocols
 from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.maps import require_cells
-from eil.methods import receptive_field
 from eil.methods.base import Method
-from eil.training import train, train_step
+from eil.training import map_sources, train, train_step
+from eil.training.map_sources import MapSource
 
 Arrays = dict[str, npt.NDArray[Any]]
-# Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
-Control = Callable[[Method, Batch, Sequence[Boxes]], torch.Tensor]
-_log = logging.getLogger(__name__)
 EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
 
 
@@ -61,7 +54,7 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     that cannot be measured.
 
     Args:
-        run: a trained run, or a control.
+        run: a trained run, or one that borrows a network.
         data: folder of the decoded images.
         folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is used.
         protocol: protocol with which to score the maps here; :mod:`eil.evaluation.evaluate` reads the curves.
@@ -74,14 +67,14 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     made_from = cache.fingerprints(data)
     fabric = train_step.fabric_of(run.recipe)
     model = train_step.build(run, data)
-    control: Control | None = registry.load(registry.CONTROLS, run.control) if run.control else None
-    trained = folder.with_name(run.trained.name) if control else folder
+    trained = folder.with_name(run.trained.name) if run.borrows else folder
     train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
     weights = backbones.fingerprint(model)
-    known = _logits_of(trained / "maps.npz", weights, made_from.photos) if control else {}
+    known = _logits_of(trained / "maps.npz", weights, made_from.photos) if run.control else {}
     side = int(cache.describe(data)["crop"])
-    cells = locate_cells(model, side, control)
+    cells = map_sources.locate_cells(run, model, side)
     wrapped = _wrapped(fabric, model, run)
+    source = map_sources.map_source(run, wrapped)
     arrays: Arrays = cells.arrays() if cells else {}
     curves: dict[str, IouCurves] = {}
     if meanwhile is None:
@@ -94,40 +87,19 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
             batches = train_step.batches(run, data, split, model, fabric.device)
             if wanted and all(map(len, batches.split.boxes)):
                 curves[split] = IouCurves(wanted, side, cells)
-            maps, logits = map_split(wrapped, batches, control, curves.get(split), known.get(split))
+            maps, logits = map_split(source, batches, curves.get(split), known.get(split))
             if run.recipe.crops > 1 and split not in known:
                 logits = over_crops(wrapped, batches)
             for what, values in (("map", maps), ("logits", logits)):
                 _check_finite(what, values, batches.split.ids)
             arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
-        arrays |= _views(wrapped, batches, further=control is None)
+        arrays |= _views(wrapped, batches, further=not run.borrows)
     if wanted and len(curves) == 2:
         splits = {name: cache.open_split(data, name) for name in curves}
         iou_curves.keep(folder, curves, iou_curves.stamp(arrays, splits, side, wanted))
     origin = made_from._asdict() | {"weights": weights}
     arrays |= {f"made_from_{what}": np.array(value) for what, value in origin.items()}
     write_arrays(folder / "maps.npz", arrays)
-
-
-def locate_cells(model: Method, side: int, control: Control | None = None) -> CellGrid | None:
-    """Where the cells of a method's maps look, or of a control's; None, with a line in the log, if nobody can say.
-
-    Args:
-        model: any.
-        side: S of its square input.
-        control: makes the maps instead of the model.
-    """
-
-    def of_control(equal: Method, images: torch.Tensor) -> torch.Tensor:
-        assert control is not None
-        batch = Batch(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)), None)
-        return control(equal, batch, [np.array([[0.0, 0.0, side - 1, side - 1]])])
-
-    try:
-        return receptive_field.locate_cells(model, side, of_control if control else receptive_field.of_class_zero)
-    except receptive_field.Unlocated as error:
-        _log.info("where the maps' cells look is unknown (alignment: receptive_field needs it): %s", error)
-        return None
 
 
 def _wrapped(fabric: Fabric, model: Method, run: Run) -> Any:
@@ -142,18 +114,13 @@ def _wrapped(fabric: Fabric, model: Method, run: Run) -> Any:
 
 
 def map_split(
-    model: Method,
-    batches: Batches,
-    control: Control | None = None,
-    curves: IouCurves | None = None,
-    known: torch.Tensor | None = None,
+    source: MapSource, batches: Batches, curves: IouCurves | None = None, known: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps of the true classes (N, h, w), or a control's, and logits (N, C) of a split, float32 on the CPU.
+    """Maps of the true classes (N, h, w) and logits (N, C) of a split, float32 on the CPU.
 
     Args:
-        model: in evaluation mode.
+        source: of the maps.
         batches: of the split.
-        control: makes the maps instead of the model.
         curves: receives the maps from another thread as they are computed.
         known: the logits, if the network has classified the images before; a control then needs no pass for them.
     """
@@ -161,12 +128,7 @@ def map_split(
     with ThreadPoolExecutor(1) as scorer:  # one thread: curves take maps in the order of the split
         scored = []
         for batch in batches.in_order():
-            if control is None or known is None:
-                logits, maps = model.maps(batch.images, batch.labels)
-            else:
-                logits = known[batch.index.cpu()]
-            if control is not None:
-                maps = control(model, batch, [batches.split.boxes[i] for i in batch.index.tolist()])
+            logits, maps = source(batch, batches.split.boxes, None if known is None else known[batch.index.cpu()])
             fetched.append(_fetch(maps, logits))
             if curves is not None:
                 scored.append(scorer.submit(_score, curves, batches.split, fetched[-1]))

@@ -55,10 +55,10 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
 
     Raises:
         NotFinite: the loss became NaN or infinite; the message names step and parts.
-        InputError: missing data or pretrained weights, a control, or a checkpoint of another network.
+        InputError: missing data or pretrained weights, a control or extractor, or a checkpoint of another network.
     """
-    if run.control:
-        raise InputError(f"{run.name}: a control has no training; it takes the network of {run.trained.name}")
+    if run.borrows:
+        raise InputError(f"{run.name}: has no training of its own; it takes the network of {run.trained.name}")
     if run.checkpoint:
         from eil.training import imported  # it needs `save_weights`
 

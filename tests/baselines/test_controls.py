@@ -143,5 +143,5 @@ def test_a_controls_run_has_the_networks_logits_and_its_own_maps(
 
 
 def test_a_control_cannot_be_trained(controlled: dict[str, Run], images: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a control has no training; it takes the network of vgg_small-cam-seed0"):
+    with pytest.raises(InputError, match="has no training of its own; it takes the network of vgg_small-cam-seed0"):
         train.train(controlled["vgg_small-cam-gaussian-seed0"], images, tmp_path)

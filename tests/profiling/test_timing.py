@@ -20,7 +20,7 @@ from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame
 from eil.data.readers import birds
-from eil.profiling import profile, timing
+from eil.profiling import map_timing, profile, timing
 from eil.profiling.profile import Operation, Profile
 from eil.profiling.stopwatch import Stopwatch
 from eil.study.study import parse
@@ -121,6 +121,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
 
 def test_a_study_is_timed_into_tables_and_figures(content: dict[str, Any], tmp_path: Path) -> None:
     content["methods"] = {"cam": {}, "eil": {"gamma": [0.6, 0.8]}, "spg": {}}
+    content["maps"] = ["nwc", "layercam"]
     study = parse(content, "s")
     run = study.runs()[0]
     cache.build(birds.read(**study.dataset.settings), tmp_path / "data" / run.cache, Frame(36, 32))
@@ -129,7 +130,7 @@ def test_a_study_is_timed_into_tables_and_figures(content: dict[str, Any], tmp_p
     assert (
         cli.main([*command, "--batches", "2", "4", "--precisions", "fp32", "--iterations", "2", "--warmup", "1"]) == 0
     )
-    (path,) = (tmp_path / "r" / "timing").glob("*.csv")
+    of_maps, path = sorted((tmp_path / "r" / "timing").glob("*.csv"))
     frame = pd.read_csv(path)
     assert frame["method"].tolist() == ["cam", "cam", "eil", "eil", "spg", "spg"]  # the first settings of each
     assert frame["batch_size"].tolist() == [2, 4] * 3
@@ -138,7 +139,11 @@ def test_a_study_is_timed_into_tables_and_figures(content: dict[str, Any], tmp_p
     assert "fp32-torch2" in path.name
     assert "| vgg_small | eil | 4 | fp32 |" in path.with_suffix(".md").read_text()
     assert {figure.suffix for figure in (tmp_path / "r" / "timing").glob(f"{path.stem}-overhead.*")} == {".png", ".svg"}
-    assert len(json.loads((tmp_path / "r" / "timing" / "timing.json").read_text())["rows"]) == 6
+    kept = json.loads((tmp_path / "r" / "timing" / "timing.json").read_text())
+    assert len(kept["rows"]) == 6
+    assert [row["extractor"] for row in kept["maps"]] == ["nwc", "layercam", map_timing.ALL]
+    assert (pd.read_csv(of_maps)["ratio median"] > 0).all()
+    assert "Cost of other maps of the same network" in (tmp_path / "r" / "timing" / "timing.html").read_text()
 
 
 def test_the_ceiling_is_a_rate_that_the_machine_has() -> None:

@@ -21,7 +21,7 @@ from eil.data.readers import birds
 from eil.evaluation import boxes, evaluate, maps, protocols
 from eil.execution import run_lock
 from eil.study.study import parse
-from eil.training import checkpoint, localize, train, train_step
+from eil.training import checkpoint, localize, map_sources, train, train_step
 
 VAL_THRESHOLD = protocols.find("val-threshold")
 EIL = "vgg_small-eil-gamma0.6-sigma1-seed0"
@@ -244,7 +244,7 @@ def test_convolutions_run_in_the_recipes_precision(
 
     monkeypatch.setattr(train_step, "build", watched)
     monkeypatch.setattr(train, "tell_slow_bf16", lambda *_: None)  # it measures fp32 too
-    monkeypatch.setattr(localize, "locate_cells", lambda *_: None)  # a copy of the network, always in fp32
+    monkeypatch.setattr(map_sources, "locate_cells", lambda *_: None)  # a copy of the network, always in fp32
     train.train(run, images, tmp_path / run.name)
     assert seen == {dtype}
     seen.clear()

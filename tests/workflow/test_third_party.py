@@ -32,7 +32,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_it_passes_the_conformance_suite_by_itself(environment: dict[str, str]) -> None:
-    suite = ["tests/methods/test_conformance.py", "-k", "random_erasing and small"]
+    files = ["tests/methods/test_conformance.py", "tests/methods/test_shared_pass.py"]  # the latter with its extractor
+    suite = [*files, "-k", "random_erasing and small"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *suite]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert result.returncode == 0, result.stdout
@@ -42,7 +43,7 @@ def test_it_passes_the_conformance_suite_by_itself(environment: dict[str, str]) 
 
 
 def test_it_runs_in_a_study(environment: dict[str, str], content: dict[str, Any], tmp_path: Path) -> None:
-    content |= {"methods": {"cam": {}, "random_erasing": {"rate": [0.2]}}, "seeds": 1}
+    content |= {"methods": {"cam": {}, "random_erasing": {"rate": [0.2]}}, "seeds": 1, "maps": ["channel_mean"]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-c2"]
     result = subprocess.run(
@@ -56,7 +57,9 @@ def test_it_runs_in_a_study(environment: dict[str, str], content: dict[str, Any]
     assert result.returncode == 0, result.stderr
     run = tmp_path / "results" / "tiny" / "runs" / "vgg_small-random_erasing-rate0.2-seed0"
     assert records.read(run / "record.json").status == "done"
-    assert "random_erasing (rate=0.2)" in (tmp_path / "results" / "tiny" / "tables" / "main.md").read_text()
+    tables = tmp_path / "results" / "tiny" / "tables"
+    assert "random_erasing (rate=0.2)" in (tables / "main.md").read_text()
+    assert "| random_erasing (rate=0.2) | channel_mean |" in (tables / "maps.md").read_text()
 
 
 def test_without_it_the_study_says_what_there_is(content: dict[str, Any], tmp_path: Path) -> None:
@@ -98,7 +101,7 @@ def test_a_backbone_and_a_data_set_run_in_a_study(environment: dict[str, str], t
     assert record.training["sources"]
 
 
-@pytest.mark.parametrize("name", ["tiny_net", "squares"])
+@pytest.mark.parametrize("name", ["channel_mean", "tiny_net", "squares"])
 def test_the_documentation_shows_them_as_they_are(name: str) -> None:
     code = (EXAMPLE / f"{name}.py").read_text().split('"""\n\n', 1)[1]
     assert f"```python\n{code}```" in (ROOT / "docs" / "extending.md").read_text()

@@ -122,7 +122,7 @@ def sources_of(step):
 
 
 def trained(name):
-    """An input function: a file of the run whose network is used; a control uses another run's."""
+    """An input function: a file of the run whose network is used; controls and extractors use another run's."""
 
     def find(wildcards):
         return f"{RESULTS}/runs/{RUNS[wildcards.run].trained.name}/{name}"

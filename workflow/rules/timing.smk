@@ -32,7 +32,9 @@ rule timing:
     params:
         all_keys=all_keys,
         sources=all_sources,
-        timer=source_hash.digest("eil.profiling.timing", "eil.report.timing"),
+        timer=source_hash.digest(
+            "eil.profiling.timing", "eil.profiling.map_timing", "eil.report.timing"
+        ),
         eil=EIL,
     message:
         f"time every method of {STUDY.name}"
@@ -81,8 +83,6 @@ rule profile:
         [
             f"{RESULTS}/profile/{run.name}/profile.html"
             for run in {
-                run.backbone: run
-                for run in reversed(RUNS.values())
-                if run.control is None
+                run.backbone: run for run in reversed(RUNS.values()) if not run.borrows
             }.values()
         ],

@@ -1,0 +1,108 @@
+"""Measure what a map extractor costs: time for the maps of a batch beside that of CAM's, on the same network.
+
+Batches of all extractors alternate with batches of the method's own maps, so that other load slows all equally.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eil.core import registry
+from eil.core.records import extractor_label
+from eil.core.run import Run
+from eil.methods.extractor import Extractor
+from eil.methods.shared_pass import extract
+from eil.profiling.stopwatch import stopwatch
+from eil.profiling.timing import Contender, on_one_device, quartiles
+
+ALL = "all of these in one pass"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MapTiming:
+    """One extractor on one network.
+
+    Attributes:
+        method: whose network it is; its own maps are CAM's.
+        extractor: with its settings, or :data:`ALL`.
+        batch_size: images in a batch.
+        precision: of the forward pass.
+        batches: number of timed batches.
+        seconds: for an image's map and logits, as lower quartile, median, upper quartile.
+        ratio: to the method's own maps of the same batch, likewise.
+    """
+
+    backbone: str
+    method: str
+    extractor: str
+    batch_size: int
+    precision: str
+    batches: int
+    seconds: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+
+
+def timings(runs: Sequence[Run], data: Path, batches: int = 30, warmup: int = 5) -> list[MapTiming]:
+    """Time the extractors of each backbone's first method that has some.
+
+    Args:
+        runs: of a study.
+        data: folder in which the decoded images' folders are.
+        batches: number of timed batches of each.
+        warmup: number of batches before them.
+    """
+    found = []
+    for backbone in dict.fromkeys(run.backbone for run in runs):
+        here = [run for run in runs if run.backbone == backbone and run.extractor]
+        if here:
+            found += _of_network([run for run in here if run.trained == here[0].trained], data, batches, warmup)
+    return found
+
+
+def _of_network(runs: Sequence[Run], data: Path, batches: int, warmup: int) -> list[MapTiming]:
+    """Of runs with the same trained network."""
+    run = on_one_device(runs[0].trained)
+    contender = Contender(run, data / run.cache)
+    contender.model.eval()
+    network, device = contender.model.module, contender.fabric.device
+    extractors: dict[str, Extractor] = {
+        str(extractor_label(each)): registry.load(registry.EXTRACTORS, each.extractor.name)(
+            network, **each.extractor.settings
+        )
+        for each in runs
+        if each.extractor
+    }
+
+    def extracting(chosen: Mapping[str, Extractor]) -> Callable[[Tensor, Tensor], object]:
+        return lambda images, labels: extract(network, chosen, images, labels)
+
+    contestants = {"": contender.model.maps} | {name: extracting({name: each}) for name, each in extractors.items()}
+    contestants[ALL] = extracting(extractors)
+    watches = {name: stopwatch(device) for name in contestants}
+    with torch.inference_mode(), contender.fabric.autocast():
+        for k in range(warmup + batches):
+            batch = next(contender.endless)
+            for name, maps in contestants.items():
+                watch = watches[name] if k >= warmup else stopwatch(device)
+                watch.start()
+                maps(batch.images, batch.labels)
+                watch.lap("maps")
+    taken = {name: watch.seconds()["maps"] for name, watch in watches.items()}
+    size = contender.batches.images_in(1)
+    found = [
+        MapTiming(
+            *(run.backbone, run.method, name, size, run.recipe.precision, batches),
+            quartiles([each / size for each in taken[name]]),
+            quartiles([each / own for each, own in zip(taken[name], taken[""], strict=True)]),
+        )
+        for name in contestants
+        if name
+    ]
+    for each in found:
+        _log.info("%s: %s: %.2f times the method's own maps", run.name, each.extractor, each.ratio[1])
+    return found

@@ -1,0 +1,55 @@
+"""The table "same run, other maps": what each extractor finds in a network, against the method's own maps."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from eil.core.metrics import GT_KNOWN_LOC
+from eil.evaluation import statistics
+from eil.report.configurations import Configuration, as_good_as_the_best, compared, interval, other_maps
+from eil.report.main_table import columns_of
+from eil.report.notes import Notes
+from eil.report.table import Table, Value
+from eil.study.study import Study
+
+OWN = "own"
+_EXPLANATION = (
+    "maps of the same trained networks, so that classification is the same; Δ: GT-known Loc minus that of the method's "
+    "own maps, on the same images and seeds, in points; p: of this difference, corrected for all maps of the method "
+    "(Holm); bold: among the maps of one method"
+)
+
+
+def other_maps_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:
+    """A block a method: its own maps, then each extractor's; of a grid the settings chosen on val.
+
+    Args:
+        study: what was compared.
+        configurations: all of it; a method without extractors has no rows.
+        notes: that all tables share.
+    """
+    groups = other_maps(configurations)
+    every = [each for group in groups for each in group]
+    columns = {name: key for name, key in columns_of(study).items() if all(each.has(key) for each in every)}
+    rows: list[list[str | Value]] = []
+    for group in groups:
+        best = {key: as_good_as_the_best(group, key) for key in columns.values()}
+        for each, change in zip(group, _against_own(group), strict=True):
+            values = [Value(*interval(each, key), each in best[key], percent=True) for key in columns.values()]
+            rows.append(
+                [each.backbone, group[0].label, each.extractor or OWN, *values, *change, str(len(each.records))]
+            )
+    blocks = [sum(map(len, groups[:k])) for k in range(1, len(groups))]
+    header = ["Backbone", "Method", "Maps", *columns, f"Δ {GT_KNOWN_LOC.label}", "p (Holm)", "Seeds"]
+    title = f"{study.name}: same run, other maps, on {study.dataset.subject}"
+    return Table(title, header, rows, replace(notes, columns=_EXPLANATION), blocks)
+
+
+def _against_own(group: Sequence[Configuration]) -> list[tuple[str | Value, str]]:
+    """Difference from the first configuration and its p-value, one each; – for the first and where none is known."""
+    own, *others = group
+    found = [compared(each, own, GT_KNOWN_LOC) for each in others]
+    p_values = statistics.holm({str(k): each.p_value() for k, each in enumerate(found) if each is not None})
+    cells: list[tuple[str | Value, str]] = [("–", "–")]
+    for k, each in enumerate(found):
+        cells.append((Value(each.mean, each.half_width()), f"{p_values[str(k)]:.3f}") if each else ("–", "–"))
+    return cells
