@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow test-slurm lint coverage bench bench-gpu bench-compare clean
+.PHONY: demo test test-slow test-slurm lint coverage bench bench-gpu bench-compare weights clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -27,6 +27,10 @@ lint: .venv/ready
 bench: .venv/ready  ## time steps, evaluator, loader and start-up
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
 
+weights: .venv/ready  ## train the weights that the small backbones come with, in four minutes
+	snakemake --cores all --configfile workflow/config/pretrain_birds.yaml
+	python -m eil.backbones.weights results/pretrain_birds/runs
+
 coverage: .venv/ready  ## simulate how often the intervals cover the truth, in two minutes: results/coverage.md
 	python tests/benchmarks/interval_coverage.py --out results
 
@@ -39,7 +43,7 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 # Rebuilt when what is to be installed changes.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained,timm]'
 	touch $@
 
 .venv/slurm: .venv/ready

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from baselines.cam import CAM
 from eil.backbones import Backbone
-from eil.core.settings import SettingError
+from eil.core.settings import IncompatibleSetting, SettingError
 
 Coin = Literal["batch", "image"]
 
@@ -71,8 +71,8 @@ class ADL(CAM):
 
     Raises:
         SettingError: no such stage or convolution of the head, or no default stages.
-        IncompatibleSetting: a stage whose features are not a grid, or can be negative, so that their mean is no
-            attention map.
+        IncompatibleSetting: a transformer, or a stage whose features are not a grid, or can be negative, so that
+            their mean is no attention map.
     """
 
     def __init__(
@@ -86,6 +86,11 @@ class ADL(CAM):
         coin: Coin = "batch",
     ) -> None:
         super().__init__(backbone, num_classes)
+        if backbone.info.prefix_tokens is not None:
+            raise IncompatibleSetting(
+                f"{backbone.name} is a transformer: the layer multiplies features by a map, which the next layer "
+                "normalisation undoes; eil and meil leave tokens out instead"
+            )
         stages = backbone.stages_or_default(at, backbone.info.adl_stages)
         convolutions = [f"head_{k}" for k in range(1, len(self.head.conv) + 1)]
         in_head = [stage for stage in stages if stage in convolutions and stage not in backbone.names]

@@ -133,7 +133,8 @@ class SPG(Method):
 
         size = (self.seed_side, self.seed_side) if self.seed_side else (images.shape[2], images.shape[3])
         attention = min_max(_enlarged(self.head.maps(features, targets.labels)[:, None], size))
-        b1, b2 = (_enlarged(self.shared(x), size) for x in (self.b1(x1), self.b2(x2)))  # (B, H, W) each
+        g1, g2 = self.backbone.grid(x1), self.backbone.grid(x2)
+        b1, b2 = (_enlarged(self.shared(x), size) for x in (self.b1(g1), self.b2(g2)))  # (B, H, W) each
         c = _enlarged(self.c(features if self.c_reads == "head" else last), size)
         fused = (b1.sigmoid() + b2.sigmoid()) / 2
         guided = {
@@ -149,7 +150,8 @@ class SPG(Method):
         """Mean object probability of B1 and B2, (B, h, w)."""
         x1 = self.backbone.forward_stages(images, stop=self.taps[0])
         x2 = self.backbone.forward_stages(x1, *self.taps)
-        b1, b2 = (self.shared(x).float().sigmoid() for x in (self.b1(x1), self.b2(x2)))
+        g1, g2 = self.backbone.grid(x1), self.backbone.grid(x2)
+        b1, b2 = (self.shared(x).float().sigmoid() for x in (self.b1(g1), self.b2(g2)))
         return {"guidance": (b1[:, 0] + F.interpolate(b2, b1.shape[2:], mode="bilinear")[:, 0]) / 2}
 
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from eil.backbones.tokens import TokenBlock, TokenStage, erased_tokens, grid_of
 from eil.core.settings import IncompatibleSetting, SettingError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -16,6 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 T = TypeVar("T")
 HeadInit = Literal["own", "xavier", "he"]
+HeadKind = Literal["cam", "tap", "calm"]
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,24 @@ class BackboneInfo:
         meil_stages: MEIL erases after these stages by default, in order.
         adl_stages: ADL inserts its layer after these stages by default.
         spg_stages: SPG-B1 and SPG-B2 read the output of these two stages by default.
+        bridgegap_stage: BridgeGap drops cells after this stage by default.
+        bas_stage: BAS makes its foreground map of this stage by default.
+        head: how the head makes scores of features, see :mod:`eil.methods.heads`.
         head_widths: channels of the 3x3 convolutions that the head adds before pooling.
         head_dropout: probability of the dropout before each of the head's convolutions and before its class layer.
         head_init: initial values of new layers; "own": He for convolutions, N(0, 0.01) for class layers.
         branch_width: channels of the convolutions in a method's own branches (ACoL, SPG).
         weights: names of the pretrained weights, the default first; for torchvision's networks, of its enums.
-        local_weights: whether a local file of weights with torchvision's names can be loaded.
+        local_weights: whether a local file of weights with torchvision's (or the library's) names can be loaded.
         mean: per-channel mean of the input, for values in [0, 1].
         std: per-channel standard deviation of the input, likewise.
         example_side: side in pixels of a square input on which the shapes of the stages are computed; a network with a
             fixed input size (a ViT with learned positions) gives that size.
-        grids: whether every stage returns a (B, C, h, w) grid. If True, it is not computed to check it: to compute
-            shapes torch loads its symbolic mathematics, at the start of every command.
+        grids: whether every stage returns a (B, C, h, w) grid, or tokens with a known number of prefix tokens. If True,
+            it is not computed to check it: to compute shapes torch loads its symbolic mathematics, at the start of
+            every command.
+        prefix_tokens: of a transformer whose stages pass on tokens (B, P + h w, C): P, the class token and others that
+            stand before the patches; None if a stage's tokens are no grid.
     """
 
     non_negative: tuple[str, ...]
@@ -53,6 +61,9 @@ class BackboneInfo:
     meil_stages: tuple[str, ...] | None = None
     adl_stages: tuple[str, ...] | None = None
     spg_stages: tuple[str, str] | None = None
+    bridgegap_stage: str | None = None
+    bas_stage: str | None = None
+    head: HeadKind = "cam"
     head_widths: tuple[int, ...] = ()
     head_dropout: float = 0.0
     head_init: HeadInit = "own"
@@ -63,6 +74,7 @@ class BackboneInfo:
     std: tuple[float, ...] = IMAGENET_STD
     example_side: int = 224
     grids: bool = False
+    prefix_tokens: int | None = None
 
 
 class Backbone(nn.Module):
@@ -70,8 +82,8 @@ class Backbone(nn.Module):
 
     Args:
         name: of the network, as in a study.
-        stages: modules in the order in which they run. The output of every stage that a method reads must be a
-            (B, C, h, w) grid; other stages may pass on tokens.
+        stages: modules in the order in which they run. The output of the last one is a (B, C, h, w) grid; that of
+            every other stage that a method reads is a grid too, or tokens that :meth:`grid` makes one.
         out_channels: channels of the last stage's output.
         info: what methods need to know.
         classifier: a pretrained one, K -> C, that the head starts from (default: none). It is not part of the backbone.
@@ -177,22 +189,66 @@ class Backbone(nn.Module):
         self.require_grid(stage)
         return self._output_shapes[self.index(stage)][1]
 
-    def forward_stages(self, x: Tensor, start: str | None = None, stop: str | None = None) -> Tensor:
+    def stage_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each stage's output for one image of ``example_side``: (C, h, w), or (N, C) of tokens."""
+        return {name: shape[1:] for name, shape in zip(self.names, self._output_shapes, strict=True)}
+
+    def forward_stages(
+        self, x: Tensor, start: str | None = None, stop: str | None = None, *, erased: bool = False
+    ) -> Tensor:
         """Run the stages after ``start`` up to and including ``stop``.
 
         Args:
             x: images (B, 3, H, W) if ``start`` is None, else the output of stage ``start``.
             start: the stage that ``x`` comes from.
             stop: the last stage to run (default: the last one of the network).
+            erased: whether ``x`` may have erased cells (:meth:`erase`). Stages of tokens then leave these out; it makes
+                no difference to others.
 
         Returns:
-            (B, C, h, w).
+            (B, C, h, w), or tokens (B, P + h w, C) within a transformer (:meth:`grid`).
         """
         first = 0 if start is None else self.index(start) + 1
         last = len(self.names) if stop is None else self.index(stop) + 1
         for name in self.names[first:last]:
-            x = self.stages[name](x)
+            stage = self.stages[name]
+            x = stage(x, erased=True) if erased and isinstance(stage, TokenStage) else stage(x)
         return x
+
+    def grid(self, features: Tensor) -> Tensor:
+        """A stage's output as a grid: (B, C, h, w) as it is; of tokens (B, P + h w, C) the patches, (B, C, h, w)."""
+        return features if features.ndim == 4 else grid_of(features, self.info.prefix_tokens or 0)
+
+    def erase(self, features: Tensor, mask: Tensor) -> Tensor:
+        """A stage's output with cells erased.
+
+        Args:
+            features: (B, C, h, w), or tokens (B, P + h w, C), whose prefix tokens are kept.
+            mask: 1 where cells are kept, 0 where they are erased, (B, 1, h, w).
+
+        Returns:
+            Shape of ``features``; 0 where erased. Give ``erased=True`` to :meth:`forward_stages` from here.
+        """
+        return features * mask if features.ndim == 4 else erased_tokens(features, mask, self.info.prefix_tokens or 0)
+
+    def has_class_attention(self, stage: str) -> bool:
+        """Whether the stage after this one is a transformer's block whose class token's attention is known."""
+        following = self.names[self.index(stage) + 1 :][:1]
+        blocks = [self.stages[name] for name in following]
+        return any(isinstance(block, TokenBlock) and block.attention is not None for block in blocks)
+
+    def class_attention(self, features: Tensor, stage: str) -> Tensor:
+        """Attention that the class token pays to each patch in the block after a stage.
+
+        Args:
+            features: output of the stage, tokens (B, P + h w, C).
+            stage: its name, see :meth:`has_class_attention`.
+
+        Returns:
+            (B, 1, h, w), mean over heads; 0 where erased.
+        """
+        block: TokenBlock = self.stages[self.names[self.index(stage) + 1]]  # type: ignore[assignment]
+        return grid_of(block.class_attention(features)[..., None], self.info.prefix_tokens or 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """All stages: (B, 3, H, W) -> (B, C, h, w)."""
@@ -210,12 +266,13 @@ class Backbone(nn.Module):
         with torch.no_grad():
             for module in network.stages.values():
                 x = module(x)
-                shapes.append(tuple(x.shape))
+                tokens = x.ndim == 3 and self.info.prefix_tokens is not None
+                shapes.append(tuple((self.grid(x) if tokens else x).shape))
         return tuple(shapes)
 
     def _check_grid(self, stage: str, shape: tuple[int, ...]) -> None:
         if len(shape) != 4:
             raise IncompatibleSetting(
                 f"features of {self.name}'s {stage} have shape (B, {', '.join(map(str, shape[1:]))}); expected a grid, "
-                "(B, C, h, w): let the stage reshape its tokens"
+                "(B, C, h, w): let the stage reshape its tokens, or declare prefix_tokens"
             )

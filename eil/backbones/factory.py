@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, HeadInit
+from eil.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo, HeadInit, HeadKind
 from eil.backbones.meta import meta_tensors
 from eil.core import registry
 from eil.core.run import LOCAL_WEIGHTS, Pretrained
@@ -25,10 +25,11 @@ def build(
     """Build a backbone.
 
     Args:
-        name: of a file of :mod:`eil.backbones.networks`, or an entry point.
+        name: of a file of :mod:`eil.backbones.networks`, an entry point, or ``timm/NAME.TAG``
+            (:mod:`eil.backbones.timm_networks`).
         pretrained: True for the default ImageNet weights, the name of others, or ``FILE@sha256:HASH``, a local file
-            (safetensors, or tensors saved by torch) with torchvision's names, whose hash is checked. The file may have
-            any classifier, and the weights may be in a checkpoint's ``state_dict`` or ``model``.
+            (safetensors, or tensors saved by torch) with torchvision's or timm's names, whose hash is checked. The file
+            may have any classifier, and the weights may be in a checkpoint's ``state_dict`` or ``model``.
         output_stride: input pixels per cell of the last feature map (default: the first of its info).
         network: options of the network: those of :func:`with_options`, and the keyword arguments of the backbone's own
             function.
@@ -38,8 +39,7 @@ def build(
         SettingError: an unknown name, or weights, a stride or an option that the backbone does not offer.
         InputError: pretrained weights are missing; the message says what to put where.
     """
-    module = importlib.import_module(module_of(name))
-    info: BackboneInfo = module.INFO
+    info, factory = definition(name)
     if pretrained and not info.weights:
         raise SettingError("pretrained", pretrained, f"{name} has no pretrained weights")
     known = pretrained in (*info.weights, True, False)
@@ -50,12 +50,12 @@ def build(
         offered = ", ".join(map(str, info.output_strides))
         raise SettingError("output_stride", output_stride, f"{name} offers {offered}")
     weights = None if shapes_only or not pretrained else info.weights[0] if pretrained is True else pretrained
-    factory, given = getattr(module, name), dict(network or {})
+    given = dict(network or {})
     require_options(factory, given)
     if given.get("keep_classifier") and not pretrained:
         raise SettingError("keep_classifier", True, "needs pretrained weights")
     own = {key: given.pop(key) for key in schema(factory).model_fields.keys() & given.keys()}
-    backbone: Backbone = factory(weights, output_stride or info.output_strides[0], **own)
+    backbone = factory(weights, output_stride or info.output_strides[0], **own)
     backbone.info = with_options(backbone.info, **given)
     return backbone
 
@@ -63,6 +63,7 @@ def build(
 def with_options(
     info: BackboneInfo,
     *,
+    head: HeadKind | None = None,
     head_widths: tuple[Annotated[int, Field(ge=1)], ...] | None = None,
     head_dropout: Annotated[float, Field(ge=0, lt=1)] | None = None,
     head_init: HeadInit | None = None,
@@ -72,6 +73,7 @@ def with_options(
 
     Args:
         info: of the backbone.
+        head: "cam", "tap" or "calm", see :mod:`eil.methods.heads` (default: the backbone's, "cam").
         head_widths: channels of the 3x3 convolutions that the head adds (default: the backbone's).
         head_dropout: probability of the dropout before each of these convolutions and before the class layer (default:
             the backbone's).
@@ -79,7 +81,7 @@ def with_options(
         normalisation: of the input: with the backbone's own mean and standard deviation, or ImageNet's.
     """
     widths = None if head_widths is None else tuple(head_widths)
-    given = {"head_widths": widths, "head_dropout": head_dropout, "head_init": head_init}
+    given = {"head": head, "head_widths": widths, "head_dropout": head_dropout, "head_init": head_init}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if normalisation == "imagenet":
         changes |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
@@ -112,6 +114,17 @@ def build_shapes(
         return build(name, pretrained, output_stride, network, shapes_only=True)
 
 
+def definition(name: str) -> tuple[BackboneInfo, Callable[..., Backbone]]:
+    """What methods need to know of a backbone, and its builder: of the weights, the output stride, and options.
+
+    Raises:
+        SettingError: no such backbone, or a library that is not installed.
+    """
+    module = importlib.import_module(module_of(name))
+    _, _, inside = name.partition("/")
+    return module.find(inside) if inside else (module.INFO, getattr(module, name))
+
+
 def module_of(name: str) -> str:
     """Name of the module that builds a backbone: one of ours, or an installed package's.
 
@@ -120,5 +133,7 @@ def module_of(name: str) -> str:
     """
     found = registry.module(registry.BACKBONES, name)
     if found is None:
-        raise SettingError("backbones", name, f"must be one of {', '.join(registry.available(registry.BACKBONES))}")
+        raise SettingError(
+            "backbones", name, f"must be one of {', '.join(registry.available(registry.BACKBONES))}, or timm/NAME.TAG"
+        )
     return found

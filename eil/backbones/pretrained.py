@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eil.backbones import state_dicts
+from eil.backbones.base import Backbone
 from eil.core.files import InputError
 from eil.core.run import LOCAL_WEIGHTS
 from eil.core.safe_yaml import in_a_line
@@ -56,6 +57,17 @@ def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = 
     return net
 
 
+def load_packaged(backbone: Backbone, weights: str | None) -> Backbone:
+    """The backbone with weights that come with this package, ``weights/NAME-WEIGHTS.safetensors``; None: unchanged.
+
+    :mod:`eil.backbones.weights` says how they are made.
+    """
+    if weights is not None:
+        path = Path(__file__).with_name("weights") / f"{backbone.name}-{weights}.safetensors"
+        backbone.load_state_dict(safetensors.torch.load_file(path))
+    return backbone
+
+
 def read_local(weights: str, what: str = "pretrained weights") -> dict[str, Tensor]:
     """A state dict from ``FILE@sha256:HASH``, taken out of a checkpoint if necessary; only tensors are unpickled.
 
@@ -74,14 +86,27 @@ def read_local(weights: str, what: str = "pretrained weights") -> dict[str, Tens
     digest = hashlib.sha256(data).hexdigest()
     if digest != expected.lower():
         raise InputError(f"{what} {path}: sha256 {digest}, expected {expected}")
+    return tensors_of(data, f"{what} {path}")
+
+
+def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
+    """The state dict in a file's bytes, of safetensors or torch; only tensors are unpickled.
+
+    Args:
+        data: the file's content.
+        source: the file, for messages.
+
+    Raises:
+        InputError: no state dict in it.
+    """
     try:
         if data[8:9] == b"{":  # safetensors, whatever the file is called: 8 bytes of length, then JSON
             return state_dicts.unwrapped(safetensors.torch.load(data))
         return state_dicts.unwrapped(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except state_dicts.NotFitting as error:
-        raise InputError(f"{what} {path}: not a file of weights: {error}") from None
+        raise InputError(f"{source}: not a file of weights: {error}") from None
     except Exception as error:  # a damaged file raises many unrelated types
-        raise InputError(f"{what} {path}: not a file of weights: {_reason(error)}") from None
+        raise InputError(f"{source}: not a file of weights: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

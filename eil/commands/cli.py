@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError, Group
 from rich.console import Console
 
 from eil import __version__
-from eil.commands import data, importing, runs, score, study, timing
+from eil.commands import backbones, data, importing, runs, score, study, timing
 from eil.core import user_cache
 
 _USAGE_ERROR = 2
@@ -51,7 +51,9 @@ def make_app() -> App:
         app.command(step, group=_RUN)
     app.command(score.score, group=_OTHER)
     app.command(score.compare, group=_OTHER)
+    app.command(score.leaderboard, group=_OTHER)
     app.command(importing.import_checkpoint, name="import", group=_OTHER)
+    app.command(backbones.list_backbones, name="backbones", group=_OTHER)
     datasets = App(name="data", help="Check a data set: `eil data check`.", group=_OTHER)
     datasets.command(data.check)
     app.command(datasets)

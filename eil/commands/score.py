@@ -11,7 +11,8 @@ from eil.commands.options import FLAG
 
 def score(
     *,
-    maps: Path,
+    maps: Path | None = None,
+    boxes: Path | None = None,
     metadata: Path,
     protocol: str = "wsoleval-v2",
     val_maps: Path | None = None,
@@ -21,34 +22,44 @@ def score(
     allow_missing: Annotated[bool, FLAG] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Score a folder of maps, IMAGE_ID.npy, with lists in the layout of the wsolevaluation benchmark.
+    """Score a folder of maps, IMAGE_ID.npy, or a file of boxes, with lists in the layout of wsolevaluation.
 
     Example: eil score --maps my_maps --metadata metadata/CUB/test --protocol wsoleval-v2
 
     Args:
         maps: Folder of the maps, of any resolution and float type.
+        boxes: COCO results (JSON) instead of maps, as `eil boxes` writes them; no threshold is chosen.
         metadata: Folder of the lists, such as metadata/CUB/test.
         protocol: Name of a protocol in protocols.yaml.
         val_maps: Maps of val, for a protocol that chooses its threshold there.
         val_metadata: Lists of val.
         masks: Folder of the masks that the lists name (OpenImages).
         side: Side of the frame in pixels.
-        allow_missing: Count an image without a map as a miss.
+        allow_missing: Count an image without a map or box as a miss.
         as_json: Print JSON.
     """
     import json
 
     from eil.core.files import InputError
+    from eil.evaluation import box_files
     from eil.evaluation.score import score as step
 
     if (val_maps is None) != (val_metadata is None):
         raise InputError("--val-maps and --val-metadata need each other")
+    if (maps is None) == (boxes is None):
+        raise InputError("give either --maps or --boxes")
+    if boxes and (val_maps or masks):
+        raise InputError("--boxes has no threshold to choose, and no masks: leave out --val-maps and --masks")
     val = (val_maps, val_metadata) if val_maps and val_metadata else None
-    found = step(maps, metadata, protocol, val, masks, side, allow_missing)
+    if boxes:
+        found = box_files.score_boxes(boxes, metadata, protocol, side, allow_missing)
+    elif maps:
+        found = step(maps, metadata, protocol, val, masks, side, allow_missing)
     missing = found.pop("missing")
     if missing:
-        print(f"{len(missing)} images have no map and count as missed, first {missing[0]}", file=sys.stderr)
-    if flat := found["without_contrast"]:
+        kind = "box" if boxes else "map"
+        print(f"{len(missing)} images have no {kind} and count as missed, first {missing[0]}", file=sys.stderr)
+    if flat := found.get("without_contrast"):
         print(f"{flat} maps have no contrast and find nothing", file=sys.stderr)
     if found.get("clipped_boxes"):
         print(found["clipped_boxes"], file=sys.stderr)
@@ -78,3 +89,33 @@ def compare(first: Path, second: Path, /, *, out: Path | None = None) -> None:
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):
             write_text(out / f"compare.{suffix}", text)
     print(table.markdown(), end="")
+
+
+def leaderboard(
+    *,
+    out: Path | None = None,
+    reference: Path = Path("results/reference"),
+    studies: Path = Path("workflow/config"),
+) -> None:
+    """Write the leaderboard: every published score, and ours beside it from committed main tables.
+
+    Example: eil leaderboard --out docs/leaderboard.md
+
+    Args:
+        out: The Markdown file; default: print it.
+        reference: Folder of main tables, STUDY-PROCESSOR-CORES-PRECISION-DATE-main.csv.
+        studies: Folder of their studies, STUDY.yaml.
+    """
+    from eil.core import registry
+    from eil.core.files import write_text
+    from eil.report import leaderboard as report
+    from eil.report import published
+
+    own = ("eil", "baselines")  # an installed third party's methods are not this page's
+    known = registry.available(registry.METHODS)
+    methods = [name for name in known if str(registry.module(registry.METHODS, name)).split(".")[0] in own]
+    backbones = registry.available(registry.BACKBONES)
+    text = report.page(published.read(), report.read_own(reference, studies), methods, backbones)
+    if out:
+        write_text(out, text)
+    print(out or text, end="\n" if out else "")

@@ -35,9 +35,10 @@ def plan(
     classes: int | None = None,
     tflops: Annotated[tuple[float, ...], MANY] = (),
     rates: Annotated[tuple[Path, ...] | None, MANY] = None,
+    detect: Annotated[tuple[float, ...], MANY] = (2.0, 5.0),
     folders: Folders = DEFAULT_FOLDERS,
 ) -> None:
-    """Estimate what a study costs: trainings, operations, hours, disk space.
+    """Estimate what a study costs: trainings, operations, hours, disk space; with records, what it can detect.
 
     Example: eil plan workflow/config/demo.yaml --tflops 40
 
@@ -47,14 +48,18 @@ def plan(
         classes: Number of classes, if the data set is not here yet.
         tflops: Assumed speeds of a device in TFLOP/s.
         rates: Tables of measured speeds; default: results[/reference]/step-*.csv.
+        detect: Differences in GT-known Loc, in points, for which the needed seeds and images are told.
         folders: Where the study's files are.
     """
     from eil import data
     from eil.core.files import InputError
     from eil.data import class_subset
+    from eil.execution import collect
     from eil.profiling import cost
+    from eil.report import power
 
-    opened = open_study(study, folders).study
+    place = open_study(study, folders)
+    opened = place.study
     runs, _ = opened.expand(str(study))
     if (images is None) != (classes is None):
         raise InputError("--images and --classes need each other")
@@ -70,6 +75,8 @@ def plan(
     words = class_subset.describe_count(classes, whole)
     print(f"{opened.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {words}")
     print("\n".join(cost.lines(costs, measured, tflops, cost.cached_bytes(runs, counts))))
+    done = [record for record in collect.collect(runs, place.runs_folder) if record.status == "done"]
+    print("".join(f"{line}\n" for line in power.lines(done, detect, opened.seeds)), end="")
 
 
 def prepare(

@@ -21,6 +21,8 @@ BACKBONES: Final = "eil.backbones"  # name -> module with INFO, and a builder fu
 READERS: Final = "eil.data"  # name -> module with `read`
 # Packages of this project with one file for each name of a group.
 PACKAGES: Final[dict[Group, str]] = {BACKBONES: "eil.backbones.networks", READERS: "eil.data.readers"}
+# Libraries with more networks than a list can hold: LIBRARY/NAME is the module's ``find(NAME)``.
+LIBRARIES: Final[dict[Group, dict[str, str]]] = {BACKBONES: {"timm": "eil.backbones.timm_networks"}}
 
 
 def available(group: Group) -> list[str]:
@@ -40,7 +42,13 @@ def load(group: Group, name: str) -> Any:
 
 
 def module(group: Group, name: str) -> str | None:
-    """Name of the module that defines a name of a group; None if there is no such name."""
+    """Name of the module that defines a name of a group; None if there is no such name.
+
+    Which names a library has is known only to its module.
+    """
+    library, _, inside = name.partition("/")
+    if inside:
+        return LIBRARIES.get(group, {}).get(library)
     if name in _files(group):
         return f"{PACKAGES[group]}.{name}"
     return next((entry.module for entry in entry_points(group=group, name=name)), None)

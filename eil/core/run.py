@@ -16,6 +16,10 @@ from eil.core import registry
 from eil.core.files import at_home
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+# A name, or LIBRARY/NAME.TAG for a network of a library (eil.core.registry.LIBRARIES).
+BackboneName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*(/[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)?)?$")
+]
 
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
 # Fields that came after the first records. Their defaults are left out of a run's key, so that those stay usable.
@@ -153,7 +157,7 @@ class Run(StrictModel):
 
     study: Name
     dataset: DatasetChoice
-    backbone: Name
+    backbone: BackboneName
     pretrained: Pretrained
     output_stride: int | None
     method: Name
@@ -170,7 +174,7 @@ class Run(StrictModel):
         """Name of the run's folder: ``vgg_small-eil-gamma0.7-sigma1-seed0``."""
         settings = [f"{key}{readable(value)}" for key, value in sorted(self.settings.items())]
         control = [self.control] if self.control else []
-        return "-".join([self.backbone, self.method, *settings, *control, f"seed{self.repetition}"])
+        return "-".join([file_name(self.backbone), self.method, *settings, *control, f"seed{self.repetition}"])
 
     @property
     def trained(self) -> "Run":
@@ -210,6 +214,11 @@ class Run(StrictModel):
             *(getattr(self.recipe, key) for key in ("resize", "crop", "geometry", "crops")),
         ]
         return f"{self.dataset.name}-{self.recipe.resize}-{self.recipe.crop}-{_hash(content)}"
+
+
+def file_name(backbone: str) -> str:
+    """A backbone's name in names of files and folders: a library's slash becomes a dot, which no other name has."""
+    return backbone.replace("/", ".")
 
 
 def readable(value: object) -> str:

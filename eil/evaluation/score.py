@@ -158,7 +158,7 @@ def score_folder(
     if metadata.boxes is None or metadata.sizes is None:
         raise InputError("boxes cannot be scored: the lists have none, or no sizes of the images (image_sizes.txt)")
     sizes = [(width, height) for width, height in metadata.sizes.tolist()]
-    clipped, overhang = _clipped(metadata.boxes, sizes, metadata.ids, where)
+    clipped, overhang = clipped_boxes(metadata.boxes, sizes, metadata.ids, where)
     metric, missing = MaxBoxAcc(protocol, side), []
     true = [boxes_in_frame(own, size, side, metric.protocol) for own, size in zip(clipped, sizes, strict=True)]
 
@@ -177,7 +177,7 @@ def score_folder(
     return FolderScore(metric, missing, overhang)
 
 
-def _clipped(
+def clipped_boxes(
     found: Sequence[Boxes], sizes: Sequence[tuple[int, int]], ids: Sequence[str], where: str
 ) -> tuple[list[Boxes], Overhang]:
     """Boxes clipped to their images, and what was clipped; refuses lists with implausible overhangs."""
@@ -266,8 +266,12 @@ def score(
 
 def boxes_in_frame(true: Boxes, size: tuple[int, int], side: int, protocol: Protocol) -> Boxes:
     """Boxes of an image of ``size`` (width, height) in the S x S frame, in whole pixels, (K, 4) -> (K, 4)."""
-    frame = Frame(round(side * _RESIZED), side, protocol.geometry)
-    return geometry.eval_frame(size, frame).boxes(true, size)
+    return geometry.eval_frame(size, frame_of(side, protocol)).boxes(true, size)
+
+
+def frame_of(side: int, protocol: Protocol) -> Frame:
+    """The S x S frame in which a protocol compares boxes."""
+    return Frame(round(side * _RESIZED), side, protocol.geometry)
 
 
 def _load(path: Path, allow_missing: bool) -> npt.NDArray[np.floating] | None:

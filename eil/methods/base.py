@@ -16,7 +16,9 @@ from eil import backbones
 from eil.backbones import Backbone
 from eil.core import registry
 from eil.core.run import Pretrained
+from eil.core.settings import IncompatibleSetting
 from eil.methods.head import CamHead
+from eil.methods.heads import HEADS
 
 Losses = dict[str, Tensor]
 
@@ -60,9 +62,16 @@ class Method(nn.Module):
             self.head.start_from(backbone.classifier)
 
     def new_head(self, widths: Sequence[int]) -> CamHead:
-        """A head on the backbone's last feature map, as the network's options have it."""
-        info = self.backbone.info
-        return CamHead(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
+        """A head on the backbone's last feature map, as the network's options have it.
+
+        Raises:
+            IncompatibleSetting: ``head: tap`` on features that can be negative.
+        """
+        info, last = self.backbone.info, self.backbone.names[-1]
+        if info.head == "tap" and not widths and not self.backbone.is_non_negative(last):
+            raise IncompatibleSetting(f"head: tap needs features that are not negative; those of {last} can be")
+        cls = HEADS[info.head]
+        return cls(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
 
     def classifier_parameters(self) -> list[nn.Parameter]:
         """Parameters of the layers that give class scores, for ``multipliers: {classifier: …}`` of a recipe.
@@ -82,6 +91,17 @@ class Method(nn.Module):
             Images (B, 3, H, W) and their targets.
         """
         return images, targets
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Training calls this before each epoch, also when it is resumed; default: nothing.
+
+        A loss that changes during training follows it. Until it is called, the loss has all of its terms: timings and
+        tests measure those.
+
+        Args:
+            epoch: number of finished epochs, 0 at the start.
+            epochs: of the whole training, as the recipe plans them.
+        """
 
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """The training loss and its terms, (B, 3, H, W) -> {"total": (), …}; each is a scalar and is logged.

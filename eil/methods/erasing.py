@@ -44,10 +44,26 @@ def erasing_mask(features: Tensor, gamma: float, mode: GammaMode = "relative", a
     Raises:
         SettingError: ``gamma`` outside (0, 1] in relative mode, or not above 0 in absolute mode.
     """
+    return below_threshold(attention_map(features, attention), gamma, mode).to(features.dtype)
+
+
+def below_threshold(attention: Tensor, gamma: float, mode: GammaMode = "relative") -> Tensor:
+    """Where an attention map stays below the threshold.
+
+    Args:
+        attention: (B, 1, H, W).
+        gamma: threshold, as in :func:`erasing_mask`.
+        mode: how ``gamma`` is measured.
+
+    Returns:
+        True where features are kept, (B, 1, H, W) bool.
+
+    Raises:
+        SettingError: as :func:`erasing_mask`.
+    """
     check_gamma(gamma, mode)
-    mean = attention_map(features, attention)
-    threshold = gamma * mean.amax(dim=(2, 3), keepdim=True) if mode == "relative" else gamma
-    return (mean < threshold).to(features.dtype)
+    threshold = gamma * attention.amax(dim=(2, 3), keepdim=True) if mode == "relative" else gamma
+    return attention < threshold
 
 
 def check_gamma(gamma: float, mode: GammaMode) -> None:

@@ -37,6 +37,11 @@ def min_max(maps: Tensor) -> Tensor:
     return (maps - low) / (high - low).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
+def of_class(values: Tensor, classes: Tensor) -> Tensor:
+    """What each image has of its own class, (B, C, ...), (B,) -> (B, ...)."""
+    return values[torch.arange(len(classes), device=classes.device), classes]
+
+
 def initialise(layer: nn.Conv2d | nn.Linear, init: HeadInit) -> None:
     """Draw a new layer's weights: by Glorot & Bengio, uniform ("xavier"), or by He et al., normal; its bias is 0.
 

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from eil.backbones import Backbone
 from eil.core.settings import SettingError
 from eil.methods.base import Losses, Targets, top1
-from eil.methods.eil import EIL, check_stage
-from eil.methods.erasing import Attention, GammaMode, erased_fractions
+from eil.methods.eil import EIL, EilAttention, check_stage
+from eil.methods.erasing import GammaMode, erased_fractions
 from eil.methods.streams import BatchNorm, Streams, forward_streams
 
 Reading = Literal["chain", "independent"]
@@ -56,7 +56,7 @@ class MEIL(EIL):
         gamma: Annotated[float, Field(gt=0)] = 0.7,
         gamma_mode: GammaMode = "relative",
         sigma: Sigma | tuple[Sigma, ...] = 1.0,
-        attention: Attention = "mean",
+        attention: EilAttention = "mean",
         streams: Streams = "joint",
         bn: BatchNorm | None = None,
     ) -> None:
@@ -92,16 +92,16 @@ class MEIL(EIL):
     def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """The last erased stream's map, and the region that its module erased (1), (B, h, w) each."""
         features, masks = self._erase(images)
-        last = self.head.features(self.backbone.forward_stages(features[-1], start=self.at))
+        last = self.head.features(self.backbone.forward_stages(features[-1], start=self.at, erased=True))
         return {"erased map": self.head.maps(last, classes), "erased region": 1 - masks[-1][:, 0]}
 
     def _erase(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The unerased and each erased stream after the last module, (B, K, h, w), and the modules' masks."""
         features, masks = [images], []
         for start, stop in zip((None, *self.erasing_stages), self.erasing_stages, strict=False):
-            part = partial(self.backbone.forward_stages, start=start, stop=stop)
+            part = partial(self.backbone.forward_stages, start=start, stop=stop, erased=start is not None)
             features = forward_streams(self, part, features, self.streams, self.bn)
             source = features[-1] if self.reading == "chain" else features[0]
-            masks.append(self.mask(source))
-            features.append(source * masks[-1])
+            masks.append(self.mask(source, stop))
+            features.append(self.backbone.erase(source, masks[-1]))
         return features, masks

@@ -1,4 +1,4 @@
-"""Run several streams through the same layers, jointly or in turn, and choose what batch norm sees."""
+"""Run several streams through the same layers, jointly, in turn or frozen, and choose what batch norm sees."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from eil.core.settings import SettingError
 
@@ -67,3 +68,32 @@ def frozen_running_averages(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def forward_frozen(model: nn.Module, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run layers with their parameters as constants, and without changing a buffer: gradients reach ``x`` alone.
+
+    Args:
+        model: holds the parameters and buffers of ``layers``; in training batch norm uses the batch's statistics.
+        layers: a function of ``model``'s modules, (B, K, h, w) -> (B, ...).
+        x: (B, K, h, w).
+
+    Returns:
+        The same values as ``layers(x)``.
+    """
+    state = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
+    found: Tensor = functional_call(_Layers(model, layers), {f"model.{name}": each for name, each in state.items()}, x)
+    return found
+
+
+class _Layers(nn.Module):
+    """A function of a model's modules as a module."""
+
+    def __init__(self, model: nn.Module, layers: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.layers = model, layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, K, h, w) -> (B, ...)."""
+        return self.layers(x)

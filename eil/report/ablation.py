@@ -9,7 +9,7 @@ import numpy as np
 
 from eil.core.metrics import GT_KNOWN_LOC
 from eil.core.records import settings_label
-from eil.core.run import readable
+from eil.core.run import file_name, readable
 from eil.evaluation import statistics
 from eil.report.configurations import (
     Configuration,
@@ -57,7 +57,7 @@ def effects(configurations: Sequence[Configuration]) -> dict[str, dict[str, list
         for setting in dict.fromkeys(key for each in own for key in each.settings):
             at = _effect([each for each in own if setting in each.settings], setting)
             if len(at) > 1:
-                found.setdefault(f"{backbone}_{method}", {})[setting] = at
+                found.setdefault(f"{file_name(backbone)}_{method}", {})[setting] = at
     return found
 
 
@@ -107,7 +107,7 @@ def gamma_sigma_grids(configurations: Sequence[Configuration]) -> dict[str, list
     for each in configurations:
         if all(isinstance(each.settings.get(key), int | float) for key in SIGNS):
             others = [f"{key}-{readable(value)}" for key, value in sorted(each.grid_settings.items())]
-            grids.setdefault("_".join([each.backbone, each.method, *others]), []).append(each)
+            grids.setdefault("_".join([file_name(each.backbone), each.method, *others]), []).append(each)
     return {label: grid for label, grid in grids.items() if len(grid) > 1}
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from eil.core.files import InputError, read_arrays, replacing
 from eil.core.metrics import GT_KNOWN_LOC, ScoreKey
 from eil.core.records import Record
+from eil.core.run import file_name
 from eil.evaluation import example_images
 from eil.evaluation.errors import KINDS
 from eil.report import ablation, example_figures, score_figures
@@ -73,15 +74,15 @@ def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterat
     for name, grid in ablation.gamma_sigma_grids(methods).items():
         yield f"gamma_sigma_{name}", partial(score_figures.gamma_sigma, grid, methods)
     for name, found in ablation.effects(methods).items():
-        own = [each for each in methods if f"{each.backbone}_{each.method}" == name]
+        own = [each for each in methods if f"{file_name(each.backbone)}_{each.method}" == name]
         yield f"ablation_{name}", partial(score_figures.ablation, found, own)
     yield from of_scores(best)
     for backbone, own in by_backbone(best):
         shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in own}
-        yield f"examples_{backbone}", partial(example_figures.qualitative, shown)
+        yield f"examples_{file_name(backbone)}", partial(example_figures.qualitative, shown)
         inside = {each: found for each, found in shown.items() if example_figures.views_of(found)}
         if inside:
-            yield f"views_{backbone}", partial(example_figures.qualitative, inside, views=True)
+            yield f"views_{file_name(backbone)}", partial(example_figures.qualitative, inside, views=True)
         if len(own) > 1:
             yield from _picked(own, runs, data)
 
@@ -111,6 +112,6 @@ def _picked(own: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tu
                 each: example_images.of_run(record, *where, positions)
                 for each, record, where in zip(own, first, folders, strict=True)
             }
-            yield f"examples_{own[0].backbone}_{name}", partial(example_figures.qualitative, shown)
+            yield f"examples_{file_name(own[0].backbone)}_{name}", partial(example_figures.qualitative, shown)
     except InputError as error:
         _log.info("no picked examples: %s", error)

@@ -19,12 +19,12 @@ class Published(StrictModel):
     """One published score.
 
     Attributes:
-        dataset: as its paper calls it; ``backbone`` and ``method`` likewise.
+        dataset: as its paper calls it; ``backbone`` ("" if not stated) and ``method`` likewise.
         metric: the label of one in :mod:`eil.core.metrics`.
         value: in percent.
         protocol: a name in protocols.yaml, or words where it is none of these.
         source: where it was read.
-        status: "read" there, or "conflicting" with another source.
+        status: "read" there, "conflicting" with another source, or printed by others ("second hand"): never a target.
         layout: whose network it is (:mod:`eil.study.layouts`), "" if unknown.
         threshold: whether the maps' threshold was chosen on val or on test, "none" if the metric has none.
     """
@@ -36,7 +36,7 @@ class Published(StrictModel):
     value: float = Field(ge=0, le=100)
     protocol: str
     source: str
-    status: Literal["read", "conflicting"]
+    status: Literal["read", "conflicting", "second hand"]
     layout: Literal["wsoleval", "authors", ""]
     threshold: Literal["val", "test", "none", "unknown"]
 
@@ -60,12 +60,17 @@ def read(path: Path = FILE) -> tuple[Published, ...]:
     return tuple(found)
 
 
+def comparable(method: str) -> str:
+    """A method's name without case and signs, as papers and this project write it: DA-WSOL and dawsol are one."""
+    return "".join(each for each in method.casefold() if each.isalnum() or each == "+")
+
+
 def find(dataset: str, backbone: str, method: str, metric: str, protocol: str) -> Published | None:
     """The published score of the same data set, backbone, method, metric and protocol; None if sources disagree."""
-    wanted = (dataset.casefold(), backbone, method.casefold(), metric, protocol)
+    wanted = (dataset.casefold(), backbone, comparable(method), metric, protocol)
     found = [
         row
         for row in read()
-        if (row.dataset.casefold(), row.backbone, row.method.casefold(), row.metric, row.protocol) == wanted
+        if (row.dataset.casefold(), row.backbone, comparable(row.method), row.metric, row.protocol) == wanted
     ]
     return found[0] if found and all(row.status == "read" for row in found) else None

@@ -20,7 +20,7 @@ from eil import data
 from eil.core import registry, safe_yaml
 from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
-from eil.core.run import DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
+from eil.core.run import BackboneName, DatasetChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
 from eil.study import checkpoints, precedence, run_names, study_paths
 
@@ -61,7 +61,7 @@ class Study(StrictModel):
 
     name: Name
     dataset: DatasetChoice
-    backbones: dict[Name, BackboneChoice]
+    backbones: dict[BackboneName, BackboneChoice]
     methods: dict[Name, dict[str, Any]]
     seeds: Annotated[int, Field(ge=1)] = 3
     recipe: Recipe = Recipe()

@@ -32,6 +32,7 @@ from eil.methods.base import Method
 from eil.training import checkpoint, train_step
 from eil.training.accuracy import accuracy
 from eil.training.checkpoint import State
+from eil.training.cpu_traps import CpuShare, tell_slow_bf16
 from eil.training.tensorboard import Logger
 
 _log = logging.getLogger(__name__)
@@ -139,6 +140,8 @@ class _Training:
         self.batches = train_step.batches(run, data, "train", method, self.fabric.device)
         self.val = train_step.batches(run, data, "val", method, self.fabric.device)
         self.photos = str(cache.describe(data)["photos_sha256"])
+        self.cpu = CpuShare(self.fabric.device)
+        tell_slow_bf16(run, self.fabric, method, self.batches)
         self.state = checkpoint.resume(folder, run, method, self.optimizer, self.photos)
 
     def train_remaining(self) -> None:
@@ -155,7 +158,9 @@ class _Training:
         """One pass over the training images, or the rest of one."""
         recipe, state = self.run.recipe, self.state
         started = time.monotonic() - state.seconds
+        self.cpu.restart()
         self.model.train()
+        self.model.module.start_epoch(state.epoch, recipe.epochs)
         logged = list(torch.tensor(state.parts, device=self.fabric.device))
         saved, checked = time.monotonic(), len(logged)
         epoch = self.batches.training(self.run.rng_seed, state.epoch, recipe.flip, state.step)
@@ -177,8 +182,8 @@ class _Training:
         _check_finite(logged, state.names, checked, state.epoch)
         steps, seconds = len(logged), time.monotonic() - started
         means = torch.stack(logged).mean(dim=0).tolist()
-        of_val = {"val_top1": accuracy(self.fabric, self.model.module, self.val)}
-        _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds, of_val)
+        further = self.cpu.tell() | {"val_top1": accuracy(self.fabric, self.model.module, self.val)}
+        _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds, further)
 
     def _step(self, epoch: float, batch: Batch) -> Tensor:
         """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""
@@ -220,12 +225,12 @@ def _close_epoch(
     images: int,
     recipe: Recipe,
     seconds: float,
-    of_val: dict[str, float],
+    further: dict[str, float],
 ) -> None:
     """Count the epoch, append its row, and record whether the loss improved; ``seconds`` are those of its steps."""
     parts = dict(zip(state.names, means, strict=True))
     rate = recipe.learning_rate * train_step.lr_factor(recipe, state.epoch + (steps - 0.5) / steps)
-    row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts | of_val
+    row = {"lr": rate, "seconds": seconds, "images_per_s": images / seconds} | parts | further
     state.epoch, state.step, state.parts, state.seconds = state.epoch + 1, 0, [], 0.0
     state.history.append({"epoch": state.epoch} | row)
     if parts["total"] < state.best * (1 - recipe.min_delta):

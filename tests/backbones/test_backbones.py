@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from eil import backbones
+from eil.backbones import weights
 from eil.backbones.networks import efficientnet_lite0
 from eil.core import registry
 from eil.core.files import InputError
@@ -190,9 +191,20 @@ def _noted(taken: list[object], weights: object) -> None:
     raise urllib.error.URLError("no network")
 
 
-def test_small_backbones_have_no_pretrained_weights() -> None:
-    with pytest.raises(SettingError, match="pretrained = True: vgg_small has no pretrained weights"):
-        backbones.build("vgg_small", pretrained=True)
+@pytest.mark.parametrize("name", ["vgg_small", "resnet_small"])
+def test_small_backbones_start_from_other_drawn_birds(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="pretrained = imagenet: must be true, false, birds"):
+        backbones.build(name, pretrained="imagenet")
+    built, by_name = backbones.build(name, pretrained=True), backbones.build(name, pretrained="birds")
+    assert backbones.fingerprint(built) == backbones.fingerprint(by_name)
+    assert backbones.fingerprint(built) != backbones.fingerprint(backbones.build(name))
+    # What `make weights` keeps of a training is what a backbone loads.
+    trained = {f"backbone.{key}": value for key, value in built.state_dict().items()} | {"head.bias": torch.zeros(2)}
+    save_file(trained, tmp_path / "weights.safetensors")
+    weights.keep_backbone(tmp_path / "weights.safetensors", tmp_path / "kept.safetensors")
+    kept = load_file(tmp_path / "kept.safetensors")
+    assert all(torch.equal(kept[key], value) for key, value in built.state_dict().items())
+    assert len(kept) == len(trained) - 1
 
 
 def test_efficientnet_loads_the_packages_weights_by_name() -> None:

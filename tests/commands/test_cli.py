@@ -29,7 +29,7 @@ def parsed(*tokens: str) -> tuple[str, dict[str, Any]]:
 
 def commands() -> list[tuple[str, App]]:
     app = cli.make_app()
-    names = [*OF_STUDY, *OF_RUN, "score", "compare"]
+    names = [*OF_STUDY, *OF_RUN, "score", "compare", "leaderboard"]
     return [*((name, app[name]) for name in names), ("data check", app["data"]["check"])]
 
 

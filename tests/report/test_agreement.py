@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION
 from eil.core.records import Record, Replicates
 from eil.evaluation import seed_variance, statistics
-from eil.report import configurations, notes, score_figures, tables
+from eil.report import configurations, notes, power, score_figures, tables
 from eil.report.main_table import main_table
 from eil.report.notes import Notes
 from eil.report.table import Value
@@ -152,3 +152,14 @@ def test_a_method_with_far_more_variance_is_named() -> None:
         for r in records
     ]
     assert notes.outlying(configurations.group(wild)).endswith("too small: acol on vgg_small")
+
+
+def test_a_line_for_each_backbone_and_difference() -> None:
+    found = power.lines(made(a_study(5)), [2.0, 5.0], seeds=5)
+    assert len(found) == 2
+    assert found[0].startswith("vgg_small, by 5 seeds and")
+    assert "a difference of 2 points in GT-known Loc needs" in found[0]
+
+
+def test_one_seed_measures_no_variance_to_plan_with() -> None:
+    assert power.lines(made(a_study(1)), [2.0], seeds=1) == []

@@ -123,7 +123,7 @@ def test_bad_keys_and_values_are_named(
         (("methods", "eil", "gamma"), -1, "methods.eil.gamma = -1: Input should be greater than 0"),
         (("methods", "eil", "gama"), 0.5, "methods.eil.gama: unknown key (known: at, gamma, gamma_mode, sigma"),
         (("methods", "eil", "at"), "pool9", "methods.eil.at = pool9: must be a stage of vgg_small: conv1, pool1"),
-        (("methods", "cma"), {}, "methods.cma: must be one of acol, adl, cam, cutmix"),
+        (("methods", "cma"), {}, "methods.cma: must be one of acol, adl, bas, bridgegap, cam"),
         (("methods", "cam"), {"gamma": 0.5}, "methods.cam.gamma: unknown key (known: none)"),
         (("dataset", "name"), "bird", "dataset.name = bird: must be one of birds, cub, folder, ilsvrc"),
         (("dataset", "clases"), 3, "dataset.clases: unknown key (known: classes, exif, images_per_class"),

@@ -22,7 +22,7 @@ CONDA_NAMES = {
 
 
 # What `make test` and environment.yml install; the others are for those who need them.
-EXTRAS = ["dev", "pretrained"]
+EXTRAS = ["dev", "pretrained", "timm"]
 
 
 def requirements(extras: list[str]) -> list[Requirement]:

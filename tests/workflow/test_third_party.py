@@ -65,7 +65,7 @@ def test_without_it_the_study_says_what_there_is(content: dict[str, Any], tmp_pa
     command = [sys.executable, "-m", "eil", "check", str(tmp_path / "tiny.yaml")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 1
-    assert "tiny.yaml: methods.random_erasing: must be one of acol, adl, cam" in result.stderr
+    assert "tiny.yaml: methods.random_erasing: must be one of acol, adl, bas" in result.stderr
 
 
 def test_the_readme_shows_it_as_it_is() -> None:

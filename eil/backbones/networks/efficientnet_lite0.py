@@ -22,9 +22,11 @@ INFO = BackboneInfo(
     output_strides=(16, 32),
     eil_stage="head",
     meil_stages=("head",),
-    # No paper uses this network: ADL where it can be, SPG at the depths of inception_v3.
+    # No paper uses this network: ADL where it can be, SPG and BAS at the depths of inception_v3. BridgeGap has no
+    # default: no stage between the stem and the last one ends in an activation.
     adl_stages=("head",),
     spg_stages=("block10", "block15"),
+    bas_stage="block10",
     branch_width=128,
     weights=("package",),
     mean=(127 / 255,) * 3,

@@ -22,6 +22,9 @@ INFO = BackboneInfo(
     meil_stages=("Mixed_5d", "Mixed_6a"),
     adl_stages=("Mixed_5d", "Mixed_6e"),  # the benchmark's, without its third, head_2
     spg_stages=("Mixed_5d", "Mixed_6d"),  # as the authors' code and the benchmark at stride 8
+    # BridgeGap's authors have no Inception; BAS's goes on to Mixed_7c, which this one has not.
+    bridgegap_stage="Mixed_6d",
+    bas_stage="Mixed_5d",
     head_widths=(1024,),
     weights=("IMAGENET1K_V1",),
     local_weights=True,

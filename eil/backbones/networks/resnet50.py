@@ -20,6 +20,8 @@ INFO = BackboneInfo(
     adl_stages=("layer3_0", "layer4_0", "layer4_2"),  # the benchmark's, and the authors' on their SE network
     # SPG's paper has no ResNet-50: the depths of inception_v3, about two thirds of the way and near the end.
     spg_stages=("layer2", "layer3"),
+    bridgegap_stage="layer4_0",  # the authors', as BAS's
+    bas_stage="layer3",
     weights=("IMAGENET1K_V1", "IMAGENET1K_V2"),
     local_weights=True,
     grids=True,

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eil.backbones import pretrained
 from eil.backbones.base import Backbone, BackboneInfo
 from eil.backbones.blocks import he_initialised
 
@@ -16,10 +17,13 @@ INFO = BackboneInfo(
     output_strides=(4,),
     eil_stage="layer2",
     meil_stages=("layer1", "layer2"),
-    # ADL and SPG by analogy to ResNet-50.
+    # ADL, SPG, BridgeGap and BAS by analogy to ResNet-50.
     adl_stages=("layer2", "layer3"),
     spg_stages=("layer2", "layer3"),
+    bridgegap_stage="layer2",
+    bas_stage="layer2",
     branch_width=64,
+    weights=("birds",),
     grids=True,
 )
 
@@ -32,7 +36,7 @@ def resnet_small(weights: str | None, output_stride: int) -> Backbone:
         layer2=BasicBlock(32, 64),
         layer3=BasicBlock(64, 64),
     )
-    return he_initialised(Backbone("resnet_small", stages, 64, INFO))
+    return pretrained.load_packaged(he_initialised(Backbone("resnet_small", stages, 64, INFO)), weights)
 
 
 class BasicBlock(nn.Module):

@@ -21,6 +21,8 @@ INFO = BackboneInfo(
     adl_stages=("pool3", "pool4", "conv5"),  # the authors'; the benchmark at 16 has conv4 instead of pool4
     # SPG's paper has no VGG16: the depths of inception_v3, about two thirds of the way and near the end.
     spg_stages=("conv4", "conv5"),
+    bridgegap_stage="conv4",  # the authors', as BAS's
+    bas_stage="conv4",
     head_widths=(1024,),
     weights=("IMAGENET1K_V1",),
     local_weights=True,

@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 from torch import nn
 
+from eil.backbones import pretrained
 from eil.backbones.base import Backbone, BackboneInfo
 from eil.backbones.blocks import he_initialised
 
@@ -16,11 +17,14 @@ INFO = BackboneInfo(
     output_strides=(4,),
     eil_stage="conv3",
     meil_stages=("pool2", "conv3"),
-    # ADL and SPG by analogy to VGG16.
+    # ADL, SPG, BridgeGap and BAS by analogy to VGG16.
     adl_stages=("pool2", "conv3", "conv4"),
     spg_stages=("conv3", "conv4"),
+    bridgegap_stage="conv3",
+    bas_stage="conv3",
     head_widths=(64,),
     branch_width=64,
+    weights=("birds",),
     grids=True,
 )
 
@@ -35,7 +39,7 @@ def vgg_small(weights: str | None, output_stride: int) -> Backbone:
         conv3=nn.Sequential(_conv(32, 64), _conv(64, 64)),
         conv4=_conv(64, 64),
     )
-    return he_initialised(Backbone("vgg_small", stages, 64, INFO))
+    return pretrained.load_packaged(he_initialised(Backbone("vgg_small", stages, 64, INFO)), weights)
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Sequential:

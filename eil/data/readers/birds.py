@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from eil.core.files import InputError
 from eil.data import Boxes, Dataset, Image, Split
 
 PARTS = ("body", "wing", "head", "beak", "tail", "legs")
@@ -85,6 +86,7 @@ def read(
     val_per_class: Annotated[int, Field(ge=1)] = 15,
     test_per_class: Annotated[int, Field(ge=1)] = 30,
     seed: Annotated[int, Field(ge=0)] = 0,
+    first_class: Annotated[int, Field(ge=0, lt=MAX_CLASSES)] = 0,
 ) -> Dataset:
     """Describe the birds; no image is drawn for train until it is asked for.
 
@@ -95,16 +97,25 @@ def read(
         val_per_class: in val.
         test_per_class: in test.
         seed: another seed draws other birds of the same kinds.
+        first_class: the first kind; with 5, five classes are kinds that a study of five classes never shows.
+
+    Raises:
+        InputError: there are not so many kinds.
     """
     del root
+    if first_class + classes > MAX_CLASSES:
+        raise InputError(
+            f"dataset: first_class = {first_class} and classes = {classes}: there are {MAX_CLASSES} kinds of birds"
+        )
     counts = dict(zip(SPLITS, (train_per_class, val_per_class, test_per_class), strict=True))
-    splits = {name: _split(name, classes, count, seed) for name, count in counts.items()}
-    return Dataset("birds", tuple(f"bird {k + 1:02d}" for k in range(classes)), splits, PARTS)
+    kinds = range(first_class, first_class + classes)
+    splits = {name: _split(name, kinds, count, seed) for name, count in counts.items()}
+    return Dataset("birds", tuple(f"bird {k + 1:02d}" for k in kinds), splits, PARTS)
 
 
-def _split(name: str, classes: int, per_class: int, seed: int) -> Split:
-    labels = np.repeat(np.arange(classes, dtype=np.int64), per_class)
-    keys = [(seed, SPLITS.index(name), int(label), i % per_class) for i, label in enumerate(labels)]
+def _split(name: str, kinds: range, per_class: int, seed: int) -> Split:
+    labels = np.repeat(np.arange(len(kinds), dtype=np.int64), per_class)
+    keys = [(seed, SPLITS.index(name), kinds[label], i % per_class) for i, label in enumerate(labels)]
     boxes = [np.empty((0, 4)) if name == "train" else _box(draw(*key)[1]) for key in keys]
     return Split(
         ids=[f"{name}/{label:02d}/{i:04d}" for _, _, label, i in keys],

@@ -1,0 +1,207 @@
+"""The leaderboard page: every published score, and beside it ours from the committed tables.
+
+Scores of different protocols are not comparable: rows are in the order of protocol, method, backbone, never of value.
+"""
+
+import csv
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eil.core.files import InputError
+from eil.core.metrics import MAIN, METRICS
+from eil.data.class_subset import FULL_SIZES
+from eil.evaluation import protocols
+from eil.report.published import Published, comparable
+from eil.report.table import Value
+from eil.study.study import Study, load
+
+LIMITS = {"classes", "images_per_class", "test_per_class", "train_per_class", "val_per_class"}
+NO_SCORE = "awaits a GPU"
+_TABLE = re.compile(r"(?P<study>\w+)-.+-\d{4}-\d{2}-\d{2}-main\.csv")
+_STATUS = {"read": "", "conflicting": " (sources conflict)", "second hand": " (second hand)"}
+_HEAD = """# Leaderboard
+
+Published scores of weakly supervised localizers, and ours beside them. `eil leaderboard --out docs/leaderboard.md`
+makes this page from [published.csv](../results/published.csv) and the main tables in
+[results/reference](../results/reference/README.md); nobody edits it.
+
+- **Scores of different protocols cannot be compared**, and no row is ranked: the order is protocol, method, backbone.
+- *Threshold from*: where the threshold of the published maps was chosen: on the test set ("test"), on val, or we do not
+  know. "–": the metric has none. Many authors chose checkpoints and seeds on test, too.
+- *Ours*: under the threshold from val, mean ± half of the 95 % interval; of the whole data set and the same backbone,
+  whatever the recipe. "awaits a GPU": method and backbone are here, and the score is not measured yet.
+- "Second hand": printed by others than the authors, never a target. "Sources conflict": another source says otherwise.
+"""
+
+
+@dataclass(frozen=True)
+class Own:
+    """A row of one of our main tables.
+
+    Attributes:
+        file: name of the table.
+        study: its study.
+        dataset: the data set's name.
+        whole: whether the study has all of a known data set.
+        backbone: name of the backbone.
+        method: name of the method or control; ``label`` has its settings, too.
+        label: as in the table.
+        values: of each metric's label.
+        seeds: how many.
+    """
+
+    file: str
+    study: str
+    dataset: str
+    whole: bool
+    backbone: str
+    method: str
+    label: str
+    values: dict[str, Value]
+    seeds: str
+
+
+def read_own(reference: Path, studies: Path) -> list[Own]:
+    """Rows of the latest main table of each study whose first protocol chooses thresholds on val; without controls.
+
+    Args:
+        reference: folder of the committed tables, ``STUDY-…-DATE-main.csv``.
+        studies: folder of the studies, ``STUDY.yaml``.
+
+    Raises:
+        InputError: a table without its study, or without the columns of a main table.
+    """
+    latest: dict[str, Path] = {}
+    for path in sorted(reference.glob("*-main.csv"), key=lambda each: each.stem[-15:]):  # by date
+        match = _TABLE.fullmatch(path.name)
+        if match is None:
+            raise InputError(f"{path}: expected a name like STUDY-PROCESSOR-CORES-PRECISION-DATE-main.csv")
+        latest[match["study"]] = path
+    found: list[Own] = []
+    for study, path in sorted(latest.items()):
+        loaded = load(studies / f"{study}.yaml")
+        if protocols.find(loaded.protocols[0]).threshold_from == "val":  # whose threshold the table's columns have
+            found += _rows(path, loaded)
+    return found
+
+
+def _rows(path: Path, study: Study) -> Iterator[Own]:
+    whole = study.dataset.subject in FULL_SIZES and not LIMITS & study.dataset.settings.keys()
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            if not {"Backbone", "Method", "Seeds"} <= row.keys():
+                raise InputError(f"{path}:{number}: expected the columns Backbone, Method and Seeds of a main table")
+            if row["Method"].startswith("control: "):
+                continue
+            method = row["Method"].split(" (")[0]
+            values = dict(_values(row, f"{path}:{number}"))
+            identity = (path.name, study.name, study.dataset.subject, whole, row["Backbone"], method, row["Method"])
+            yield Own(*identity, values, row["Seeds"])
+
+
+def _values(row: dict[str, str], where: str) -> Iterator[tuple[str, Value]]:
+    """Label and value of each metric that the table has under its protocol's own threshold."""
+    for metric in METRICS.values():
+        name = f"{metric.label}{metric.arrow}"
+        if not metric.column or not row.get(name):
+            continue
+        try:
+            yield metric.label, Value(float(row[name]), float(row.get(f"{name} ±") or "nan"), percent=True)
+        except ValueError:
+            raise InputError(f"{where}: {name} = {row[name]}: expected a number") from None
+
+
+def page(
+    published: Sequence[Published], own: Sequence[Own], methods: Collection[str], backbones: Collection[str]
+) -> str:
+    """The page in Markdown.
+
+    Args:
+        published: every published score.
+        own: rows of our tables.
+        methods: names of the methods that are here.
+        backbones: likewise.
+    """
+    sources = {source: number for number, source in enumerate(sorted({row.source for row in published}), start=1)}
+    parts = [_HEAD.rstrip()]
+    for dataset in dict.fromkeys(row.dataset for row in published):
+        parts.append(f"\n## {dataset}")
+        rows = [row for row in published if row.dataset == dataset]
+        for label in (metric.label for metric in METRICS.values() if metric.column):
+            if scored := [row for row in rows if row.metric == label]:
+                parts += _section(label, scored, own, methods, backbones, sources)
+    parts += _missing(published, methods, sources)
+    parts += _elsewhere(own)
+    parts += ["\n## Sources\n", *(f"{number}. {_cell(source)}" for source, number in sources.items())]
+    return "\n".join(parts) + "\n"
+
+
+def _section(
+    label: str,
+    rows: Sequence[Published],
+    own: Sequence[Own],
+    methods: Collection[str],
+    backbones: Collection[str],
+    sources: dict[str, int],
+) -> Iterator[str]:
+    """A table of one metric on one data set."""
+    yield f"\n### {label} on {rows[0].dataset}\n"
+    yield "| Method | Backbone | Published | Protocol | Threshold from | Source | Ours |\n|---|---|---|---|---|---|---|"
+    for row in sorted(rows, key=lambda each: (each.protocol, each.method.casefold(), each.backbone, each.source)):
+        cells = [
+            row.method,
+            row.backbone or "not stated",
+            f"{row.value:.1f}{_STATUS[row.status]}",
+            row.protocol,
+            "–" if row.threshold == "none" else row.threshold,
+            f"[{sources[row.source]}](#sources)",
+            _ours(row, own, methods, backbones),
+        ]
+        yield f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _ours(row: Published, own: Sequence[Own], methods: Collection[str], backbones: Collection[str]) -> str:
+    """Our score beside a published one, or why there is none."""
+    if comparable(row.method) not in map(comparable, methods):
+        return "no such method here"
+    if not row.backbone:
+        return "network not stated"
+    if row.backbone not in backbones:
+        return "no such backbone here"
+    wanted = (row.dataset.lower(), row.backbone, comparable(row.method))
+    found = [each for each in own if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted]
+    shown = [f"{each.values[row.metric]} ({each.study})" for each in found if row.metric in each.values]
+    return "; ".join(shown) or NO_SCORE
+
+
+def _missing(published: Sequence[Published], methods: Collection[str], sources: dict[str, int]) -> Iterator[str]:
+    """Methods that are published and not here, and those that are here and have no published score."""
+    known = set(map(comparable, methods))
+    here = sorted(name for name in methods if comparable(name) not in {comparable(row.method) for row in published})
+    yield "\n## Gaps\n\nPublished, and not here:\n\n| Method | Data sets | Backbones | Sources |\n|---|---|---|---|"
+    for method in sorted({row.method for row in published if comparable(row.method) not in known}):
+        rows = [row for row in published if row.method == method]
+        numbers = sorted({sources[row.source] for row in rows})
+        lists = [", ".join(sorted({getattr(row, key) for row in rows})) for key in ("dataset", "backbone")]
+        yield f"| {method} | {' | '.join(lists)} | {', '.join(f'[{number}](#sources)' for number in numbers)} |"
+    yield f"\nHere, and without a published score that we could read: {', '.join(here) or 'none'}."
+
+
+def _elsewhere(own: Sequence[Own]) -> Iterator[str]:
+    """Our scores where nothing is published: on drawn data, and on a part of a data set."""
+    yield "\n## Ours where nothing is published\n\nDrawn data, or parts of data sets. Thresholds come from val.\n"
+    labels = [key.label for key in MAIN]
+    yield f"| Data | Backbone | Method | {' | '.join(labels)} | Seeds | Study |"
+    yield "|" + "---|" * (len(labels) + 5)
+    for each in own:
+        if each.whole:
+            continue
+        values = [str(each.values[label]) if label in each.values else "–" for label in labels]
+        link = f"[{each.study}](../results/reference/{each.file})"
+        yield f"| {each.dataset} | {each.backbone} | {each.label} | {' | '.join(values)} | {each.seeds} | {link} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")

@@ -1,0 +1,112 @@
+"""The leaderboard: the committed page is the command's, and ours stands beside the same data, backbone and method."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eil.commands import cli
+from eil.core.files import InputError
+from eil.report import leaderboard
+from eil.report.published import Published, read
+
+ROOT = Path(__file__).parents[2]
+HEADER = "Backbone,Method,GT-known Loc ↑,GT-known Loc ↑ ±,MaxBoxAccV2 ↑,MaxBoxAccV2 ↑ ±,Seeds\n"
+
+
+def published(**changes: object) -> Published:
+    row = {"dataset": "CUB", "backbone": "vgg16", "method": "CAM", "metric": "GT-known Loc", "value": 61.5}
+    row |= {"protocol": "a protocol", "source": "a paper", "status": "read", "layout": "", "threshold": "test"}
+    return Published.model_validate(row | changes)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a main table and its study, and gives their folder."""
+
+    def write(rows: str, date: str = "2026-01-02", **changes: object) -> Path:
+        dataset = {"name": "wsoleval", "benchmark": "CUB"}
+        recipe = {"epochs": 1, "milestones": []}
+        study = {"name": "s", "dataset": dataset, "backbones": ["vgg16"], "methods": {"cam": {}}, "recipe": recipe}
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump(study | changes))
+        (tmp_path / f"s-h100-1-bf16-{date}-main.csv").write_text(HEADER + rows, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def ours(folder: Path, row: Published, methods: tuple[str, ...] = ("cam",)) -> str:
+    """The last cell of a published row."""
+    page = leaderboard.page([row], leaderboard.read_own(folder, folder), methods, ["vgg16"])
+    line = next(line for line in page.splitlines() if line.endswith(" |") and "| a protocol |" in line)
+    return line.split(" | ")[-1].removesuffix(" |")
+
+
+def test_the_committed_page_is_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    out = tmp_path / "page.md"
+    assert cli.main(["leaderboard", "--out", str(out)]) == 0
+    committed = (ROOT / "docs/leaderboard.md").read_text(encoding="utf-8")
+    assert out.read_text(encoding="utf-8") == committed, "run `eil leaderboard --out docs/leaderboard.md`"
+
+
+def test_every_published_score_has_its_row() -> None:
+    page = leaderboard.page(read(), [], ["cam"], ["vgg16"])
+    sections = page.split("\n## Gaps")[0].splitlines()
+    assert sum(line.startswith("| ") and "(#sources)" in line for line in sections) == len(read())
+
+
+def test_ours_stands_beside_the_same_with_its_interval(table: Callable[..., Path]) -> None:
+    folder = table("vgg16,cam,60.04,2.5,50,1,3\nvgg16,control: gaussian,55,1,50,1,3\n")
+    assert ours(folder, published()) == "60.0 ± 2.5 (s)"
+    assert ours(folder, published(metric="MaxBoxAccV2")) == "50.0 ± 1.0 (s)"
+    assert ours(folder, published(metric="PxAP", threshold="none")) == "awaits a GPU"
+    assert ours(folder, published(dataset="ILSVRC")) == "awaits a GPU"
+    assert ours(folder, published(method="TS-CAM")) == "no such method here"
+    assert ours(folder, published(backbone="googlenet")) == "no such backbone here"
+    assert ours(folder, published(backbone="")) == "network not stated"
+
+
+def test_of_a_grid_every_setting_is_named_and_the_latest_table_counts(table: Callable[..., Path]) -> None:
+    table("vgg16,cam,11,1,50,1,3\n", date="2025-12-31")
+    folder = table("vgg16,eil (gamma=0.7),60,2,50,1,3\nvgg16,eil (gamma=0.8),61,2,50,1,3\n")
+    assert ours(folder, published(method="EIL"), ("cam", "eil")) == "60.0 ± 2.0 (s); 61.0 ± 2.0 (s)"
+    assert ours(folder, published(), ("cam", "eil")) == "awaits a GPU"
+
+
+def test_a_part_of_a_data_set_stands_by_itself(table: Callable[..., Path]) -> None:
+    folder = table("vgg16,cam,60,2,50,1,3\n", dataset={"name": "cub", "classes": 20})
+    assert ours(folder, published()) == "awaits a GPU"
+    page = leaderboard.page([published()], leaderboard.read_own(folder, folder), ["cam"], ["vgg16"])
+    assert "| cub | vgg16 | cam | – | 60.0 ± 2.0 | 50.0 ± 1.0 | – | 3 | [s](" in page
+
+
+def test_a_table_under_an_oracles_threshold_is_left_out(table: Callable[..., Path]) -> None:
+    folder = table("vgg16,cam,60,2,50,1,3\n", protocols=["wsoleval-v2"])
+    assert leaderboard.read_own(folder, folder) == []
+
+
+def test_values_are_never_ranked_and_doubts_are_marked() -> None:
+    rows = [
+        published(value=v, method=m, status=s)
+        for v, m, s in ((1, "B", "read"), (9, "C", "second hand"), (5, "A", "read"))
+    ]
+    rows.append(published(value=7, method="A", protocol="the last", threshold="none", status="conflicting"))
+    lines = leaderboard.page(rows, [], [], []).splitlines()
+    shown = [line.split(" | ")[:5] for line in lines if "(#sources) | no such" in line]
+    assert [(cells[0], cells[2]) for cells in shown] == [
+        ("| A", "5.0"), ("| B", "1.0"), ("| C", "9.0 (second hand)"), ("| A", "7.0 (sources conflict)"),
+    ]  # fmt: skip
+    assert [cells[4] for cells in shown] == ["test"] * 3 + ["–"]
+    assert "| C | CUB | vgg16 | [1](#sources) |" in lines
+
+
+def test_a_bad_table_is_named(table: Callable[..., Path], tmp_path: Path) -> None:
+    folder = table("vgg16,cam,high,2,50,1,3\n")
+    with pytest.raises(InputError, match=r"main\.csv:2: GT-known Loc ↑ = high: expected a number"):
+        leaderboard.read_own(folder, folder)
+    shutil.move(folder / "s-h100-1-bf16-2026-01-02-main.csv", folder / "s-main.csv")
+    with pytest.raises(InputError, match="expected a name like STUDY-PROCESSOR"):
+        leaderboard.read_own(folder, folder)
