@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def train(opened: OpenStudy, run: Run, go_on: bool) -> None:
-    """Train a run; with ``go_on``, then localize and evaluate it and what borrows its network, unless it trained long."""
+    """Train a run; with ``go_on``, localize and evaluate it and what borrows its network, unless it trained long."""
     from eil.execution import ahead
     from eil.training.train import train as step
 
