@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eil.commands.options import OpenStudy
-from eil.core.files import read_json
-from eil.core.run import Run
 
 if TYPE_CHECKING:
+    from eil.core.run import Run
     from eil.execution import ahead
 
-Step = Callable[[Run, Path, Path], object]  # run, decoded images, run's folder
+Step = Callable[["Run", Path, Path], object]  # run, decoded images, run's folder
 _log = logging.getLogger(__name__)
 
 
-def train(opened: OpenStudy, run: Run, go_on: bool) -> None:
+def train(opened: OpenStudy, run: "Run", go_on: bool) -> None:
     """Train a run; with ``go_on``, localize and evaluate it and what borrows its network, unless it trained long."""
     from eil.execution import ahead
     from eil.training.train import train as step
@@ -33,35 +32,36 @@ def train(opened: OpenStudy, run: Run, go_on: bool) -> None:
     _execute(opened, run, "train", partial(step, logger=opened.study.logger), run.recipe.devices, then)
 
 
-def localize(opened: OpenStudy, run: Run) -> None:
+def localize(opened: OpenStudy, run: "Run") -> None:
     """Compute the maps of a run, or take those that were made ahead."""
     if not _taken(opened, run, "localize"):
         _localize(opened, run, gpus=1)
 
 
-def evaluate(opened: OpenStudy, run: Run) -> None:
+def evaluate(opened: OpenStudy, run: "Run") -> None:
     """Score the maps of a run, or take the record that was made ahead."""
     if not _taken(opened, run, "evaluate"):
         _evaluate(opened, run)
 
 
-def _localize(opened: OpenStudy, run: Run, gpus: int) -> None:
+def _localize(opened: OpenStudy, run: "Run", gpus: int) -> None:
     from eil.training.localize import localize as step
 
     _execute(opened, run, "localize", partial(step, protocol=opened.study.protocols[0]), gpus)
 
 
-def _evaluate(opened: OpenStudy, run: Run) -> None:
+def _evaluate(opened: OpenStudy, run: "Run") -> None:
     from eil.evaluation.evaluate import evaluate as step
 
     _execute(opened, run, "evaluate", partial(step, names=opened.study.protocols))
 
 
-def _go_on(opened: OpenStudy, run: Run) -> None:
+def _go_on(opened: OpenStudy, run: "Run") -> None:
     """Localize and evaluate a trained run, then what borrows its network, and put the results aside.
 
     An error is left to the step itself, which meets it again: the training has not failed.
     """
+    from eil.core.files import read_json
     from eil.execution import ahead
 
     if read_json(opened.folder(run) / "train.json")["seconds"] > ahead.LONGEST_TRAINING:
@@ -81,7 +81,7 @@ def _go_on(opened: OpenStudy, run: Run) -> None:
         ahead.put_aside(step, opened.folder(each), _note(opened, each, step))
 
 
-def _taken(opened: OpenStudy, run: Run, step: "ahead.Step") -> bool:
+def _taken(opened: OpenStudy, run: "Run", step: "ahead.Step") -> bool:
     """Whether the results of a step were made ahead; they are in their place then."""
     from eil.execution import CHECKED_BY_WORKFLOW, ahead, run_lock
 
@@ -99,14 +99,14 @@ def _taken(opened: OpenStudy, run: Run, step: "ahead.Step") -> bool:
     return taken
 
 
-def _note(opened: OpenStudy, run: Run, step: "ahead.Step") -> dict[str, object]:
+def _note(opened: OpenStudy, run: "Run", step: "ahead.Step") -> dict[str, object]:
     from eil.execution import ahead
 
     return ahead.made_from(step, run, opened.images(run), opened.folder(run), opened.study.protocols)
 
 
 def _execute(
-    opened: OpenStudy, run: Run, name: str, step: Step, gpus: int = 0, then: Callable[[], None] | None = None
+    opened: OpenStudy, run: "Run", name: str, step: Step, gpus: int = 0, then: Callable[[], None] | None = None
 ) -> None:
     """Execute a step of a run on so many GPUs, then ``then`` on the same; a failure is recorded in the run's folder."""
     from eil.execution import data_state, gpu_lease, run_lock, signals

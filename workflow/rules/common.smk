@@ -28,7 +28,7 @@ os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
 user_cache.name_user()
 # On this machine a training's process goes on to localize and evaluate, which saves loading torch twice. A cluster's job
 # does not: it would keep its GPU for work of the CPU.
-os.environ["EIL_AHEAD"] = "" if workflow.exec_mode == ExecMode.REMOTE else "--ahead"
+os.environ.update(EIL_AHEAD="" if workflow.exec_mode == ExecMode.REMOTE else "--ahead")
 
 
 def with_prefix(path):
