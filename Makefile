@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slow test-slurm lint coverage bench bench-gpu bench-compare weights clean
+.PHONY: demo demo-all test test-slow test-slurm lint coverage bench bench-gpu bench-compare weights clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
+
+demo-all: .venv/ready  ## every method on both small networks, in half an hour: results/demo_all/
+	snakemake --cores all --configfile workflow/config/demo_all.yaml
 
 test: .venv/ready  ## set up, and run the tests
 	pytest -n 2 --dist worksteal

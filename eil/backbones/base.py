@@ -43,6 +43,7 @@ class BackboneInfo:
         head_init: initial values of new layers; "own": He for convolutions, N(0, 0.01) for class layers.
         branch_width: channels of the convolutions in a method's own branches (ACoL, SPG).
         weights: names of the pretrained weights, the default first; for torchvision's networks, of its enums.
+        pretrained_on: the images that its weights have seen, and what of them, for the notes of tables.
         local_weights: whether a local file of weights with torchvision's (or the library's) names can be loaded.
         mean: per-channel mean of the input, for values in [0, 1].
         std: per-channel standard deviation of the input, likewise.
@@ -69,6 +70,7 @@ class BackboneInfo:
     head_init: HeadInit = "own"
     branch_width: int = 1024
     weights: tuple[str, ...] = ()
+    pretrained_on: str = "ImageNet, with the labels of its 1,000 classes"
     local_weights: bool = False
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD

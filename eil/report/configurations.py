@@ -67,8 +67,7 @@ class Configuration:
     @property
     def converged(self) -> bool:
         """Whether the training had converged; true for what was not trained here."""
-        not_trained = self.imported or self.borrows
-        return not_trained or convergence.converged([record.history for record in self.records])
+        return self.imported or self.borrows or convergence.converged([record.history for record in self.records])
 
     @property
     def grid_settings(self) -> dict[str, Any]:
@@ -139,10 +138,8 @@ def group(records: Iterable[Record]) -> list[Configuration]:
             found.setdefault(key, []).append(record)
     ungrouped = []
     for own in found.values():
-        run, in_order = own[0].run, tuple(sorted(own, key=lambda each: each.run.repetition))
-        ungrouped.append(
-            Configuration(run.backbone, run.method, run.settings, in_order, run.control, extractor_label(run))
-        )
+        run, kept = own[0].run, tuple(sorted(own, key=lambda each: each.run.repetition))
+        ungrouped.append(Configuration(run.backbone, run.method, run.settings, kept, run.control, extractor_label(run)))
     layouts = {backbone: _layout(own) for backbone, own in by_backbone(ungrouped)}
     return [replace(each, layout=layouts[each.backbone]) for each in ungrouped]
 

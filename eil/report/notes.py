@@ -1,8 +1,8 @@
 """What a table says of itself, by name: what ± means, protocol, data, machines, and what is missing."""
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from eil.core.files import InputError
 from eil.core.metrics import GT_KNOWN_LOC
@@ -11,6 +11,9 @@ from eil.data import class_subset
 from eil.evaluation import protocols, statistics
 from eil.report.configurations import Configuration, by_backbone, compared, outlying_methods
 from eil.study.study import Study
+
+if TYPE_CHECKING:
+    from eil.backbones import BackboneInfo
 
 MODEL = "variance pooled over the methods of a backbone, seeds as blocks"
 
@@ -25,7 +28,7 @@ class Notes:
         protocol: by which the scores were made.
         geometry: how the images' geometry differs from what a protocol expects.
         data: which part of the data set it is, and what was made of it.
-        pretrained: backbones with weights from ImageNet.
+        pretrained: backbones that do not start from random weights, and what they have seen.
         imported: runs with weights that were not trained here, a line each.
         machine: that evaluated.
         missing: how many runs the table lacks.
@@ -147,11 +150,10 @@ def _seeds_needed(base: Configuration, shared: float) -> str:
     return f" (2 seeds are few: 2 points would need {f'{count} seeds' if count else 'more test images'})"
 
 
-def _default_stride(backbone: str) -> int:
-    from eil import backbones  # torch: seconds
+def _info(backbone: str) -> "BackboneInfo":
+    from eil.backbones import factory  # torch: seconds
 
-    info: backbones.BackboneInfo = importlib.import_module(backbones.module_of(backbone)).INFO
-    return info.output_strides[0]
+    return factory.definition(backbone)[0]
 
 
 def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
     lines = []
     for backbone, own in by_backbone(configurations):
         given = {each.records[0].run.output_stride for each in own}
-        default = _default_stride(backbone) if len(given) > 1 else None
+        default = _info(backbone).output_strides[0] if len(given) > 1 else None
         held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
         for run in (each.records[0].run for each in own if not (each.borrows or each.imported)):
             values = {
@@ -230,8 +232,10 @@ def _part(records: Sequence[Record]) -> list[str]:
 
 
 def _pretrained(records: Sequence[Record]) -> str:
-    names = ", ".join(sorted({record.run.backbone for record in records if record.run.pretrained}))
-    return f"{names}: pretrained on ImageNet, with the labels of its 1,000 classes" if names else ""
+    found: dict[str, list[str]] = {}  # what was seen -> backbones
+    for name in sorted({record.run.backbone for record in records if record.run.pretrained}):
+        found.setdefault(_info(name).pretrained_on, []).append(name)
+    return "; ".join(f"{', '.join(names)}: pretrained on {seen}" for seen, names in found.items())
 
 
 def _imported(done: Sequence[Record]) -> Iterator[str]:

@@ -14,7 +14,12 @@ from eil.methods import EIL, MEIL
 from eil.methods.base import Method, Targets
 
 METHODS = registry.available(registry.METHODS)
-SETTINGS: dict[str, dict[str, Any]] = {"eil": {"attention": "mean_abs"}, "meil": {"attention": "mean_abs"}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "eil": {"attention": "mean_abs"},
+    "meil": {"attention": "mean_abs"},
+    "bridgegap": {"at": "block1", "attention": "mean_abs"},
+    "bas": {"at": "block1"},
+}
 
 
 def build(name: str, backbone: Backbone, **settings: Any) -> Method:

@@ -21,7 +21,7 @@ def test_every_backbone_has_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row.split()[0] for row in rows] == registry.available(registry.BACKBONES)
     assert "timm/NAME.TAG" in hint
     (small,) = (row for row in rows if row.startswith("vgg_small"))
-    assert words(small) == "vgg_small - 4 6 64 x 56 x 56 at 224 conv3"
+    assert words(small) == "vgg_small birds 4 6 64 x 56 x 56 at 224 conv3"
 
 
 def test_stages_have_widths_strides_signs_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

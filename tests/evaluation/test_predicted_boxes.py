@@ -92,7 +92,7 @@ def drawn(found: dict[str, Any]) -> list[tuple[str, str, tuple[float, ...]]]:
     """Colour, line and corners of each box in the panel of the map."""
     run = SimpleNamespace(repetition=0)
     record = SimpleNamespace(run=run, protocol="val-threshold", threshold_from={"val-threshold": "val"})
-    cell: Any = SimpleNamespace(method="cam", label="cam", backbone="vgg", records=[record], protocol="val-threshold")
+    cell: Any = SimpleNamespace(method="cam", label="cam", backbone="vgg", records=[record], extractor=None)
     figure = example_figures.qualitative({_Hashable(cell): found})
     rows = []
     for patch in figure.axes[1].patches:

@@ -202,7 +202,7 @@ def test_val_maps_come_with_their_lists(maps: Path, capsys: pytest.CaptureFixtur
 
 def test_an_unknown_protocol_is_named(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", "--maps", str(maps), "--metadata", str(LISTS), "--protocol", "v3"]) == 1
-    assert "must be one of val-threshold, wsoleval-v1" in capsys.readouterr().err
+    assert "must be one of val-threshold, val-threshold-aligned, wsoleval-v1" in capsys.readouterr().err
 
 
 def test_masks_unite_objects_and_leave_the_ignored_region_out(lists: Path, maps: Path, tmp_path: Path) -> None:

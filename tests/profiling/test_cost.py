@@ -101,7 +101,7 @@ def test_plan_counts_the_data_set_itself(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_studies_are_sound_and_as_large_as_they_say(path: Path) -> None:
     runs, dropped = load(path).expand(str(path))
-    trainings = sum(run.control is None for run in runs)
+    trainings = sum(not run.borrows for run in runs)
     assert not dropped
     says = re.search(r"(\d+) runs, (\d+) of them trainings", path.read_text(encoding="utf-8"))
     assert says is not None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
 from eil.core import records
 from eil.core.files import InputError, read_arrays
@@ -116,7 +117,7 @@ def test_an_extractors_run_is_scored_and_reported_beside_the_methods_own(
     assert [row[2] for row in rows] == ["own", "cam", "gradcam++", "ccam"]
     assert rows[1][-3].startswith("0.0")  # the same maps
     assert [line.split(" | ")[1] for line in written["main.md"].splitlines() if line.startswith("| vgg_small")] == [
-        "cam"
+        "cam †"
     ]
     frame = results.table(made)
     assert list(frame["extractor"].dropna().unique()) == ["cam", "gradcam++", "ccam"]
@@ -126,6 +127,7 @@ def test_an_extractors_run_is_scored_and_reported_beside_the_methods_own(
     assert [label.get_text() for label in panel.get_yticklabels()] == ["own map", "cam", "gradcam++", "ccam"]
     titles = [axes.get_title() for axes in drawn["maps_vgg_small_cam"]().axes]
     assert [title for title in titles if title] == ["image", "cam: map", "cam", "gradcam++", "ccam"]
+    plt.close("all")
 
 
 def test_an_extractors_run_cannot_be_trained(borrowing: dict[str, Run], images: Path, tmp_path: Path) -> None:

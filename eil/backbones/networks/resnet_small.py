@@ -24,6 +24,7 @@ INFO = BackboneInfo(
     bas_stage="layer2",
     branch_width=64,
     weights=("birds",),
+    pretrained_on="drawn birds of kinds 6 to 10, with their labels",
     grids=True,
 )
 

@@ -25,6 +25,7 @@ INFO = BackboneInfo(
     head_widths=(64,),
     branch_width=64,
     weights=("birds",),
+    pretrained_on="drawn birds of kinds 6 to 10, with their labels",
     grids=True,
 )
 
