@@ -7,7 +7,7 @@ from eil.core.metrics import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
 from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
-from eil.report import ablation, map_table, notes, provenance_tables
+from eil.report import ablation, convergence, map_table, notes, provenance_tables
 from eil.report.configurations import Configuration, by_backbone, chosen, compared, group
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
 from eil.report.notes import Notes
@@ -123,13 +123,13 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
     """Each method against the first on its backbone, in GT-known Loc."""
     rows: list[list[str | Value]] = []
     for backbone, (base, *others) in by_backbone(configurations):
-        found = {each.label: compared(each, base, GT_KNOWN_LOC) for each in others}
+        found = {each.marked_label: compared(each, base, GT_KNOWN_LOC) for each in others}
         known = {label: estimate for label, estimate in found.items() if estimate is not None}
         corrected = statistics.holm({label: estimate.p_value() for label, estimate in known.items()})
         for label, each in known.items():
             better, least = each.probability_of_improvement(), each.minimum_detectable_effect()
             texts = f"{better:.3f}", f"{corrected[label]:.3f}", f"{least:.1f}"
-            rows.append([backbone, label, base.label, Value(each.mean, each.half_width()), *texts])
+            rows.append([backbone, label, base.marked_label, Value(each.mean, each.half_width()), *texts])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     explanation = (
         "difference in points of GT-known Loc; its interval and P(better) are of this comparison alone, p is "
@@ -137,7 +137,9 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
         "correction; smallest detectable: the true difference that this study would find significant at 5 % "
         "with a power of 80 %"
     )
-    return Table(f"{study.name}: against the first method", header, rows, replace(shared, columns=explanation))
+    marked = not all(each.converged for each in configurations)
+    own = replace(shared, columns=explanation, convergence=convergence.RULE if marked else "")
+    return Table(f"{study.name}: against the first method", header, rows, own)
 
 
 def _of_scores(study: Study, configurations: Sequence[Configuration], shared: Notes) -> dict[str, Table]:
