@@ -1,7 +1,7 @@
-"""Where the CPU time of a finished study went, from what Snakemake measured of each job.
+"""Where the time of a finished study's jobs went, from what Snakemake measured of each job.
 
-``python tests/benchmarks/where_cpu_goes.py results/demo [--out FILE.md]``. Of training steps it is the wall time
-times the share of the core that they got (``cpu_share`` in history.csv, with one thread a job).
+``python tests/benchmarks/where_time_goes.py results/demo [--out FILE.md]``. These are seconds of the clock, added over
+jobs, of which several may run at once. Snakemake's ``cpu_time`` misses what comes after its last sample.
 """
 
 import argparse
@@ -13,25 +13,23 @@ import pandas as pd
 
 
 def seconds_by_step(results: Path) -> dict[str, tuple[int, float]]:
-    """Jobs and CPU seconds of each step of a study; ``results`` is its folder."""
+    """Jobs and seconds of each step of a study; ``results`` is its folder."""
     found: dict[str, list[float]] = collections.defaultdict(list)
     for path in sorted(results.rglob("*.benchmark.tsv")):
-        measured = pd.read_csv(path, sep="\t")
-        found[path.name.removesuffix(".benchmark.tsv")].append(float(measured["cpu_time"].iloc[0]))
+        found[path.name.removesuffix(".benchmark.tsv")].append(float(pd.read_csv(path, sep="\t")["s"].iloc[0]))
     return {step: (len(seconds), sum(seconds)) for step, seconds in found.items()}
 
 
 def training_steps(results: Path) -> float:
-    """CPU seconds of all training steps: forward, backward, update."""
-    histories = (pd.read_csv(path) for path in sorted(results.glob("runs/*/history.csv")))
-    return sum(float((each["seconds"] * each["cpu_share"]).sum()) for each in histories)
+    """Seconds of all training steps: forward, backward, update."""
+    return sum(float(pd.read_csv(path)["seconds"].sum()) for path in sorted(results.glob("runs/*/history.csv")))
 
 
 def table(results: Path) -> str:
     """The table as Markdown."""
     steps = seconds_by_step(results)
     whole, inside = sum(seconds for _, seconds in steps.values()), training_steps(results)
-    lines = [["step", "jobs", "CPU seconds", "share"], ["---"] * 4]
+    lines = [["step", "jobs", "seconds", "share"], ["---"] * 4]
     for step, (jobs, seconds) in sorted(steps.items(), key=lambda item: -item[1][1]):
         lines.append([step, str(jobs), f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
     lines.append(["all", str(sum(jobs for jobs, _ in steps.values())), f"{whole:.0f}", "100 %"])
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     text = table(given.results)
     if given.out:
-        given.out.write_text(f"**CPU seconds of {given.results.name} by step**\n\n{text}", encoding="utf-8")
+        given.out.write_text(f"**Seconds of {given.results.name}'s jobs by step**\n\n{text}", encoding="utf-8")
     print(text)
 
 
