@@ -50,7 +50,7 @@ def test_the_cells_of_the_python_page_run(clone: Path) -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cam", "eil"]
     assert len(axes.collections) == 2  # a band a method
     plt.close("all")
-    assert values[1][0] == ("vgg_small-cam-seed0", "cam", {}, 7)
+    assert values[1][0] == ("vgg_small-cam-seed0", "cam", {}, 10)
     assert isinstance(values[2], pd.DataFrame)
     assert values[2]["mean", "vgg_small"].to_dict() == {("cam", ""): 36.0, ("eil", "gamma=0.7"): 44.5}
     assert values[3][1:] == ("done", 0.001)
