@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
 
-demo-all: .venv/ready  ## every method on both small networks, in half an hour: results/demo_all/
+demo-all: .venv/ready  ## every method on both small networks, in about half an hour: results/demo_all/
 	snakemake --cores all --configfile workflow/config/demo_all.yaml
 
 test: .venv/ready  ## set up, and run the tests
@@ -30,7 +30,7 @@ lint: .venv/ready
 bench: .venv/ready  ## time steps, evaluator, loader and start-up
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
 
-weights: .venv/ready  ## train the weights that the small backbones come with, in four minutes
+weights: .venv/ready  ## train the weights that the small backbones come with, in about four minutes
 	snakemake --cores all --configfile workflow/config/pretrain_birds.yaml
 	python -m eil.backbones.weights results/pretrain_birds/runs
 
