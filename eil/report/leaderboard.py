@@ -13,6 +13,7 @@ from eil.core.files import InputError
 from eil.core.metrics import MAIN, METRICS
 from eil.data.class_subset import FULL_SIZES
 from eil.evaluation import protocols
+from eil.report import convergence
 from eil.report.published import Published, comparable
 from eil.report.table import Value
 from eil.study.study import Study, load
@@ -31,7 +32,8 @@ makes this page from [published.csv](../results/published.csv) and the main tabl
 - *Threshold from*: where the threshold of the published maps was chosen: on the test set ("test"), on val, or we do not
   know. "–": the metric has none. Many authors chose checkpoints and seeds on test, too.
 - *Ours*: under the threshold from val, mean ± half of the 95 % interval; of the whole data set and the same backbone,
-  whatever the recipe. "awaits a GPU": method and backbone are here, and the score is not measured yet.
+  whatever the recipe. "awaits a GPU": method and backbone are here, and the score is not measured yet. †: training had
+  not converged ([rule](evaluation.md#converged-or-not)).
 - "Second hand": printed by others than the authors, never a target. "Sources conflict": another source says otherwise.
 """
 
@@ -95,7 +97,7 @@ def _rows(path: Path, study: Study) -> Iterator[Own]:
                 raise InputError(f"{path}:{number}: expected the columns Backbone, Method and Seeds of a main table")
             if row["Method"].startswith("control: "):
                 continue
-            method = row["Method"].split(" (")[0]
+            method = row["Method"].removesuffix(f" {convergence.MARK}").split(" (")[0]
             values = dict(_values(row, f"{path}:{number}"))
             identity = (path.name, study.name, study.dataset.subject, whole, row["Backbone"], method, row["Method"])
             yield Own(*identity, values, row["Seeds"])
@@ -172,7 +174,7 @@ def _ours(row: Published, own: Sequence[Own], methods: Collection[str], backbone
         return "no such backbone here"
     wanted = (row.dataset.lower(), row.backbone, comparable(row.method))
     found = [each for each in own if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted]
-    shown = [f"{each.values[row.metric]} ({each.study})" for each in found if row.metric in each.values]
+    shown = [f"{each.values[row.metric]}{_mark(each)} ({each.study})" for each in found if row.metric in each.values]
     return "; ".join(shown) or NO_SCORE
 
 
@@ -201,6 +203,11 @@ def _elsewhere(own: Sequence[Own]) -> Iterator[str]:
         values = [str(each.values[label]) if label in each.values else "–" for label in labels]
         link = f"[{each.study}](../results/reference/{each.file})"
         yield f"| {each.dataset} | {each.backbone} | {each.label} | {' | '.join(values)} | {each.seeds} | {link} |"
+
+
+def _mark(row: Own) -> str:
+    """A dagger if the row's training had not converged."""
+    return f" {convergence.MARK}" if row.label.endswith(convergence.MARK) else ""
 
 
 def _cell(text: str) -> str:

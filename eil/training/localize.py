@@ -144,18 +144,24 @@ def _logits_of(path: Path, weights: str, photos: str) -> dict[str, torch.Tensor]
         arrays = read_arrays(path)
     except InputError:
         return {}
-    if [str(arrays.get(f"made_from_{what}")) for what in ("weights", "photos")] != [weights, photos]:
+    keys = {split: f"{split}_logits" for split in ("val", "test")}
+    same = [str(arrays.get(f"made_from_{what}")) for what in ("weights", "photos")] == [weights, photos]
+    if not same or not arrays.keys() >= set(keys.values()):
         return {}
-    return {split: torch.from_numpy(arrays[f"{split}_logits"]) for split in ("val", "test")}
+    return {split: torch.from_numpy(arrays[key]) for split, key in keys.items()}
 
 
 def _fetch(maps: torch.Tensor, logits: torch.Tensor) -> _Fetched:
-    """Start copying to the CPU, without waiting for a GPU."""
-    if maps.device.type != "cuda":
-        return _Fetched(maps.float(), logits.float(), None)
-    on_host = [torch.empty(each.shape, dtype=torch.float32, pin_memory=True) for each in (maps, logits)]
-    for host, each in zip(on_host, (maps, logits), strict=True):
-        host.copy_(each, non_blocking=True)
+    """Start copying to the CPU, without waiting for a GPU; a control's maps and known logits may be there already."""
+    on_host = []
+    for each in (maps, logits):
+        if each.device.type != "cuda":
+            on_host.append(each.float())
+            continue
+        on_host.append(torch.empty(each.shape, dtype=torch.float32, pin_memory=True))
+        on_host[-1].copy_(each, non_blocking=True)
+    if "cuda" not in (maps.device.type, logits.device.type):
+        return _Fetched(on_host[0], on_host[1], None)
     ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
     ready.record()
     return _Fetched(on_host[0], on_host[1], ready)

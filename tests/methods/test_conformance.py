@@ -61,21 +61,14 @@ def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None
     parts = model.loss(images, targets)
     assert all(part.shape == () for part in parts.values())
     parts["total"].backward()
-    # Steps along the gradient until one is small enough for its linear prediction to hold: a loss may have jumps.
+    # A step along the gradient small enough for its linear prediction to hold.
     norm = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
-    before = float(parts["total"].detach())
-    assert any(_after_step(model, images, targets, share * before / norm) < before for share in (0.02, 0.002))
-
-
-def _after_step(model: Method, images: torch.Tensor, targets: Targets, rate: float) -> float:
-    """The loss after a step along the gradient, of a copy of the model."""
-    moved = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter, own in zip(moved.parameters(), model.parameters(), strict=True):
-            if own.grad is not None:
-                parameter.sub_(rate * own.grad)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.02 * float(parts["total"].detach()) / norm * parameter.grad)
     torch.manual_seed(0)
-    return float(moved.loss(images, targets)["total"].detach())
+    assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
 
 
 @each_case
@@ -184,6 +177,6 @@ def test_bf16_stays_close_to_fp32(name: str, backbone: str) -> None:
         assert total.dtype == torch.float32
         total.backward()
         losses.append(float(total.detach()))
-    # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side; so may two of the four images.
-    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side.
+    assert losses[1] == pytest.approx(losses[0], rel=0.15)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

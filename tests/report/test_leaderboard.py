@@ -69,6 +69,12 @@ def test_ours_stands_beside_the_same_with_its_interval(table: Callable[..., Path
     assert ours(folder, published(backbone="")) == "network not stated"
 
 
+def test_a_training_that_had_not_converged_is_found_and_marked(table: Callable[..., Path]) -> None:
+    folder = table("vgg16,cam †,60.04,2.5,50,1,3\nvgg16,eil (gamma=0.7) †,61,2,50,1,3\n")
+    assert ours(folder, published(), ("cam", "eil")) == "60.0 ± 2.5 † (s)"
+    assert ours(folder, published(method="EIL"), ("cam", "eil")) == "61.0 ± 2.0 † (s)"
+
+
 def test_of_a_grid_every_setting_is_named_and_the_latest_table_counts(table: Callable[..., Path]) -> None:
     table("vgg16,cam,11,1,50,1,3\n", date="2025-12-31")
     folder = table("vgg16,eil (gamma=0.7),60,2,50,1,3\nvgg16,eil (gamma=0.8),61,2,50,1,3\n")

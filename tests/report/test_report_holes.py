@@ -18,6 +18,7 @@ from eil.report import (
     configurations,
     example_figures,
     figures,
+    notes,
     results,
     score_figures,
     status,
@@ -184,3 +185,17 @@ def test_what_makes_no_sense_is_neither_to_do_nor_whose_network_controls_take(tm
     assert [study.find_run(run.name) for run in runs] == runs
     assert status.status(runs, tmp_path, {})[0].endswith(f"{len(runs)} to do")
     assert collect.collect(runs, tmp_path) == []
+
+
+def test_a_table_says_what_pretrained_weights_have_seen() -> None:
+    record = scored({}, 0)
+    named = [(name, pretrained) for name in ("vgg_small", "resnet_small", "vgg16") for pretrained in (True, False)]
+    found = [
+        record.model_copy(update={"run": record.run.model_copy(update={"backbone": name, "pretrained": pretrained})})
+        for name, pretrained in named
+    ]
+    assert notes._pretrained(found) == (
+        "resnet_small, vgg_small: pretrained on drawn birds of kinds 6 to 10, with their labels; "
+        "vgg16: pretrained on ImageNet, with the labels of its 1,000 classes"
+    )
+    assert notes._pretrained(found[1::2]) == ""

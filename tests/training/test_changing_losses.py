@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from killed_training import train_until_killed
 from safetensors.torch import load_file
 
 from eil.core.run import Run
-from eil.training import checkpoint, train
+from eil.training import train
 
 EIL = "vgg_small-eil-gamma0.6-sigma1-seed0"
 
@@ -29,15 +30,7 @@ def test_a_killed_training_ends_in_the_same_weights(
 ) -> None:
     run = runs[EIL].model_copy(update={"method": method, "settings": settings})
     train.train(run, images, tmp_path / "whole")
-    save = checkpoint.save
-
-    def killed(*args: Any) -> None:
-        save(*args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save", killed)
-        train.train(run, images, tmp_path / "killed")
+    train_until_killed(run, images, tmp_path / "killed", monkeypatch)
     train.train(run, images, tmp_path / "killed")
     whole, resumed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from killed_training import train_until_killed
 from safetensors.torch import load_file, save_file
 
 from eil import backbones
@@ -41,15 +42,7 @@ def test_a_killed_training_ends_in_the_same_weights(
 ) -> None:
     run = runs[EIL]
     train.train(run, images, tmp_path / "whole")
-    save = checkpoint.save
-
-    def killed(*args: Any) -> None:
-        save(*args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoint, "save", killed)
-        train.train(run, images, tmp_path / "killed")
+    train_until_killed(run, images, tmp_path / "killed", monkeypatch)
     assert (tmp_path / "killed" / "last.ckpt").exists()
     assert not (tmp_path / "killed" / "weights.safetensors").exists()
     train.train(run, images, tmp_path / "killed")
