@@ -1,5 +1,6 @@
 """Options that the commands of a study share, and the study with the folders that they name."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,11 @@ class OpenStudy:
 
     def runs(self) -> "list[Run]":
         """All runs of the study, without combinations that cannot be used."""
-        return self.study.expand(str(self.path))[0]
+        return self._expanded
+
+    @functools.cached_property
+    def _expanded(self) -> "list[Run]":
+        return self.study.expand(str(self.path))[0]  # of a large grid it takes seconds
 
     def split_by_data(self, runs: "Sequence[Run]", records: "Sequence[Record]") -> "tuple[list[Record], list[Record]]":
         """Records of the present data, and records of data that have changed since."""

@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from types import MethodType
 
 import pytest
 import torch
@@ -43,10 +44,11 @@ def test_the_share_is_measured() -> None:
     assert cpu_traps.CpuShare(torch.device("meta")).tell() == {}
 
 
-@pytest.mark.parametrize(("multiple", "told"), [(1.5, 1), (0.5, 0)])
+@pytest.mark.parametrize(("multiple", "told", "compiled"), [(1.5, 1, False), (0.5, 0, True)])
 def test_bf16_that_saves_nothing_is_told(
     multiple: float,
     told: int,
+    compiled: bool,
     runs: dict[str, Run],
     images: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -55,12 +57,16 @@ def test_bf16_that_saves_nothing_is_told(
     run = runs[NAME].model_copy(update={"recipe": runs[NAME].recipe.model_copy(update={"precision": "bf16"})})
     fabric, wrapped, _ = train_step.set_up(run, images)
     method = wrapped.module
+    if compiled:  # as the recipe's `compile` does: the loss of this very network
+        own = method.loss
+        method.loss = MethodType(lambda _, images, targets: own(images, targets), method)
     batches = train_step.batches(run, images, "train", method, fabric.device)
     before, drawn = {name: value.clone() for name, value in method.state_dict().items()}, torch.get_rng_state()
     measured = cpu_traps.tell_slow_bf16(run, fabric, method, batches)
     assert measured is not None
     assert measured > 0
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
+    assert all(parameter.grad is None for parameter in method.parameters())
     assert torch.equal(drawn, torch.get_rng_state())
     caplog.clear()
     monkeypatch.setattr(cpu_traps, "_seconds", lambda *given: multiple if given[3] else 1.0)
