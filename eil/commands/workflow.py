@@ -1,7 +1,10 @@
 """Commands that start a study outside a clone: write its files, and run it by the workflow that comes with eil."""
 
+import contextlib
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -54,16 +57,33 @@ def run(study: Path, /, *snakemake: Annotated[str, Parameter(allow_leading_hyphe
     # -P: a file of the working directory, yaml.py say, is not imported in place of a library. The targets stand before
     # --configfile, which takes every word after it.
     command = [sys.executable, "-P", "-m", "snakemake", *snakemake, "--snakefile", snakefile()]
-    with subprocess.Popen([*command, "--configfile", str(study)]) as process:
-        code = _code(process)
-    if code:
+    if code := _run([*command, "--configfile", str(study)]):
         raise SystemExit(code)
 
 
-def _code(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process that handles Ctrl-C itself, which the terminal sends to it as well."""
-    while True:
-        try:
+def _run(command: list[str]) -> int:
+    """The exit code of Snakemake, which handles Ctrl-C itself: the terminal sends it there as well."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        with subprocess.Popen(command) as process, _deaf_to_interrupts():
             return process.wait()
-        except KeyboardInterrupt:
-            continue
+    from eil.commands import progress_bar
+
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1
+        ) as process,
+        _deaf_to_interrupts(),
+    ):
+        assert process.stdout is not None
+        progress_bar.follow(process.stdout, sys.stderr)
+        return process.wait()
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C. Entered after a process is started, as that would inherit it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
