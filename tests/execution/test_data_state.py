@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from miniatures import LAYOUTS, folder, mask, photo
+from workflows import dry_run
 
 from eil import data
 from eil.commands import cli
@@ -219,12 +220,11 @@ def _curve_of(run: Path, record: records.Record) -> list[float]:
     return record.curves["gt_known_loc"]
 
 
-def _jobs(study: Path, *more: str) -> set[str]:
+def _jobs(study: Path) -> set[str]:
     """Rules that the workflow would run, by a dry run."""
-    snakefile = Path(__file__).parents[2] / "Snakefile"
-    command = ["snakemake", "-n", "--snakefile", str(snakefile), "--configfile", str(study), "--cores", "2", *more]
-    found = subprocess.run(command, cwd=study.parent, capture_output=True, text=True, check=True)
-    lines = (found.stdout + found.stderr).splitlines()
+    code, output = dry_run(study.parent, "--configfile", str(study), cwd=study.parent)
+    assert code == 0, output
+    lines = output.splitlines()
     names = ("prepare", "annotate", "train", "localize", "evaluate", "tables", "figures")
     return {line.split()[0] for line in lines if line.split() and line.split()[0] in names}
 

@@ -53,22 +53,39 @@ def batch(backbone: str, size: int = 4) -> tuple[torch.Tensor, Targets]:
     return images, Targets(torch.arange(size) % CLASSES)
 
 
+Pass = tuple[Method, torch.Tensor, Targets, float]  # a network with gradients, its augmented batch, its loss
+
+
+def one_pass(model: Method, backbone: str, draws: int = 0, bf16: bool = False) -> Pass:
+    """Loss and gradients of a first batch; ``draws`` is the seed of what a method draws."""
+    torch.manual_seed(draws)
+    images, targets = model.train().augment(*batch(backbone))
+    torch.manual_seed(draws)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        parts = model.loss(images, targets)
+    assert all(part.shape == () for part in parts.values()) and parts["total"].dtype == torch.float32
+    parts["total"].backward()
+    return model, images, targets, float(parts["total"].detach())
+
+
+@functools.lru_cache(maxsize=1)
+def after_one_pass(name: str, backbone: str) -> Pass:
+    """Made once for all tests of a case. Whoever changes the network copies it."""
+    return one_pass(build(name, backbone), backbone)
+
+
 @each_case
 def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None:
-    model = build(name, backbone).train()
-    images, targets = model.augment(*batch(backbone))
-    torch.manual_seed(0)  # a method may draw in its loss
-    parts = model.loss(images, targets)
-    assert all(part.shape == () for part in parts.values())
-    parts["total"].backward()
+    model, images, targets, before = after_one_pass(name, backbone)
+    stepped = copy.deepcopy(model)  # without gradients
     # A step along the gradient small enough for its linear prediction to hold.
     norm = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(0.02 * float(parts["total"].detach()) / norm * parameter.grad)
-    torch.manual_seed(0)
-    assert float(model.loss(images, targets)["total"].detach()) < float(parts["total"].detach())
+        for parameter, found in zip(stepped.parameters(), model.parameters(), strict=True):
+            if found.grad is not None:
+                parameter.sub_(0.02 * before / norm * found.grad)
+        torch.manual_seed(0)
+        assert float(stepped.train().loss(images, targets)["total"]) < before
 
 
 @each_case
@@ -102,27 +119,23 @@ def test_a_batch_of_any_size_trains(name: str, backbone: str, size: int) -> None
 @each_case
 def test_the_seed_decides_and_alone(name: str, backbone: str) -> None:
     images, targets = batch(backbone)
-    losses, gradients, maps = [], [], []
-    for seed in (0, 0, 1):
-        model = build(name, backbone, seed).train()
-        torch.manual_seed(seed)
-        total = model.loss(*model.augment(images, targets))["total"]
-        total.backward()
-        losses.append(float(total.detach()))
+    first = after_one_pass(name, backbone)
+    passes = [first, one_pass(build(name, backbone), backbone)]
+    passes.append(one_pass(build(name, backbone, seed=1), backbone, draws=1))
+    losses, gradients, maps = [each[-1] for each in passes], [], []
+    for model, *_ in passes:
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
         with torch.inference_mode():
             maps.append(model.eval().maps(images, targets.labels)[1])
     assert losses[0] == losses[1] != losses[2]
-    for first, again, other in (gradients, maps):
-        assert torch.equal(first, again)
-        assert not torch.equal(first, other)
+    for ours, again, other in (gradients, maps):
+        assert torch.equal(ours, again)
+        assert not torch.equal(ours, other)
 
 
 @each_case
 def test_every_parameter_learns(name: str, backbone: str) -> None:
-    model = build(name, backbone).train()
-    torch.manual_seed(0)
-    model.loss(*model.augment(*batch(backbone)))["total"].backward()
+    model, *_ = after_one_pass(name, backbone)
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
@@ -167,16 +180,8 @@ def test_settings_are_typed_and_have_defaults(name: str) -> None:
 
 @each_case
 def test_bf16_stays_close_to_fp32(name: str, backbone: str) -> None:
-    model = build(name, backbone).train()
-    losses = []
-    for enabled in (False, True):
-        torch.manual_seed(0)
-        images, targets = model.augment(*batch(backbone))
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            total = model.loss(images, targets)["total"]
-        assert total.dtype == torch.float32
-        total.backward()
-        losses.append(float(total.detach()))
+    *_, expected = after_one_pass(name, backbone)
+    model, *_, loss = one_pass(build(name, backbone), backbone, bf16=True)
     # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side.
-    assert losses[1] == pytest.approx(losses[0], rel=0.15)
+    assert loss == pytest.approx(expected, rel=0.15)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

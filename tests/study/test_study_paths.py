@@ -1,13 +1,11 @@
 """Paths in a study mean the same for every command, and no study takes anything of the demo."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from workflows import ROOT, dry_run
 
 from eil.commands import cli
 from eil.core.files import InputError
@@ -15,30 +13,14 @@ from eil.core.run import DatasetChoice
 from eil.study import study_paths
 from eil.study.study import load, parse
 
-ROOT = Path(__file__).parents[2]
 WEIGHTS = f"mine.pth@sha256:{'AB' * 32}"
-
-
-def snakemake(folder: Path, *arguments: str, cwd: Path = ROOT, **env: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    process = subprocess.run(
-        [*command, "--cores", "2", "-n", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)} | env,
-        cwd=cwd,
-        check=False,
-        timeout=280,
-    )
-    return process.returncode, process.stdout
 
 
 @pytest.mark.parametrize("key", ["dataset", "methods", "backbones", "name"])
 def test_a_given_study_takes_nothing_of_the_demo(tmp_path: Path, content: dict[str, Any], key: str) -> None:
     del content[key]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    code, output = snakemake(tmp_path, "--configfile", str(tmp_path / "mine.yaml"))
+    code, output = dry_run(tmp_path, "--configfile", str(tmp_path / "mine.yaml"))
     assert code != 0
     assert f"{tmp_path / 'mine.yaml'}: {key}: missing" in output
     assert "Traceback" not in output
@@ -49,7 +31,7 @@ def test_a_given_study_takes_nothing_of_the_demo(tmp_path: Path, content: dict[s
 def test_a_given_study_without_a_recipe_has_the_default_one(tmp_path: Path, content: dict[str, Any]) -> None:
     content = {key: value for key, value in content.items() if key not in ("recipe", "controls")}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    code, output = snakemake(tmp_path, "--configfile", str(tmp_path / "mine.yaml"))
+    code, output = dry_run(tmp_path, "--configfile", str(tmp_path / "mine.yaml"))
     assert code == 0, output
     kept = load(tmp_path / "results" / "tiny" / "study.yaml")
     assert kept == parse(content, "x")
@@ -59,7 +41,7 @@ def test_a_given_study_without_a_recipe_has_the_default_one(tmp_path: Path, cont
 def test_the_demo_runs_in_another_folder_with_overrides_of_the_command_line(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    code, output = snakemake(tmp_path / "volume", "--config", "seeds=1", "runs_per_gpu=2", cwd=elsewhere)
+    code, output = dry_run(tmp_path / "volume", "--config", "seeds=1", "runs_per_gpu=2", cwd=elsewhere)
     assert code == 0, output
     kept = load(tmp_path / "volume" / "results" / "demo" / "study.yaml")
     demo = load(ROOT / "workflow" / "config" / "demo.yaml")
@@ -95,7 +77,7 @@ def test_relative_paths_are_relative_to_the_study_in_every_command(
         assert cli.main(["plan", given]) == 1
         assert f"in {study.dataset.root}" in capsys.readouterr().err
     assert found[studies] == found[elsewhere]
-    code, output = snakemake(elsewhere, "--configfile", "../../home/studies/mine.yaml", cwd=elsewhere)
+    code, output = dry_run(elsewhere, "--configfile", "../../home/studies/mine.yaml", cwd=elsewhere)
     assert code == 0, output
     text = (elsewhere / "results" / "tiny" / "study.yaml").read_text()
     kept = yaml.safe_load(text)
@@ -113,7 +95,7 @@ def test_data_root_of_the_command_line_is_relative_to_the_working_directory(
     (tmp_path / "studies").mkdir()
     path = tmp_path / "studies" / "mine.yaml"
     path.write_text(yaml.safe_dump(content | {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}}))
-    code, output = snakemake(tmp_path, "--configfile", str(path), "--config", f"data_root={photos.name}")
+    code, output = dry_run(tmp_path, "--configfile", str(path), "--config", f"data_root={photos.name}")
     assert code == 0, output
     kept = load(tmp_path / "results" / "tiny" / "study.yaml")
     assert kept.dataset.root == photos

@@ -43,7 +43,7 @@ def test_it_passes_the_conformance_suite_by_itself(environment: dict[str, str]) 
 
 
 def test_it_runs_in_a_study(environment: dict[str, str], content: dict[str, Any], tmp_path: Path) -> None:
-    content |= {"methods": {"cam": {}, "random_erasing": {"rate": [0.2]}}, "seeds": 1, "maps": ["channel_mean"]}
+    content |= {"methods": {"random_erasing": {"rate": [0.2]}}, "seeds": 1, "maps": ["channel_mean"]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-c2"]
     result = subprocess.run(

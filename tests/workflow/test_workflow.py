@@ -1,5 +1,6 @@
 """The workflow run for real, by Snakemake in processes of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from workflows import ROOT, finished, snakemake, study
+from workflows import ROOT, finished, planned, snakemake, study
 
 from eil.core import records
 
@@ -43,14 +44,14 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     assert {"s", "max_rss"} <= set(measured[0].read_text().split("\n")[0].split("\t"))
     for path in measured:
         path.unlink()
-    assert "Nothing to be done" in finished(tmp_path, "-n", *study(tmp_path, content))
+    assert "Nothing to be done" in planned(tmp_path, *study(tmp_path, content))
     # A table's loss trains nothing.
     (results / "tables" / "main.md").unlink()
     (results / "tables").rename(results / "old")
-    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    plan = planned(tmp_path, *study(tmp_path, content))
     assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
     # Another study of the same images does not decode them again.
-    assert not re.search(r"^prepare +1$", finished(tmp_path, "-n", *study(tmp_path, content | {"name": "other"})), re.M)
+    assert not re.search(r"^prepare +1$", planned(tmp_path, *study(tmp_path, content | {"name": "other"})), re.M)
     # What it costs.
     finished(tmp_path, "timing", "profile", *study(tmp_path, content))
     assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1
@@ -58,7 +59,7 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     # Other settings of one method train that method alone.
     content["methods"]["eil"]["gamma"] = [0.6]
     content["methods"]["eil"]["sigma"] = 0.5
-    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    plan = planned(tmp_path, *study(tmp_path, content))
     assert re.search(r"^train +2$", plan, re.MULTILINE)
 
 
@@ -68,10 +69,11 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     arguments = study(tmp_path, content)
-    finished(tmp_path / "whole", *arguments)
-    process = snakemake(tmp_path / "killed", *arguments, start_new_session=True)
+    record = "results/tiny/runs/vgg_small-eil-seed0/record.json"
+    finished(tmp_path / "whole", record, *arguments)
+    process = snakemake(tmp_path / "killed", record, *arguments, start_new_session=True)
     checkpoint = runs(tmp_path / "killed") / "vgg_small-eil-seed0" / "last.ckpt"
-    for _ in range(600):
+    for _ in range(2400):
         if checkpoint.exists():
             break
         time.sleep(0.05)
@@ -80,7 +82,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
     assert checkpoint.exists()
     assert not checkpoint.with_name("weights.safetensors").exists()
     finished(tmp_path / "killed", "--unlock", *arguments)
-    finished(tmp_path / "killed", *arguments)
+    finished(tmp_path / "killed", record, *arguments)
     log = (checkpoint.parent / "train.log").read_text()
     assert "resumed after epoch" in log
     whole, resumed = (
@@ -110,6 +112,49 @@ def to_do(plan: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE)}
 
 
+EDITS = [
+    ("baselines/adl.py", "torch.rand(", "torch.rand_like("),
+    ("baselines/adl.py", '"""ADL:', '# A comment.\n"""The ADL:'),
+    ("eil/report/table.py", "{sign}", "{sign} "),
+    ("eil/evaluation/metrics.py", "100", "101"),
+    ("eil/evaluation/protocols.yaml", "threshold_from: val", "threshold_from: oracle"),
+    ("eil/training/train.py", "_LOOK_EVERY = 20", "_LOOK_EVERY = 10"),
+    ("eil/data/readers/birds.py", "EMBEDDED = True", "EMBEDDED = bool(1)"),
+    ("Snakefile", "", ""),
+]
+# A dry run in a fork: to start Python anew takes twenty times as long.
+FORKS = """
+import json, os, sys
+from pathlib import Path
+import numba, pandas, torch, snakemake.report, snakemake.scheduling
+from snakemake import cli
+from eil.study import study
+root, arguments, edits = json.loads(sys.argv[1])
+for path, old, new in edits:
+    file = Path(root, path)
+    text = file.read_text()
+    assert old in text, (path, old)
+    file.write_text(text.replace(old, new, 1))
+    sys.stdout.flush()
+    if not (child := os.fork()):
+        os.dup2(2, 1)
+        cli.main(["-n", "--cores", "2", *arguments])
+    assert os.waitpid(child, 0)[1] == 0
+    file.write_text(text)
+    print("=====", file=sys.stderr, flush=True)
+"""
+
+
+def dry_runs_after(edits: list[tuple[str, str, str]], root: Path, arguments: list[str]) -> list[dict[str, int]]:
+    """What there is to do after each edit of a file below ``root``, the edits before it undone."""
+    given = json.dumps([str(root), arguments, edits])
+    process = subprocess.run(
+        [sys.executable, "-c", FORKS, given], cwd=root, check=False, text=True, stderr=subprocess.PIPE
+    )
+    assert process.returncode == 0, process.stderr
+    return [to_do(plan) for plan in process.stderr.split("=====\n")[:-1]]
+
+
 def test_an_edited_source_makes_stale_what_depends_on_it_and_nothing_else(
     tmp_path: Path, content: dict[str, Any]
 ) -> None:
@@ -122,30 +167,21 @@ def test_an_edited_source_makes_stale_what_depends_on_it_and_nothing_else(
     arguments = study(tmp_path, content)
     finished(tmp_path, *arguments, root=root)
 
-    def after(path: str, *edit: str) -> dict[str, int]:
-        """What there is to do after an edit of a file, which is undone."""
-        file = root / path
-        text = file.read_text()
-        assert edit[0] in text
-        file.write_text(text.replace(*edit, 1))
-        plan = finished(tmp_path, "-n", *arguments, root=root)
-        file.write_text(text)
-        return to_do(plan)
-
+    plans = iter(dry_runs_after(EDITS, root, ["-s", str(root / "Snakefile"), "--directory", str(tmp_path), *arguments]))
     rest = {"localize": 1, "evaluate": 1, "tables": 1, "figures": 1, "all": 1}
-    assert after("baselines/adl.py", "torch.rand(", "torch.rand_like(") == {"train": 1, "total": 6} | rest
-    assert after("baselines/adl.py", '"""ADL:', '# A comment.\n"""The ADL:') == {}
-    assert after("eil/report/table.py", "{sign}", "{sign} ") == {"tables": 1, "figures": 1, "all": 1, "total": 3}
-    assert set(after("eil/evaluation/metrics.py", "100", "101")) == {"evaluate", "tables", "figures", "all", "total"}
-    assert after("eil/evaluation/protocols.yaml", "threshold_from: val", "threshold_from: oracle")["evaluate"] == 2
-    assert "prepare" not in after("eil/training/train.py", "_LOOK_EVERY = 20", "_LOOK_EVERY = 10")
-    assert after("eil/data/readers/birds.py", "EMBEDDED = True", "EMBEDDED = bool(1)")["train"] == 2
-    assert "Nothing to be done" in finished(tmp_path, "-n", *arguments, root=root)
+    assert next(plans) == {"train": 1, "total": 6} | rest  # ADL's drawing
+    assert next(plans) == {}  # a comment, a docstring
+    assert next(plans) == {"tables": 1, "figures": 1, "all": 1, "total": 3}
+    assert set(next(plans)) == {"evaluate", "tables", "figures", "all", "total"}  # a metric
+    assert next(plans)["evaluate"] == 2  # a protocol
+    assert "prepare" not in next(plans)  # how training is watched
+    assert next(plans)["train"] == 2  # the data's reader
+    assert next(plans) == {}  # all undone
 
 
 def test_a_bad_study_is_one_clear_error(tmp_path: Path, content: dict[str, Any]) -> None:
     content["methods"]["eil"]["gamma"] = [0.6, 1.4]
-    output = finished(tmp_path, "-n", *study(tmp_path, content), code=1)
+    output = planned(tmp_path, *study(tmp_path, content), code=1)
     assert "tiny.yaml: methods.eil.gamma[1] = 1.4: must be in (0, 1]" in output
     assert "Traceback" not in output
     assert not (tmp_path / "results").exists()
@@ -153,20 +189,21 @@ def test_a_bad_study_is_one_clear_error(tmp_path: Path, content: dict[str, Any])
 
 def test_a_dry_run_of_a_thousand_runs(tmp_path: Path, content: dict[str, Any]) -> None:
     content["methods"]["eil"] = {"gamma": [k / 100 for k in range(50, 100)], "sigma": [k / 10 for k in range(1, 11)]}
-    plan = finished(tmp_path, "-n", *study(tmp_path, content))
+    plan = planned(tmp_path, *study(tmp_path, content))
     assert re.search(r"^train +1002$", plan, re.MULTILINE)
 
 
 def test_a_study_given_by_configfile_does_not_inherit_the_demo(tmp_path: Path, content: dict[str, Any]) -> None:
     del content["methods"]["eil"]
-    finished(tmp_path, "-n", *study(tmp_path, content))
+    planned(tmp_path, *study(tmp_path, content))
     kept = yaml.safe_load((tmp_path / "results" / "tiny" / "study.yaml").read_text())
     assert kept == content
 
 
 def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, Any], photos: Path) -> None:
     content |= {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}, "methods": {"cam": {}}, "seeds": 1}
-    finished(tmp_path, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2")
+    target = "results/tiny/runs/vgg_small-cam-seed0/record.json"
+    finished(tmp_path, target, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2")
     record = records.read(runs(tmp_path) / "vgg_small-cam-seed0" / "record.json")
     assert record.provenance["images"] == 6
     assert not record.subsets("part_coverage")
