@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-all test test-slow test-slurm lint coverage bench bench-gpu bench-compare weights clean
+.PHONY: demo demo-all test test-slow test-slurm lint coverage bench bench-gpu bench-compare docs weights clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -30,6 +30,9 @@ lint: .venv/ready
 bench: .venv/ready  ## time steps, evaluator, loader and start-up
 	pytest tests/benchmarks --benchmark-only --benchmark-enable --benchmark-autosave -p no:xdist
 
+docs: .venv/docs  ## the documentation site, in half a minute: site/
+	mkdocs build --strict
+
 weights: .venv/ready  ## train the weights that the small backbones come with, in about four minutes
 	snakemake --cores all --configfile workflow/config/pretrain_birds.yaml
 	python -m eil.backbones.weights results/pretrain_birds/runs
@@ -53,5 +56,9 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[slurm]'
 	touch $@
 
+.venv/docs: .venv/ready
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv results/demo results/smoke results/data
+	rm -rf .venv site results/demo results/smoke results/data

@@ -1,6 +1,5 @@
 """Fixtures of several test files: a tiny study, its decoded images, and a tiny data set of photos."""
 
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,8 @@ def bounded_memory() -> Iterator[None]:
     if not sys.platform.startswith("linux"):
         yield
         return
+    import resource  # Windows has none
+
     limits = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 2**30, limits[1]))

@@ -3,6 +3,7 @@
 A step of a run does the same on the command line, in a test and under Snakemake.
 """
 
+import io
 import logging
 import os
 import select
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command continues; 141, without a message, if nobody reads the output.
     """
     user_cache.name_user()
+    _never_fail_to_encode()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
@@ -137,6 +139,12 @@ def _exit_code(error: BaseException) -> int:
         return _CLOSED_PIPE
     print(f"eil: {error}", file=sys.stderr)
     return 1
+
+
+def _never_fail_to_encode() -> None:
+    """Print a sign that the output's encoding lacks as an escape; on Windows a pipe has no γ, only code page 1252."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:

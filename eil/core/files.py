@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if beside.is_dir():
             remove(path)  # rename cannot replace a folder that is not empty
         else:
-            with beside.open("rb") as file:
+            with beside.open("r+b") as file:  # Windows flushes only what is open for writing
                 os.fsync(file.fileno())  # otherwise a power cut may keep the name and lose the content
         beside.replace(path)
     finally:
@@ -76,7 +76,7 @@ def at_home(path: Path, key: str) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically."""
     with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

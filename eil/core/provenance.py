@@ -46,6 +46,10 @@ def processor() -> str:
         for line in info.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    if platform.system() == "Darwin":  # where platform.processor() is "arm" or "i386"
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     return platform.processor()
 
 
@@ -93,7 +97,7 @@ def _energy() -> list[float]:
     """Energy counters in joules: of the processors if this process may read them, and of its GPU."""
     found = []
     with contextlib.suppress(OSError):  # only root may read them on most machines
-        found += [int(path.read_text()) / 1e6 for path in sorted(Path("/").glob(_RAPL[1:]))]
+        found += [int(path.read_text(encoding="ascii")) / 1e6 for path in sorted(Path("/").glob(_RAPL[1:]))]
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         used = nvml.joules(f"GPU-{torch.cuda.get_device_properties(0).uuid}")

@@ -17,13 +17,13 @@ def name_user() -> None:
     """
     try:
         getpass.getuser()
-    except (KeyError, OSError):
+    except (ImportError, KeyError, OSError):  # Windows has no list of users to import
         os.environ["LOGNAME"] = user_id()  # getpass looks here first
 
 
 def user_id() -> str:
-    """The user's number; the user's name on Windows, which has no numbers."""
-    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+    """The user's number; on Windows, which has no numbers, the user's name, "unnamed" for a service without one."""
+    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME") or "unnamed"
 
 
 def private_folder(name: str) -> Path:

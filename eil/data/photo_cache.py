@@ -51,10 +51,10 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
         if is_current(dataset, folder, frame):  # another process may have made it while this one waited
             return
         listing = _listing(dataset, frame)
-        if not (partial / "listing").exists() or (partial / "listing").read_text() != listing:
+        if not (partial / "listing").exists() or (partial / "listing").read_text(encoding="utf-8") != listing:
             remove(partial)
             partial.mkdir(parents=True)
-            (partial / "listing").write_text(listing)
+            (partial / "listing").write_text(listing, encoding="utf-8")
         rows = {name: _write_split(name, split, partial / name, frame) for name, split in dataset.splits.items()}
         description = {
             "format": FORMAT,

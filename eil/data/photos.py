@@ -27,6 +27,7 @@ Row = tuple[str, int, Path | str, Boxes]  # id, label, path of the photo, true b
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".avif"}
 )
+DRIVES = os.name == "nt"  # whether a path may lead to a drive: C:photo.jpg
 LONGEST_LINE = 10_000
 LONGEST_PART, LONGEST_PATH = 255, 2000  # bytes of a path below a root; most systems' limits are 255 and 4,096
 
@@ -143,7 +144,7 @@ def path_below(root: Path, name: str, where: str) -> Path:
         InputError: a name that leads out of ``root``; ``where`` is the list and line for the message.
     """
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name or (DRIVES and ":" in name):
         raise InputError(f"{where}: {shown(name)}: expected a path below {root}")
     if len(name.encode()) > LONGEST_PATH or any(len(part.encode()) > LONGEST_PART for part in parts):
         raise InputError(f"{where}: {shown(name)}: longer than a path can be")

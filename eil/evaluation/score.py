@@ -39,10 +39,11 @@ class MaxBoxAcc:
 
     A wrapper around :class:`eil.evaluation.iou_curves.IouCurves` that accepts arrays of any kind.
 
-    >>> metric = MaxBoxAcc("wsoleval-v1", side=8)
-    >>> metric.update(np.pad(np.ones((1, 4, 4)), ((0, 0), (2, 2), (2, 2))), [np.array([[2.0, 2, 6, 6]])])
-    >>> metric.compute()["max_box_acc"]
-    100.0
+    Examples:
+        >>> metric = MaxBoxAcc("wsoleval-v1", side=8)
+        >>> metric.update(np.pad(np.ones((1, 4, 4)), ((0, 0), (2, 2), (2, 2))), [np.array([[2.0, 2, 6, 6]])])
+        >>> metric.compute()["max_box_acc"]
+        100.0
 
     Args:
         protocol: its name.

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
                 raise InputError(f"{folder / 'maps.npz'}: is not kept any more; `eil localize` makes it again")
             for name in ("maps.npz", "train.json"):
                 if (folder / name).exists():
-                    (again / name).symlink_to((folder / name).resolve())
+                    _link(folder / name, again / name)
         found = evaluate(run, data, again, protocols)
     return differences(recorded, found)
 
@@ -68,6 +69,14 @@ def differences(recorded: Record, found: Record) -> list[str]:
     if hashes[0] != hashes[1]:
         lines.append(f"weights: recorded {hashes[0]}, now {hashes[1]}")
     return lines
+
+
+def _link(path: Path, place: Path) -> None:
+    """Make a file appear at another place too; a copy where the system allows no links, as Windows does by default."""
+    try:
+        place.symlink_to(path.resolve())
+    except OSError:
+        shutil.copyfile(path, place)
 
 
 def _from_scratch(run: Run, data: Path, folder: Path, recorded: Record) -> None:

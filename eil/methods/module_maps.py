@@ -18,12 +18,13 @@ def module_maps(
     by ``f_k``. If only global average pooling and a linear layer follow, this is CAM (Zhou et al., CVPR 2016) divided
     by the number of positions, which changes no box. The paper's Grad-CAM also sets what is below 0 to 0.
 
-    >>> _ = torch.manual_seed(0)
-    >>> body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
-    >>> model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    >>> logits, maps = module_maps(model, "0", torch.rand(5, 3, 8, 8), torch.zeros(5, dtype=torch.int64))
-    >>> logits.shape, maps.shape
-    (torch.Size([5, 2]), torch.Size([5, 8, 8]))
+    Examples:
+        >>> _ = torch.manual_seed(0)
+        >>> body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+        >>> model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> logits, maps = module_maps(model, "0", torch.rand(5, 3, 8, 8), torch.zeros(5, dtype=torch.int64))
+        >>> logits.shape, maps.shape
+        (torch.Size([5, 2]), torch.Size([5, 8, 8]))
 
     Args:
         model: gives logits (B, C) of images; run in evaluation mode, then as it was, modes and hooks too.

@@ -1,10 +1,13 @@
 """Names of runs: each is the name of the run's folder."""
 
+import os
 from collections import Counter
+from typing import Final
 
 from eil.core import safe_yaml
 from eil.core.files import InputError
 
+FORBIDDEN: Final = frozenset('/\\<>:"|?*' if os.name == "nt" else "/")  # in the name of a folder
 LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
 
@@ -15,10 +18,10 @@ def require_usable(names: list[str]) -> None:
         InputError: a name cannot be a folder's, or two runs have the same name.
     """
     for name in names:
-        if "/" in name or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
+        if FORBIDDEN & set(name) or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
             raise InputError(
-                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no /, only "
-                f"what can be printed, and {LONGEST_NAME} bytes at most"
+                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no "
+                f"{' '.join(sorted(FORBIDDEN))}, only what can be printed, and {LONGEST_NAME} bytes at most"
             )
     twice, count = Counter(names).most_common(1)[0]
     if count > 1:

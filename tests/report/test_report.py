@@ -36,6 +36,7 @@ from eil.report import (
     status,
     tables,
 )
+from eil.report.catalogue import FIGURES, TABLES, kind_of
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
 from eil.study.study import Study, parse
@@ -169,7 +170,9 @@ def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, r
     both = study.model_copy(update={"protocols": ("val-threshold", "ts-cam")})
     texts = tables.write(both, resampled, len(resampled), [])
     names = {"main", "grid", "policies", "errors", "sizes", "comparisons", "masks", "protocols"}
-    assert names < {name.removesuffix(".md") for name in texts if name.endswith(".md")}
+    written = {name.removesuffix(".md") for name in texts if name.endswith(".md")}
+    assert names < written
+    assert [name for name in written if kind_of(name, TABLES) is None] == []
     assert "| Backbone | Method | val-threshold | ts-cam | Seeds |" in texts["protocols.md"]
     assert "| 7.0 ± 0.0 |" in texts["protocols.md"]
     assert "protocols.md" not in tables.write(study, resampled, len(resampled), [])
@@ -378,6 +381,7 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
     stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]
     stems += [f"gamma_sigma_{b}_eil" for b in ("vgg_small", "resnet_small")]
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+    assert [stem for stem in stems if kind_of(stem, FIGURES) is None] == []
     assert all(path.stat().st_size > 2000 for path in (tmp_path / "figures").iterdir())
     assert not plt.get_fignums()
 
