@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,12 @@ def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) 
 
 
 def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280) -> str:
-    with snakemake(folder, *arguments, root=root) as process:
-        output = process.communicate(timeout=timeout)[0]
+    with snakemake(folder, *arguments, root=root, start_new_session=True) as process:
+        try:
+            output = process.communicate(timeout=timeout)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # otherwise its end is waited for, without a reader of its output
+            raise
     assert process.returncode == code, output
     return output
 
