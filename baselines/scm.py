@@ -33,6 +33,7 @@ from baselines.tscam import TSCAM
 from eil.backbones import Backbone
 from eil.methods.base import Losses, Targets, top1
 from eil.methods.head import min_max, of_class
+from eil.methods.precision import without_autocast
 
 START = 0.002  # of the transposed matrix, where Newton and Schulz's iteration begins
 Steps = Annotated[int, Field(ge=1)]
@@ -120,7 +121,7 @@ class SCM(TSCAM):
     def loss(self, images: Tensor, targets: Targets) -> Losses:
         """Cross-entropy of the calibrated scores, (B, 3, H, W) -> {"total": (), "top1": ()}."""
         semantics, attention = self.semantics_and_attention(images)
-        with torch.autocast(images.device.type, enabled=False):  # the iteration is not for bf16
+        with without_autocast(images.device):  # the iteration is not for bf16
             q = scaled(attention.flatten(1))
             for rate, threshold, steps in zip(self.rates, self.thresholds, self.steps, strict=True):
                 semantics, q = diffuse(semantics, q, rate, threshold, steps)

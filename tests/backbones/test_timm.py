@@ -286,9 +286,10 @@ def test_methods_that_make_no_sense_on_tokens_say_why() -> None:
         base.build("adl", {"at": ("blocks_2",)}, VIT, 3)
     with pytest.raises(IncompatibleSetting, match="no attention map: set attention: class_token"):
         base.build("eil", {"at": "blocks_2"}, VIT, 3)
-    with pytest.raises(
-        SettingError, match=r"at = None: has no default for timm/test_vit\S+: choose from patch_embed, b"
-    ):
+    for method in ("bas", "bridgegap"):
+        with pytest.raises(IncompatibleSetting, match="pass on tokens; a stage of"):
+            base.build(method, {"at": "blocks_2"}, VIT, 3)
+    with pytest.raises(SettingError, match=r"at = None: has no default for timm/test_vit\S+: choose from patch_em"):
         base.build("eil", {}, VIT, 3)
 
 
