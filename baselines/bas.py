@@ -82,7 +82,8 @@ class BAS(Method):
 
     Raises:
         SettingError: a stage that the backbone lacks, or no default stage.
-        IncompatibleSetting: the stage's features are not a grid, or the network's options name another head.
+        IncompatibleSetting: a transformer, features of the stage that are not a grid, or another head in the network's
+            options.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class BAS(Method):
         area_weight: Weight = 1.2,
         top: Annotated[int, Field(ge=1)] | None = None,
     ) -> None:
+        backbone.require_convolutional()
         super().__init__(backbone, num_classes, (backbone.info.branch_width,) * 2)
         self.at = backbone.stages_or_default(at, backbone.info.bas_stage)
         self.pool, self.foreground_weight, self.area_weight, self.top = pool, foreground_weight, area_weight, top

@@ -94,7 +94,8 @@ class BridgeGap(Method):
 
     Raises:
         SettingError: tau_bg above tau_fg, a stage that the backbone lacks, or no default stage.
-        IncompatibleSetting: the stage's features are not a grid, or can be negative with attention "mean".
+        IncompatibleSetting: a transformer, after whose last normalisation all norms are nearly equal; or the stage's
+            features are not a grid, or can be negative with attention "mean".
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class BridgeGap(Method):
         aligned_class: AlignedClass = "best",
         warmup: Share = 0.28,
     ) -> None:
+        backbone.require_convolutional()
         super().__init__(backbone, num_classes)
         self.at = backbone.stages_or_default(at, backbone.info.bridgegap_stage)
         check_stage(backbone, self.at, attention)

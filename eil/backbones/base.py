@@ -182,6 +182,14 @@ class Backbone(nn.Module):
             return
         self._check_grid(self.names[position], self._output_shapes[position])
 
+    def require_convolutional(self) -> None:
+        """Refuse a transformer, whose stages pass on tokens (IncompatibleSetting)."""
+        if self.info.prefix_tokens is not None:
+            raise IncompatibleSetting(
+                f"{self.name} is a transformer, whose stages pass on tokens; a stage of (B, C, h, w) cells within a "
+                "convolutional network is needed"
+            )
+
     def channels(self, stage: str) -> int:
         """Channels of a stage's output.
 

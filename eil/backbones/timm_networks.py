@@ -14,9 +14,10 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from eil.backbones import state_dicts
@@ -69,8 +70,14 @@ def find(name: str) -> tuple[BackboneInfo, Callable[..., Backbone]]:
         **parts.defaults,
     )
 
-    def build(weights: str | None, output_stride: int, *, keep_classifier: bool = False) -> Backbone:
-        return _build(name, info, config, weights, output_stride, keep_classifier)
+    def build(
+        weights: str | None,
+        output_stride: int,
+        *,
+        keep_classifier: bool = False,
+        drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ) -> Backbone:
+        return _build(name, info, config, weights, output_stride, keep_classifier, drop_path)
 
     return info, build
 
@@ -88,9 +95,15 @@ def names(pattern: str) -> list[str]:
 
 
 def _build(
-    name: str, info: BackboneInfo, config: Any, weights: str | None, output_stride: int, keep_classifier: bool
+    name: str,
+    info: BackboneInfo,
+    config: Any,
+    weights: str | None,
+    output_stride: int,
+    keep_classifier: bool,
+    drop_path: float,
 ) -> Backbone:
-    net = _create(config, output_stride)
+    net = _create(config, output_stride, drop_path)
     channels, classifier = net.num_features, net.get_classifier() if keep_classifier else None
     tensors = net.state_dict(keep_vars=True)  # before the network is taken apart
     parts = cut(net)
@@ -152,10 +165,12 @@ def _address(repository: str, file: str, revision: str | None) -> str:
         return f"{file} of {repository} from the Hugging Face hub"
 
 
-def _create(config: Any, output_stride: int) -> Any:
-    """A network of timm with random weights."""
+def _create(config: Any, output_stride: int, drop_path: float = 0.0) -> Any:
+    """A network of timm with random weights; in training its blocks are left out at random, up to ``drop_path``."""
     library = _library()
     options: dict[str, Any] = {"num_classes": config.num_classes} if config.num_classes else {}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
     if library.models.is_model_in_modules(config.architecture, _TRANSFORMERS):
         options["dynamic_img_size"] = True
     elif output_stride != _OWN_STRIDE:

@@ -114,7 +114,7 @@ def leaderboard(
     own = ("eil", "baselines")  # an installed third party's methods are not this page's
     known = registry.available(registry.METHODS)
     methods = [name for name in known if str(registry.module(registry.METHODS, name)).split(".")[0] in own]
-    backbones = registry.available(registry.BACKBONES)
+    backbones = [*registry.available(registry.BACKBONES), *published.NETWORKS.values()]
     text = report.page(published.read(), report.read_own(reference, studies), methods, backbones)
     if out:
         write_text(out, text)

@@ -173,6 +173,11 @@ class Batches:
         for index, images, _ in self._ahead(every, masked=False):
             yield self._whole(index, images)
 
+    def by_class(self) -> Iterator[tuple[int, "ImagesOfClass"]]:
+        """Each label with its images, in the order of the labels."""
+        for label in np.unique(self.split.labels).tolist():
+            yield label, ImagesOfClass(self, torch.from_numpy(np.flatnonzero(self.split.labels == label)))
+
     def crops_in_order(self) -> Iterator[Iterator[Tensor]]:
         """For each batch of :meth:`in_order` its ten crops, (B, 3, S, S) each."""
         if self.split.large is None:
@@ -215,6 +220,26 @@ class Batches:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the computation
             gathered = gathered.pin_memory()
         return gathered.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class ImagesOfClass:
+    """Batches of some images of a split, the middle of each in the network's size; they can be read more than once.
+
+    Attributes:
+        batches: of the split.
+        index: positions in the split, (N,) int64.
+    """
+
+    batches: Batches
+    index: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """(B, 3, S, S) each, normalised."""
+        for index in self.index.split(self.batches.batch_size):  # type: ignore[no-untyped-call]
+            images = self.batches.at(index).images
+            margin = (images.shape[2] - self.batches.crop) // 2
+            yield images[..., margin : margin + self.batches.crop, margin : margin + self.batches.crop]
 
 
 def _on_device(images: Image, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eil import backbones
 from eil.backbones import Backbone
+from eil.backbones.base import HeadKind
 from eil.core import registry
 from eil.core.run import Pretrained
 from eil.core.settings import IncompatibleSetting
@@ -46,16 +47,24 @@ class Method(nn.Module):
         backbone: where features come from.
         num_classes: C.
         widths: channels of the head's convolutions (default: ``head_widths`` of the backbone's info).
+        head: see :mod:`eil.methods.heads` (default: ``head`` of the backbone's info).
 
     Raises:
         SettingError: a pretrained classifier was kept that does not fit.
         IncompatibleSetting: the backbone's last feature map is not a (B, C, h, w) grid.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, widths: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        widths: Sequence[int] | None = None,
+        head: HeadKind | None = None,
+    ) -> None:
         super().__init__()
         backbone.require_grid()
         self.backbone = backbone
+        self.head_kind = head or backbone.info.head
         self.num_classes = num_classes
         self.head = self.new_head(backbone.info.head_widths if widths is None else widths)
         if backbone.classifier is not None:
@@ -68,9 +77,9 @@ class Method(nn.Module):
             IncompatibleSetting: ``head: tap`` on features that can be negative.
         """
         info, last = self.backbone.info, self.backbone.names[-1]
-        if info.head == "tap" and not widths and not self.backbone.is_non_negative(last):
+        if self.head_kind == "tap" and not widths and not self.backbone.is_non_negative(last):
             raise IncompatibleSetting(f"head: tap needs features that are not negative; those of {last} can be")
-        cls = HEADS[info.head]
+        cls = HEADS[self.head_kind]
         return cls(self.backbone.out_channels, self.num_classes, widths, info.head_dropout, info.head_init)
 
     def classifier_parameters(self) -> list[nn.Parameter]:

@@ -37,6 +37,7 @@ from eil.methods.erasing import (
     check_gamma,
     erased_fractions,
 )
+from eil.methods.precision import without_autocast
 from eil.methods.streams import BatchNorm, Streams, check_bn, forward_streams
 
 EilAttention = Attention | Literal["class_token"]
@@ -122,7 +123,7 @@ class EIL(Method):
         """
         if self.attention == "class_token":
             # As attention_map does, not in bf16.
-            with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            with torch.no_grad(), without_autocast(features.device):
                 attention = self.backbone.class_attention(features.float(), stage or self.at)
         else:
             attention = attention_map(self.backbone.grid(features), self.attention)

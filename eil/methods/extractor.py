@@ -7,6 +7,7 @@ entry point group ``eil.extractors``, as ``baselines/`` does.
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
@@ -62,6 +63,7 @@ class Extractor(ABC):
         gradients: which gradients are needed: "none", "plain", or "guided": those below 0 stop at every ReLU.
         class_dependent: whether the map depends on the class asked for.
         signed: whether a value below 0 has a meaning.
+        needs_fit: whether :meth:`fit` has to see the training images of every class before the first map.
 
     Raises:
         IncompatibleSetting: the method makes its logits and maps in another way than CAM.
@@ -70,10 +72,20 @@ class Extractor(ABC):
     gradients: Gradients = "none"
     class_dependent: bool = True
     signed: bool = True
+    needs_fit: bool = False
 
     def __init__(self, model: Method) -> None:
         require_cam_head(model)
         self.at: str | None = None
+
+    def fit(self, label: int, features: Iterator[Tensor]) -> None:
+        """Learn from the training images of a class, of which labels alone are known; called if ``needs_fit``.
+
+        Args:
+            label: of all these images.
+            features: at the extractor's stage, or those that the head pools, (B, K, h, w) float32 each; to read once.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def maps(self, found: Evidence) -> Tensor:

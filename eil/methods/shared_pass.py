@@ -5,7 +5,7 @@ parameters get none. No hook stays on a module.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -54,6 +54,27 @@ def extract(
                 read = features[each.at].detach().float()
                 found[name] = each.maps(Evidence(read, slopes, logits.detach().float(), weight, classes))
     return logits.detach(), found
+
+
+def fit(model: Method, extractors: Iterable[Extractor], classes: Iterable[tuple[int, Iterable[Tensor]]]) -> None:
+    """Let extractors learn from training images, class by class, so that they need to hold one class at a time.
+
+    Args:
+        model: in evaluation mode.
+        extractors: built for this model; those that need no fit are left alone.
+        classes: each label with batches of its images, (B, 3, H, W), normalised; batches can be read more than once.
+    """
+    learning = [each for each in extractors if each.needs_fit]
+    for label, batches in classes if learning else ():
+        for each in learning:
+            each.fit(label, (_read(model, images, each.at) for images in batches))
+
+
+@torch.no_grad()
+def _read(model: Method, images: Tensor, at: str | None) -> Tensor:
+    """Features at a stage, or those that the head pools, (B, 3, H, W) -> (B, K, h, w) float32."""
+    features = model.backbone.forward_stages(images, stop=at)
+    return model.backbone.grid(features if at is not None else model.head.features(features)).float()
 
 
 def _uncached_autocast(device: str) -> torch.autocast:

@@ -3,6 +3,7 @@
 Batches of all extractors alternate with batches of the method's own maps, so that other load slows all equally.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from eil.core import registry
 from eil.core.records import extractor_label
 from eil.core.run import Run
 from eil.methods.extractor import Extractor
-from eil.methods.shared_pass import extract
+from eil.methods.shared_pass import extract, fit
 from eil.profiling.stopwatch import stopwatch
 from eil.profiling.timing import Contender, on_one_device, quartiles
 
@@ -83,6 +84,8 @@ def _of_network(runs: Sequence[Run], data: Path, batches: int, warmup: int) -> l
 
     contestants = {"": contender.model.maps} | {name: extracting({name: each}) for name, each in extractors.items()}
     contestants[ALL] = extracting(extractors)
+    with torch.inference_mode():
+        fit(network, extractors.values(), itertools.islice(contender.batches.by_class(), 1))
     watches = {name: stopwatch(device) for name in contestants}
     with torch.inference_mode(), contender.fabric.autocast():
         for k in range(warmup + batches):

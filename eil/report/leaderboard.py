@@ -14,7 +14,7 @@ from eil.core.metrics import MAIN, METRICS
 from eil.data.class_subset import FULL_SIZES
 from eil.evaluation import protocols
 from eil.report import convergence
-from eil.report.published import Published, comparable
+from eil.report.published import Published, comparable, network
 from eil.report.table import Value
 from eil.study.study import Study, load
 
@@ -170,9 +170,9 @@ def _ours(row: Published, own: Sequence[Own], methods: Collection[str], backbone
         return "no such method here"
     if not row.backbone:
         return "network not stated"
-    if row.backbone not in backbones:
+    if network(row.backbone) not in backbones:
         return "no such backbone here"
-    wanted = (row.dataset.lower(), row.backbone, comparable(row.method))
+    wanted = (row.dataset.lower(), network(row.backbone), comparable(row.method))
     found = [each for each in own if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted]
     shown = [f"{each.values[row.metric]}{_mark(each)} ({each.study})" for each in found if row.metric in each.values]
     return "; ".join(shown) or NO_SCORE

@@ -14,6 +14,12 @@ from eil.core.run import StrictModel
 from eil.core.settings import problems
 
 FILE = project_files.folder() / "results" / "published.csv"
+# Transformers of papers -> here; timm has the weights of DeiT's authors under these tags.
+NETWORKS = {
+    "deit_tiny": "timm/deit_tiny_patch16_224.fb_in1k",
+    "deit_small": "timm/deit_small_patch16_224.fb_in1k",
+    "deit_base_384": "timm/deit_base_patch16_384.fb_in1k",
+}
 
 
 class Published(StrictModel):
@@ -66,12 +72,17 @@ def comparable(method: str) -> str:
     return "".join(each for each in method.casefold() if each.isalnum() or each == "+")
 
 
+def network(backbone: str) -> str:
+    """A paper's backbone as studies name it here."""
+    return NETWORKS.get(backbone, backbone)
+
+
 def find(dataset: str, backbone: str, method: str, metric: str, protocol: str) -> Published | None:
     """The published score of the same data set, backbone, method, metric and protocol; None if sources disagree."""
     wanted = (dataset.casefold(), backbone, comparable(method), metric, protocol)
     found = [
         row
         for row in read()
-        if (row.dataset.casefold(), row.backbone, comparable(row.method), row.metric, row.protocol) == wanted
+        if (row.dataset.casefold(), network(row.backbone), comparable(row.method), row.metric, row.protocol) == wanted
     ]
     return found[0] if found and all(row.status == "read" for row in found) else None

@@ -8,6 +8,7 @@ While a GPU computes maps, the CPU scores earlier ones.
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,6 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     side = int(cache.describe(data)["crop"])
     cells = map_sources.locate_cells(run, model, side)
     wrapped = _wrapped(fabric, model, run)
-    source = map_sources.map_source(run, wrapped)
     arrays: Arrays = cells.arrays() if cells else {}
     curves: dict[str, IouCurves] = {}
     if meanwhile is None:
@@ -83,6 +83,8 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
     if wanted:
         require_cells(wanted, cells)
     with torch.inference_mode(), fabric.autocast():
+        training = partial(train_step.batches, run, data, "train", model, fabric.device)
+        source = map_sources.map_source(run, wrapped, training)
         for split in ("val", "test"):
             batches = train_step.batches(run, data, split, model, fabric.device)
             if wanted and all(map(len, batches.split.boxes)):

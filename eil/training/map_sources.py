@@ -11,11 +11,11 @@ from eil.core import registry
 from eil.core.cell_grid import CellGrid
 from eil.core.run import Run
 from eil.data import Boxes
-from eil.data.augment import Batch
+from eil.data.augment import Batch, Batches
 from eil.methods import receptive_field
 from eil.methods.base import Method
 from eil.methods.extractor import Extractor
-from eil.methods.shared_pass import extract
+from eil.methods.shared_pass import extract, fit
 
 # Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
 Control = Callable[[Method, Batch, Sequence[Boxes]], torch.Tensor]
@@ -24,12 +24,13 @@ MapSource = Callable[[Batch, Sequence[Boxes], torch.Tensor | None], tuple[torch.
 _log = logging.getLogger(__name__)
 
 
-def map_source(run: Run, model: Any) -> MapSource:
-    """What makes a run's logits and maps from a batch.
+def map_source(run: Run, model: Any, training: Callable[[], Batches]) -> MapSource:
+    """What makes a run's logits and maps from a batch; an extractor that learns is fitted to the training images first.
 
     Args:
         run: the run.
         model: its network, in evaluation mode, as Fabric wraps it.
+        training: opens the training images.
     """
     if run.control:
         control: Control = registry.load(registry.CONTROLS, run.control)
@@ -44,6 +45,8 @@ def map_source(run: Run, model: Any) -> MapSource:
     if run.extractor:
         network: Method = model.module
         extractor: Extractor = registry.load(registry.EXTRACTORS, run.extractor.name)(network, **run.extractor.settings)
+        if extractor.needs_fit:
+            fit(network, [extractor], training().by_class())
 
         def extracted(
             batch: Batch, boxes: Sequence[Boxes], known: torch.Tensor | None

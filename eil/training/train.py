@@ -1,4 +1,4 @@
-"""Train one run: SGD on Lightning Fabric, with a checkpoint every epoch and every ten minutes.
+"""Train one run: SGD or AdamW on Lightning Fabric, with a checkpoint every epoch and every ten minutes.
 
 Writes weights.safetensors (bound to the run's settings), history.csv (a row for each epoch), train.json and train.log
 to the run's folder. A step never waits for the device: the parts of the loss stay there until the epoch ends or until

@@ -34,9 +34,7 @@ def set_up(run: Run, data: Path) -> tuple[Fabric, Any, Any]:
     model = build(run, data)
     if recipe.devices > 1:
         distributed.synchronise_batch_norm(model, fabric.device.type == "cuda")
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, recipe), momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True
-    )
+    optimizer = optimizer_of(model, recipe)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.compile:
@@ -69,6 +67,14 @@ def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
         precision=_PRECISION[recipe.precision],  # type: ignore[arg-type]
         plugins=[] if outside and count > 1 else [LightningEnvironment()],
     )
+
+
+def optimizer_of(model: Method, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer of a method's parameters, in their groups."""
+    groups = parameter_groups(model, recipe)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
 
 
 def train_step(

@@ -233,6 +233,19 @@ def test_a_kept_classifier_is_the_files(tmp_path: Path) -> None:
         backbones.build(RESNET, stored(tmp_path / "w.safetensors", state), network={"keep_classifier": True})
 
 
+def test_blocks_are_dropped_in_training_alone() -> None:
+    torch.manual_seed(0)
+    usual = backbones.build(VIT)
+    torch.manual_seed(0)
+    dropping = backbones.build(VIT, network={"drop_path": 0.5})
+    images = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(dropping.eval()(images), usual.eval()(images))
+        assert not torch.equal(dropping.train()(images), usual.train()(images))
+    with pytest.raises(SettingError, match=r"network.drop_path = 1"):
+        backbones.build(VIT, network={"drop_path": 1})
+
+
 def run_of(backbone: str) -> Run:
     return Run(
         study="s",
@@ -273,9 +286,10 @@ def test_methods_that_make_no_sense_on_tokens_say_why() -> None:
         base.build("adl", {"at": ("blocks_2",)}, VIT, 3)
     with pytest.raises(IncompatibleSetting, match="no attention map: set attention: class_token"):
         base.build("eil", {"at": "blocks_2"}, VIT, 3)
-    with pytest.raises(
-        SettingError, match=r"at = None: has no default for timm/test_vit\S+: choose from patch_embed, b"
-    ):
+    for method in ("bas", "bridgegap"):
+        with pytest.raises(IncompatibleSetting, match="pass on tokens; a stage of"):
+            base.build(method, {"at": "blocks_2"}, VIT, 3)
+    with pytest.raises(SettingError, match=r"at = None: has no default for timm/test_vit\S+: choose from patch_em"):
         base.build("eil", {}, VIT, 3)
 
 

@@ -1,6 +1,7 @@
 """The heads TAP and CALM against their papers' formulas, and with methods that know nothing of them."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from eil.backbones import Backbone, BackboneInfo
 from eil.core.settings import IncompatibleSetting
 from eil.methods import base
 from eil.methods.base import Targets
+from eil.methods.head import CamHead
 from eil.methods.heads import CalmHead, TapHead, prior, thresholded_average
 
 
@@ -107,6 +109,19 @@ def test_methods_train_with_any_head(method: str, head: str) -> None:
     logits, maps = model.eval().maps(images, targets.labels)
     assert logits.shape == (3, 3)
     assert maps.isfinite().all()
+
+
+@pytest.mark.parametrize("head", ["tap", "calm"])
+def test_cams_setting_is_the_networks_option(head: Any) -> None:
+    """So that a study can have heads as an axis."""
+    images, labels = torch.randn(2, 3, 32, 32), torch.arange(2)
+    first = base.build("cam", {"head": head}, "vgg_small", 3).eval()
+    second = base.build("cam", {}, "vgg_small", 3, network={"head": head}).eval()
+    with torch.inference_mode():
+        for ours, theirs in zip(first.maps(images, labels), second.maps(images, labels), strict=True):
+            assert torch.equal(ours, theirs)
+    plain = base.build("cam", {"head": "cam"}, "vgg_small", 3, network={"head": head})
+    assert type(plain.head) is CamHead
 
 
 def test_heads_that_make_no_sense_are_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eil.core.files import InputError
-from eil.core.run import ADDED_TO_RUN, Recipe
+from eil.core.run import ADDED_TO_RECIPE, ADDED_TO_RUN, Recipe
 from eil.core.settings import SettingError
 from eil.methods import base
 from eil.methods.parameter_groups import parameter_groups
@@ -86,5 +86,6 @@ def test_defaults_of_later_keys_change_no_run_key(content: dict[str, Any]) -> No
         assert run.model_copy(update=changes).key != run.key
     later = dict.fromkeys(ADDED_TO_RUN, True)
     before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}, **later})
-    del before["recipe"]["multipliers"], before["recipe"]["bias_multiplier"]
+    for name in ADDED_TO_RECIPE:
+        del before["recipe"][name]
     assert run.key == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]

@@ -15,7 +15,7 @@ from eil.study.study import parse
 
 @pytest.fixture
 def borrowing(content: dict[str, Any]) -> list[Run]:
-    maps = ["pc1", "gradcam", {"name": "bagcams", "at": "pool2"}]
+    maps = ["pc1", "ddt", {"name": "bagcams", "at": "pool2"}]
     return parse(content | {"maps": maps, "seeds": 1}, "x").runs()
 
 
@@ -33,7 +33,7 @@ def test_ratios_are_of_the_same_batches(
     clock = iter(ticks)
     monkeypatch.setattr(map_timing, "stopwatch", lambda device: Stopwatch(now=lambda: next(clock)))
     found = map_timing.timings(borrowing, tmp_path, batches=2, warmup=1)
-    assert [each.extractor for each in found] == ["pc1", "gradcam", "bagcams (at=pool2)", ALL]
+    assert [each.extractor for each in found] == ["pc1", "ddt", "bagcams (at=pool2)", ALL]
     assert [each.ratio for each in found] == [(r, r, r) for r in (2, 3, 4, 5)]
     assert {(each.backbone, each.method, each.batch_size, each.batches) for each in found} == {
         ("vgg_small", "cam", 4, 2)

@@ -10,7 +10,7 @@ import yaml
 from eil.commands import cli
 from eil.core.files import InputError
 from eil.report import leaderboard
-from eil.report.published import Published, read
+from eil.report.published import NETWORKS, Published, read
 
 ROOT = Path(__file__).parents[2]
 HEADER = "Backbone,Method,GT-known Loc ↑,GT-known Loc ↑ ±,MaxBoxAccV2 ↑,MaxBoxAccV2 ↑ ±,Seeds\n"
@@ -67,6 +67,13 @@ def test_ours_stands_beside_the_same_with_its_interval(table: Callable[..., Path
     assert ours(folder, published(method="TS-CAM")) == "no such method here"
     assert ours(folder, published(backbone="googlenet")) == "no such backbone here"
     assert ours(folder, published(backbone="")) == "network not stated"
+
+
+def test_a_papers_transformer_is_timms(table: Callable[..., Path]) -> None:
+    deit = NETWORKS["deit_small"]
+    folder = table(f"{deit},cam,60,2,50,1,3\n", backbones=[deit])
+    page = leaderboard.page([published(backbone="deit_small")], leaderboard.read_own(folder, folder), ["cam"], [deit])
+    assert "| CAM | deit_small | 61.5 | a protocol | test | [1](#sources) | 60.0 ± 2.0 (s) |" in page
 
 
 def test_a_training_that_had_not_converged_is_found_and_marked(table: Callable[..., Path]) -> None:

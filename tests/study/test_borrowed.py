@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
 from eil.core import records
 from eil.core.files import InputError, read_arrays
 from eil.core.metrics import ScoreKey
 from eil.core.run import Run
+from eil.data import cache
+from eil.data.augment import normalise
 from eil.evaluation import evaluate
 from eil.report import figures, results, tables
 from eil.report.configurations import group
 from eil.study.study import parse
-from eil.training import localize, train
+from eil.training import localize, train, train_step
 
 MAPS = ["gradcam++", {"name": "layercam", "at": ["pool2", "conv4"]}]
 LABELS = ["gradcam++", "layercam-atpool2", "layercam-atconv4"]
@@ -44,7 +47,7 @@ def test_a_run_without_an_extractor_keeps_its_key(content: dict[str, Any]) -> No
     before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
     for name in ("layout", "network", "checkpoint", "extractor"):
         del before[name]
-    for name in ("multipliers", "bias_multiplier"):
+    for name in ("multipliers", "bias_multiplier", "optimizer"):
         del before["recipe"][name]
     assert run.key == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -64,7 +67,7 @@ def test_what_does_not_fit_is_dropped_with_its_reason(content: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("maps", "expected"),
     [
-        (["grad"], r"x: maps\[0\] = grad: must be one of bagcams, cam, ccam, gradcam, gradcam\+\+, hirescam"),
+        (["grad"], r"x: maps\[0\] = grad: must be one of bagcams, cam, ccam, ddt, gradcam, gradcam\+\+, hirescam"),
         (["cam", {"name": "layercam", "stage": "conv3"}], r"x: maps\[1\].stage: unknown key \(known: at\)"),
         ([{"name": "layercam", "at": ["pool2", "pool9"]}], r"x: maps\[0\].at = pool9: must be a stage of vgg_small"),
         ([{"name": "ccam", "positive": 1.5}], r"x: maps\[0\].positive = 1.5: Input should be less than or equal to 1"),
@@ -88,7 +91,7 @@ def test_too_many_maps_are_refused_before_they_are_spread(content: dict[str, Any
 
 @pytest.fixture
 def borrowing(content: dict[str, Any]) -> dict[str, Run]:
-    content |= {"methods": {"cam": {}}, "seeds": 1, "maps": ["cam", "gradcam++", "ccam"]}
+    content |= {"methods": {"cam": {}}, "seeds": 1, "maps": ["cam", "gradcam++", "ddt"]}
     return {run.name: run for run in parse(content, "x").runs()}
 
 
@@ -107,27 +110,51 @@ def test_an_extractors_run_is_scored_and_reported_beside_the_methods_own(
     for run in others:
         np.testing.assert_array_equal(arrays[run.name]["test_logits"], arrays[own.name]["test_logits"])
         assert records.read(tmp_path / "runs" / run.name / "record.json").training == {}
-    same, gradcam, _ = others
+    same, gradcam, ddt = others
     np.testing.assert_array_equal(arrays[same.name]["test_maps"], arrays[own.name]["test_maps"])
     assert not np.array_equal(arrays[gradcam.name]["test_maps"], arrays[own.name]["test_maps"])
+    np.testing.assert_allclose(arrays[ddt.name]["test_maps"], ddt_maps(own, images, tmp_path / "runs"), atol=1e-3)
     assert made[1].value(ScoreKey("gt_known_loc")) == made[0].value(ScoreKey("gt_known_loc"))
 
     written = tables.write(parse(content, "x"), made, planned=4, left_out=[])
     rows = [line.split(" | ") for line in written["maps.md"].splitlines() if line.startswith("| vgg_small")]
-    assert [row[2] for row in rows] == ["own", "cam", "gradcam++", "ccam"]
+    assert [row[2] for row in rows] == ["own", "cam", "gradcam++", "ddt"]
     assert rows[1][-3].startswith("0.0")  # the same maps
     assert [line.split(" | ")[1] for line in written["main.md"].splitlines() if line.startswith("| vgg_small")] == [
         "cam †"
     ]
     frame = results.table(made)
-    assert list(frame["extractor"].dropna().unique()) == ["cam", "gradcam++", "ccam"]
+    assert list(frame["extractor"].dropna().unique()) == ["cam", "gradcam++", "ddt"]
     drawn = dict(figures.of_other_maps(group(made), tmp_path / "runs"))
     assert list(drawn) == ["maps", "maps_vgg_small_cam"]
     (panel,) = drawn["maps"]().axes
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["own map", "cam", "gradcam++", "ccam"]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["own map", "cam", "gradcam++", "ddt"]
     titles = [axes.get_title() for axes in drawn["maps_vgg_small_cam"]().axes]
-    assert [title for title in titles if title] == ["image", "cam: map", "cam", "gradcam++", "ccam"]
+    assert [title for title in titles if title] == ["image", "cam: map", "cam", "gradcam++", "ddt"]
     plt.close("all")
+
+
+def ddt_maps(run: Run, images: Path, runs: Path) -> Any:
+    """By hand, from the middle of the training images: their cells' mean, and what varies most."""
+    model = train_step.build(run, images).eval()
+    train.load_weights(runs / run.name / "weights.safetensors", model, run)
+    found = {}
+    with torch.no_grad():
+        for split in ("train", "test"):
+            cached = cache.open_split(images, split)
+            margin = (cached.images.shape[1] - run.recipe.crop) // 2
+            window = slice(margin, margin + run.recipe.crop)
+            middle = torch.from_numpy(np.array(cached.images[:, window, window]))
+            info = model.backbone.info
+            features = model.head.features(model.backbone(normalise(middle, info.mean, info.std)))
+            found[split] = (features.double().numpy().transpose(0, 2, 3, 1), cached.labels)
+    (train_features, train_labels), (test_features, test_labels) = found["train"], found["test"]
+    maps = []
+    for features, label in zip(test_features, test_labels, strict=True):
+        vectors = train_features[train_labels == label].reshape(-1, train_features.shape[3])
+        direction = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][0]
+        maps.append((features - vectors.mean(axis=0)) @ (direction * np.sign(direction.sum())))
+    return np.stack(maps)
 
 
 def test_an_extractors_run_cannot_be_trained(borrowing: dict[str, Run], images: Path, tmp_path: Path) -> None:
