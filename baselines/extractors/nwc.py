@@ -1,7 +1,7 @@
 """NWC: negative weight clamping, CAM without the channels that speak against the class.
 
 Rethinking Class Activation Mapping for Weakly Supervised Object Localization, Bae, Noh & Kim, ECCV 2020. The paper's
-thresholded average pooling is a way to train, and its percentile as a standard a threshold policy; neither is here.
+thresholded average pooling is a head (``head: tap``); its percentile as a standard, a threshold policy, is not here.
 No settings.
 """
 

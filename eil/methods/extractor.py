@@ -17,6 +17,7 @@ from torch import Tensor
 from eil.backbones import Backbone
 from eil.core.settings import IncompatibleSetting
 from eil.methods.base import Method
+from eil.methods.head import CamHead
 
 Gradients = Literal["none", "plain", "guided"]
 _BLOCK = re.compile(r"_\d+$")  # layer4_2 is a block of layer4
@@ -132,10 +133,16 @@ def require_cam_head(model: Method) -> None:
     """Refuse a method whose maps are not those of global average pooling and a linear classifier.
 
     Raises:
-        IncompatibleSetting: the method has its own ``maps``, so that logits and maps need not come from its head.
+        IncompatibleSetting: the method has its own ``maps``, so that logits and maps need not come from its head; or
+            the head has, as CALM's, so that the classifier's weights alone are not its map.
     """
+    own: type | None = None
     if type(model).maps is not Method.maps:
+        own = type(model)
+    elif type(model.head).maps is not CamHead.maps:
+        own = type(model.head)
+    if own is not None:
         raise IncompatibleSetting(
-            f"{type(model).__name__} makes its logits and maps in its own way; map extractors read a network whose "
+            f"{own.__name__} makes its logits and maps in its own way; map extractors read a network whose "
             "logits are its head's, by pooling and a linear layer"
         )

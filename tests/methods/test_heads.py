@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.cam import CAM
+from baselines.extractors.nwc import NWC
 from eil.backbones import Backbone, BackboneInfo
 from eil.core.settings import IncompatibleSetting
 from eil.methods import base
@@ -122,6 +123,12 @@ def test_cams_setting_is_the_networks_option(head: Any) -> None:
             assert torch.equal(ours, theirs)
     plain = base.build("cam", {"head": "cam"}, "vgg_small", 3, network={"head": head})
     assert type(plain.head) is CamHead
+
+
+def test_extractors_do_not_read_calms_weights_as_a_map() -> None:
+    with pytest.raises(IncompatibleSetting, match="CalmHead makes its logits and maps in its own way"):
+        NWC(base.build("cam", {"head": "calm"}, "vgg_small", 3))
+    NWC(base.build("cam", {"head": "tap"}, "vgg_small", 3))
 
 
 def test_heads_that_make_no_sense_are_refused() -> None:
