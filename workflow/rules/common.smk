@@ -32,7 +32,9 @@ STORAGE = workflow.storage_registry.default_storage_provider is not None
 # On this machine a training's process goes on to localize and evaluate, which saves loading torch twice. A cluster's job
 # does not: it would keep its GPU for work of the CPU. Through a storage, what was made ahead would not travel.
 AHEAD = not STORAGE and workflow.exec_mode != ExecMode.REMOTE
-os.environ.update(EIL_AHEAD="--ahead" if AHEAD else "")
+os.environ.update(
+    EIL_AHEAD="--ahead" if AHEAD else "", EIL_APART="1" if STORAGE else ""
+)
 
 
 def with_prefix(path):
