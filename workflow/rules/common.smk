@@ -61,6 +61,28 @@ def carried(*paths):
     return list(paths) if STORAGE else []
 
 
+def look_for_folders_again():
+    """Let the storage plugin s3 see folders that other machines have made.
+
+    It remembers that a folder was missing and never looks again (0.3.6), so that Snakemake would say of each job's folder
+    that it is missing in the storage.
+    """
+    kind = workflow.storage_registry.default_storage_provider.get_storage_object_cls()
+    exists = kind.exists
+
+    def exists_now(self):
+        if getattr(self, "_is_dir", None) is False:
+            self._is_dir = None
+        return exists(self)
+
+    if not hasattr(kind, "looks_again"):  # modules include this file once more
+        kind.exists, kind.looks_again = exists_now, True
+
+
+if STORAGE:
+    look_for_folders_again()
+
+
 def parts_of_study():
     """The study's files and settings: source for messages, folder of its relative paths, content. Later ones win."""
     if not workflow.modifier.is_main_snakefile():
