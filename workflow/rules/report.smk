@@ -38,7 +38,7 @@ rule figures:
         every("record.json"),
         every("examples.npz"),
         carried(*descriptions(), *every("maps.npz"), *every("curves.npz")),
-        photos_of(all_caches(), "test"),
+        photos_of(all_caches(), "val", "test"),
     output:
         report(
             directory(f"{RESULTS}/figures"),
