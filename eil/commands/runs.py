@@ -10,6 +10,7 @@ from eil.commands.options import DEFAULT_FOLDERS, FLAG, Folders, open_study
 
 _APART: Final = "EIL_APART"  # set by the workflow where the other runs' files are not on this disk
 
+
 def train(
     study: Path, run: str, /, *, ahead: Annotated[bool, FLAG] = False, folders: Folders = DEFAULT_FOLDERS
 ) -> None:
