@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo demo-all test test-slow test-slurm lint coverage bench bench-gpu bench-compare docs weights clean
+.PHONY: demo demo-all test test-slow test-slurm test-storage lint coverage bench bench-gpu bench-compare docs weights clean
 
 demo: .venv/ready  ## set up, and run the demo study: results/demo/
 	snakemake --cores all
@@ -19,6 +19,9 @@ test-slow: .venv/ready  ## kills at random moments, long fuzzing: minutes
 
 test-slurm: .venv/slurm  ## as root, 9 minutes: a study on a one-node SLURM, which is brought up and taken down
 	EIL_SLURM=1 pytest tests/cluster
+
+test-storage: .venv/storage  ## studies without a shared disk, through an S3 server here and through rsync: minutes
+	pytest -m slow tests/workflow/test_storage.py
 
 lint: .venv/ready
 	ruff check .
@@ -58,6 +61,10 @@ bench-compare: .venv/ready  ## the same, held against the last that was saved, a
 
 .venv/docs: .venv/ready
 	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+.venv/storage: .venv/ready
+	pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[storage,storage-test]'
 	touch $@
 
 clean:

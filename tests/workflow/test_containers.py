@@ -42,7 +42,7 @@ def test_both_install_the_same_on_the_same_image() -> None:
     (base,) = re.findall(r"^FROM (\S+)$", DOCKERFILE, re.MULTILINE)
     assert f"Bootstrap: docker\nFrom: {base}\n" in DEFINITION
     wanted = re.compile(r'-c /eil/constraints.txt ("/eil\[[\w,]+\]")')
-    assert wanted.findall(DOCKERFILE) == wanted.findall(DEFINITION) == ['"/eil[nvidia,pretrained]"']
+    assert wanted.findall(DOCKERFILE) == wanted.findall(DEFINITION) == ['"/eil[nvidia,pretrained,storage]"']
 
 
 @pytest.mark.slow

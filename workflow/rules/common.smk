@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from snakemake.common.configfile import load_configfile
+from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from eil import execution
@@ -26,14 +27,60 @@ os.environ.update(
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
 user_cache.name_user()
+# Whether the machines share no disk: declared files, and nothing else, travel between them through a storage.
+STORAGE = workflow.storage_registry.default_storage_provider is not None
 # On this machine a training's process goes on to localize and evaluate, which saves loading torch twice. A cluster's job
-# does not: it would keep its GPU for work of the CPU.
-os.environ.update(EIL_AHEAD="" if workflow.exec_mode == ExecMode.REMOTE else "--ahead")
+# does not: it would keep its GPU for work of the CPU. Through a storage, what was made ahead would not travel.
+AHEAD = not STORAGE and workflow.exec_mode != ExecMode.REMOTE
+os.environ.update(
+    EIL_AHEAD="--ahead" if AHEAD else "", EIL_APART="1" if STORAGE else ""
+)
 
 
 def with_prefix(path):
     """A path as Snakemake places it: below the `prefix` of a module statement."""
     return str(workflow.modifier.path_modifier.replace_prefix(path))
+
+
+def local_copy(path):
+    """Where commands find a rule's file: as `with_prefix`, and below this machine's copy of the storage, if there is one."""
+    return str(workflow.modifier.path_modifier.modify(path))
+
+
+def stored(path):
+    """A rule's file in the storage, as a URL or whatever names a file there."""
+    return workflow.modifier.path_modifier.modify(path).flags["storage_object"].query
+
+
+def carried(*paths):
+    """Files that are declared only if they must travel.
+
+    On a shared disk `dataset.json` and the like stand for what lies beside them. To declare that too would make every
+    finished study train again, because the set of its inputs has changed.
+    """
+    return list(paths) if STORAGE else []
+
+
+def look_for_folders_again():
+    """Let the storage plugin s3 see folders that other machines have made.
+
+    It remembers that a folder was missing and never looks again (0.3.6), so that Snakemake would say of each job's folder
+    that it is missing in the storage.
+    """
+    kind = workflow.storage_registry.default_storage_provider.get_storage_object_cls()
+    exists = kind.exists
+
+    def exists_now(self):
+        if getattr(self, "_is_dir", None) is False:
+            self._is_dir = None
+        return exists(self)
+
+    if not hasattr(kind, "looks_again"):  # modules include this file once more
+        kind.exists, kind.looks_again = exists_now, True
+
+
+if STORAGE:
+    look_for_folders_again()
 
 
 def parts_of_study():
@@ -87,12 +134,14 @@ container: parts_of_study()[-1][2].get("container")
 
 
 RESULTS = f"results/{STUDY.name}"
-# Snakemake adds a module's prefix to a rule's files, not to its parameters.
-FOLDER = with_prefix(RESULTS)
-EIL = f"{FOLDER}/study.yaml --results {FOLDER} --data {with_prefix('results/data')}"
+# Snakemake adds a module's prefix to a rule's files, not to its parameters. Each process writes study.yaml itself.
+FOLDER = local_copy(RESULTS)
+PLACES = f"{with_prefix(RESULTS)}/study.yaml --results {FOLDER} --data {local_copy('results/data')}"
 # Modules of one workflow have a variable each.
 EIL_VARIABLE = "_".join(filter(None, ["EIL_STUDY", workflow.modifier.namespace]))
-os.environ.update({EIL_VARIABLE: EIL})
+os.environ.update({EIL_VARIABLE: PLACES})
+# The place of the storage's copy may differ between machines, and is no reason to run anything again.
+EIL = f"${EIL_VARIABLE}" if STORAGE else PLACES
 # Checked once here, by stat calls; the jobs do not check again.
 CONTENT = content_hashes()
 os.environ[execution.CHECKED_BY_WORKFLOW] = "1"
@@ -140,9 +189,29 @@ def images(wildcards):
     return f"results/data/{RUNS[wildcards.run].cache}/dataset.json"
 
 
+def photos(*splits):
+    """An input function: the decoded photos of these splits that a run reads beside `images`."""
+
+    def find(wildcards):
+        return photos_of([RUNS[wildcards.run].cache], *splits)
+
+    return find
+
+
+def photos_of(caches, *splits):
+    """The folders of the decoded photos of these splits, in these caches."""
+    return carried(
+        *(f"results/data/{cache}/{split}" for cache in caches for split in splits)
+    )
+
+
+# Which files are in the folder depends on the data set; on a shared disk the last of them stands for it.
+ANNOTATIONS = "annotations" if STORAGE else "annotations/annotations.json"
+
+
 def annotations(wildcards):
     """The boxes and masks that a run reads."""
-    return f"results/data/{RUNS[wildcards.run].cache}/annotations/annotations.json"
+    return f"results/data/{RUNS[wildcards.run].cache}/{ANNOTATIONS}"
 
 
 def annotations_of_controls(wildcards):
@@ -166,6 +235,17 @@ def content_of(what):
     return find
 
 
+def all_caches():
+    """The folders of decoded images of all runs."""
+    return sorted({run.cache for run in RUNS.values()})
+
+
+def descriptions():
+    """What is known of all data, with their boxes and masks."""
+    names = ("dataset.json", ANNOTATIONS)
+    return [f"results/data/{cache}/{name}" for cache in all_caches() for name in names]
+
+
 def every(name):
     """A file of every run."""
     return [f"{RESULTS}/runs/{run}/{name}" for run in RUNS]
@@ -181,8 +261,20 @@ def all_sources(wildcards):
     return sorted({source_hash.of_step("train", run) for run in RUNS.values()})
 
 
+def on_this_disk(wildcards):
+    """No input; an error if the results are elsewhere."""
+    if STORAGE:
+        raise WorkflowError(
+            f"`partial` needs the results on this disk: copy {stored(RESULTS)} to {RESULTS}, then `eil aggregate` and "
+            "`eil figures`"
+        )
+    return []
+
+
 def progress():
-    """How many runs are done and failed, and the first of the failures."""
+    """How many runs are done and failed, and the first of the failures; where the results are, if not on this disk."""
+    if STORAGE:
+        return f"results: {stored(RESULTS)}"
     from eil.execution import collect
 
     found = collect.collect(RUNS.values(), Path(FOLDER, "runs"))

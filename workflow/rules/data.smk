@@ -6,6 +6,7 @@
 rule prepare:
     output:
         "results/data/{cache}/dataset.json",
+        [directory(path) for path in photos_of(["{cache}"], "train", "val", "test")],
     log:
         "results/data/{cache}.log",
     benchmark:
@@ -29,7 +30,8 @@ rule annotate:
     input:
         rules.prepare.output,
     output:
-        "results/data/{cache}/annotations/annotations.json",
+        carried(directory("results/data/{cache}/annotations"))
+        or "results/data/{cache}/annotations/annotations.json",
     log:
         "results/data/{cache}.annotations.log",
     benchmark:

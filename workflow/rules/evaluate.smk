@@ -5,9 +5,11 @@ rule evaluate:
     input:
         images,
         annotations,
+        photos("val", "test"),
         maps=rules.localize.output,
         summary=trained("train.json"),
     output:
+        carried(f"{RESULTS}/runs/{{run}}/curves.npz"),
         record=f"{RESULTS}/runs/{{run}}/record.json",
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:

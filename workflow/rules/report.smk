@@ -4,6 +4,7 @@
 rule tables:
     input:
         every("record.json"),
+        carried(*descriptions()),
     output:
         report(
             directory(f"{RESULTS}/tables"),
@@ -36,6 +37,8 @@ rule figures:
     input:
         every("record.json"),
         every("examples.npz"),
+        carried(*descriptions(), *every("maps.npz"), *every("curves.npz")),
+        photos_of(all_caches(), "val", "test"),
     output:
         report(
             directory(f"{RESULTS}/figures"),
@@ -65,6 +68,8 @@ rule figures:
 
 # No inputs: it trains nothing, and marks missing runs.
 rule partial:
+    input:
+        on_this_disk,
     log:
         f"{RESULTS}/partial.log",
     benchmark:

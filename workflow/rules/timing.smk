@@ -3,13 +3,8 @@
 
 rule timing:
     input:
-        sorted(
-            {
-                f"results/data/{run.cache}/{name}"
-                for run in RUNS.values()
-                for name in ("dataset.json", "annotations/annotations.json")
-            }
-        ),
+        descriptions(),
+        photos_of(all_caches(), "train", "val", "test"),
     output:
         report(
             f"{RESULTS}/timing/timing.html",
@@ -47,6 +42,7 @@ rule profile_run:
     input:
         images,
         ancient(annotations),
+        photos("train", "val"),
     output:
         report(
             f"{RESULTS}/profile/{{run}}/profile.html",

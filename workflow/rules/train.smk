@@ -5,6 +5,7 @@ rule train:
     input:
         images,
         ancient(annotations),
+        photos("train", "val"),
     output:
         weights=f"{RESULTS}/runs/{{run}}/weights.safetensors",
         history=f"{RESULTS}/runs/{{run}}/history.csv",
@@ -35,6 +36,7 @@ rule localize:
         images,
         annotations_of_controls,
         classification_of_controls,
+        photos("val", "test"),
         weights=trained("weights.safetensors"),
     output:
         f"{RESULTS}/runs/{{run}}/maps.npz",
