@@ -38,7 +38,7 @@ def declared(folder: Path, content: dict[str, Any], monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def tiny(content: dict[str, Any]) -> dict[str, Any]:
     content["recipe"] |= {"epochs": 1}
-    return content | {"methods": {"cam": {}}, "controls": ["oracle_box"], "maps": ["gradcam"], "seeds": 1}
+    return content | {"methods": {"cam": {}}, "controls": ["oracle_box"], "maps": ["ddt"], "seeds": 1}
 
 
 def test_rules_declare_what_lies_beside_their_files(
@@ -47,6 +47,7 @@ def test_rules_declare_what_lies_beside_their_files(
     jobs = {
         (rule, wildcards.get("run", "")): files for rule, wildcards, *files in declared(tmp_path, tiny, monkeypatch)
     }
+    fitted = "vgg_small-cam-ddt-seed0"
     own, control = "vgg_small-cam-seed0", "vgg_small-cam-oracle_box-seed0"
     (described,) = {path for path in jobs["prepare", ""][1] if path.endswith("dataset.json")}
     cache = described.removesuffix("/dataset.json")
@@ -61,6 +62,7 @@ def test_rules_declare_what_lies_beside_their_files(
     scored = {described, data["annotations"], data["val"], data["test"]}
     assert set(jobs["localize", own][0]) == scored | of(own, "weights.safetensors")
     assert set(jobs["localize", control][0]) == scored | of(own, "weights.safetensors", "maps.npz")
+    assert data["train"] in jobs["localize", fitted][0]
     assert set(jobs["evaluate", own][1]) == of(own, "record.json", "examples.npz", "curves.npz")
     assert {described, data["val"], data["test"]} | of(own, "maps.npz", "curves.npz") <= set(jobs["figures", ""][0])
     assert described in jobs["tables", ""][0]

@@ -198,6 +198,12 @@ def photos(*splits):
     return find
 
 
+def photos_to_localize(wildcards):
+    """The decoded photos that the localizing of a run reads: an extractor may learn from those of training."""
+    run = RUNS[wildcards.run]
+    return photos_of([run.cache], *(["train"] if run.extractor else []), "val", "test")
+
+
 def photos_of(caches, *splits):
     """The folders of the decoded photos of these splits, in these caches."""
     return carried(

@@ -36,7 +36,7 @@ rule localize:
         images,
         annotations_of_controls,
         classification_of_controls,
-        photos("val", "test"),
+        photos_to_localize,
         weights=trained("weights.safetensors"),
     output:
         f"{RESULTS}/runs/{{run}}/maps.npz",
