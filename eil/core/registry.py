@@ -31,6 +31,7 @@ def available(group: Group) -> list[str]:
     return [*_files(group), *sorted(entry.name for entry in entry_points(group=group))]
 
 
+@functools.cache  # for every run of a study; the entry points of all installed packages are read anew each time
 def load(group: Group, name: str) -> Any:
     """The object that an entry point refers to.
 
