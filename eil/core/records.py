@@ -1,5 +1,6 @@
 """The record of a run in one JSON file: scores as rows, settings and provenance; also of a run that failed."""
 
+import contextlib
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,7 +109,7 @@ class Record(BaseModel):
     def value(self, key: ScoreKey) -> float | None:
         """The value of a score; None if the record does not have it."""
         wanted = self._complete(key)
-        return next((row.value for row in self.scores if row.identity == wanted), None)
+        return next((row.value for row in self.scores if row.metric == key.metric and row.identity == wanted), None)
 
     def replicates_of(self, key: ScoreKey) -> Sequence[float] | None:
         """The bootstrap replicates of a score; None if the record does not have them."""
@@ -135,6 +136,10 @@ def read(path: Path) -> Record:
     Raises:
         InputError: no such file, no record in it, or one of another version.
     """
+    with contextlib.suppress(OSError, ValueError):  # the quick way; if it fails, the other one says why
+        text = path.read_bytes()
+        if not any(constant in text for constant in (b"NaN", b"Infinity")):
+            return Record.model_validate_json(text)
     content = read_json(path)
     require_version(content, path)
     try:

@@ -25,7 +25,8 @@ def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -
     """
     collected = collect.collect(runs, folder)
     others = data_state.made_from_changed_data(collected, now)
-    found = {record.run.name: record for record in collected if record not in others}
+    left_out = set(map(id, others))
+    found = {record.run.name: record for record in collected if id(record) not in left_out}
     failed = [record for record in found.values() if record.status == "failed"]
     running = [run.name for run in runs if run.name not in found and run_lock.is_busy(folder / run.name)]
     todo = len(runs) - len(found) - len(running)
