@@ -64,6 +64,7 @@ def location_settings(dataset: str) -> frozenset[str]:
     return frozenset(key for key, field in fields.items() if "Path" in str(field.annotation))
 
 
+@functools.cache  # for the cache of every run, which Snakemake asks for again and again
 def is_embedded(dataset: str) -> bool:
     """Whether the data set is generated in code."""
     name = module(READERS, dataset)

@@ -1,6 +1,7 @@
 """Which configurations a figure shows if there are more than can be read, and what its caption says of the rest."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 
 from matplotlib.figure import Figure
 
@@ -16,7 +17,7 @@ _NAMED = 6  # of what is left out
 
 
 def methods_shown(best: Sequence[Configuration]) -> tuple[list[Configuration], str]:
-    """Of each backbone the first method, against which the others are compared, and the best of the others on val.
+    """The first method, against which the others are compared, and the best of the others on val, on all backbones.
 
     Args:
         best: one configuration a method and backbone, in the order of the study.
@@ -24,21 +25,18 @@ def methods_shown(best: Sequence[Configuration]) -> tuple[list[Configuration], s
     Returns:
         Those to show, in the same order, and what to say of the others; "" if there are none.
     """
-    backbones = by_backbone(best)
-    shown: set[Configuration] = set()
-    for _, (first, *others) in backbones[:MOST_BACKBONES]:
-        shown |= {first, *sorted(others, key=rank, reverse=True)[: MOST_METHODS - 1]}
-    left = list(dict.fromkeys(each.label for each in best if each not in shown and each.backbone in _names(shown)))
-    notes = []
+    backbones, ranks = [name for name, _ in by_backbone(best)], dict[str, list[float]]()
+    for each in best:
+        ranks.setdefault(each.method, []).append(rank(each))
+    first, *others = ranks
+    kept = [first, *sorted(others, key=lambda name: mean(ranks[name]), reverse=True)[: MOST_METHODS - 1]]
+    left, notes = [name for name in ranks if name not in kept], list[str]()
     if left:
-        notes.append(
-            f"of each backbone the first method and the best {MOST_METHODS - 1} others (GT-known Loc on val); left "
-            f"out, in the main table: {named(left)}"
-        )
-    if len(backbones) > MOST_BACKBONES:
-        rest = [name for name, _ in backbones[MOST_BACKBONES:]]
-        notes.append(f"the first {MOST_BACKBONES} of {len(backbones)} backbones; left out: {named(rest)}")
-    return [each for each in best if each in shown], "; ".join(notes)
+        what = f"the first method and the best {MOST_METHODS - 1} others (GT-known Loc on val, mean of the backbones)"
+        notes.append(f"{what}; left out, in the main table: {named(left)}")
+    if more := backbones[MOST_BACKBONES:]:
+        notes.append(f"the first {MOST_BACKBONES} of {len(backbones)} backbones; left out: {named(more)}")
+    return [each for each in best if each.method in kept and each.backbone not in more], "; ".join(notes)
 
 
 def kinds_shown(groups: Sequence[Sequence[Configuration]]) -> tuple[list[list[Configuration]], str]:
@@ -85,7 +83,3 @@ def named(names: Sequence[str]) -> str:
     """The first of these names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"
-
-
-def _names(configurations: set[Configuration]) -> set[str]:
-    return {each.backbone for each in configurations}

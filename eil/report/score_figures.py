@@ -46,9 +46,9 @@ def gamma_sigma(grid: Sequence[Configuration], configurations: Sequence[Configur
     few = panels.fits_text(grid)
     figure, axes = plt.subplots(figsize=(COLUMN, (0.6 if few else 0.09) * len(gammas) + 1.3), layout="constrained")
     panels.gamma_sigma(axes, grid)
-    what = "" if few else f"mean over the seeds of {len(grid)} settings, in numbers in the table gamma_sigma; "
-    said = (f"for comparison: {shown}; " if shown else "") + what
-    caption(figure, said + (about(grid, grid_of_settings=True) if few else about(grid, "means", True)))
+    numbers = f"mean of the seeds, {len(grid)} settings, in numbers in the table of this name"
+    said = about(grid, grid_of_settings=True) if few else about(grid, numbers, grid_of_settings=True)
+    caption(figure, (f"for comparison: {shown}; " if shown else "") + said)
     return figure
 
 

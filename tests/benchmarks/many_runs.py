@@ -34,6 +34,11 @@ TRAIN = (
     "localize.localize = stop\n"
     "from eil.commands.cli import main; sys.exit(main(sys.argv[1:]))"
 )
+TOUCH = (  # Snakemake waits a tenth of a second for each job that it touches
+    "import sys; from snakemake.executors import touch; touch.Executor.SLEEPING_TIME = 0\n"
+    "from snakemake.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+TOUCHED = ("-c", TOUCH, "--touch", "--forceall", "--max-jobs-per-timespan", "100000/1s")
 BARE = """
 RUNS = open("runs.txt").read().split()
 rule all:
@@ -128,9 +133,10 @@ def make_results(study: Study, folder: Path) -> None:
 
 def steps(study: Study, folder: Path) -> Iterator[tuple[str, Callable[[], Cost]]]:
     """Each step by name, in the order in which they can be measured."""
-    engine = ["-m", "snakemake", "--directory", folder, "--cores", "2", "--quiet", "all"]
+    engine = ["--directory", folder, "--cores", "2", "--quiet", "all"]
     ours = [*engine, "-s", ROOT / "Snakefile", "--configfile", folder / "study.yaml"]
-    bare = [*engine, "-s", folder / "bare.smk"]
+    bare = [*engine, "-s", folder / "bare.smk", "--scheduler", "greedy", "--scheduler-subsample", "1000"]
+    snakemake = ["-m", "snakemake"]
     (folder / "bare.smk").write_text(BARE)
     (folder / "runs.txt").write_text("\n".join(run.name for run in study.runs()))
     eil = lambda *words: lambda: cost(["-m", "eil", *words, "study.yaml"], folder)  # noqa: E731
@@ -145,26 +151,26 @@ def steps(study: Study, folder: Path) -> Iterator[tuple[str, Callable[[], Cost]]
             for name in ("dataset.json", "annotations/annotations.json"):
                 (folder / "results" / "data" / cache / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / "results" / "data" / cache / name).touch()
-        return cost([*command, "--touch", "--forceall"], folder)
+        return cost([*TOUCHED, *command], folder)
 
     def touched_bare() -> Cost:
         shutil.copytree(folder / "results/many/runs", folder / "bare", copy_function=os.link)
         for name in ("tables.txt", "figures.txt"):
             (folder / name).touch()
-        return cost([*bare, "--touch", "--forceall"], folder)
+        return cost([*TOUCHED, *bare], folder)
 
     yield "eil check", eil("check")
-    yield "snakemake -n, nothing done", lambda: cost([*ours, "-n"], folder)
-    yield "bare snakemake -n, nothing done", lambda: cost([*bare, "-n"], folder)
+    yield "snakemake -n, nothing done", lambda: cost([*snakemake, *ours, "-n"], folder)
+    yield "bare snakemake -n, nothing done", lambda: cost([*snakemake, *bare, "-n"], folder)
     yield "eil train without its training, one command", with_results
     yield "eil status", eil("status")
     yield "eil aggregate", eil("aggregate")
     yield "eil figures", eil("figures")
     yield "snakemake --touch (every job is scheduled)", lambda: touched(ours)
     yield "bare snakemake --touch", touched_bare
-    yield "snakemake -n, all done", lambda: cost([*ours, "-n"], folder)
-    yield "bare snakemake -n, all done", lambda: cost([*bare, "-n"], folder)
-    yield "snakemake --report", lambda: cost([*ours, "--report", folder / "report.html"], folder)
+    yield "snakemake -n, all done", lambda: cost([*snakemake, *ours, "-n"], folder)
+    yield "bare snakemake -n, all done", lambda: cost([*snakemake, *bare, "-n"], folder)
+    yield "snakemake --report", lambda: cost([*snakemake, *ours, "--report", folder / "report.html"], folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
