@@ -12,7 +12,7 @@ from eil.commands.cli import main
 from eil.core.files import InputError
 from eil.core.run import Run
 from eil.report import status
-from eil.study import grid, run_names
+from eil.study import grid
 from eil.study.study import parse
 
 GAMMAS = [k / 1000 for k in range(1, 101)]  # 0.001 to 0.1: some names are the beginning of others
@@ -55,8 +55,8 @@ def test_a_name_that_cannot_be_is_found_without_the_grid(
 
 def test_names_of_several_lists_may_meet_and_are_refused(content: dict[str, Any]) -> None:
     content["methods"] = {"cam": {"a": ["1", "1-b2"], "b": ["2-b2", "2"]}}
-    names = [run.name for run in parse(content, "x").runs()]
-    assert run_names.problems(names)[0].startswith("two runs are named vgg_small-cam-a1-b2-b2-seed")
+    with pytest.raises(InputError, match="x: two runs are named vgg_small-cam-a1-b2-b2-seed0"):
+        parse(content, "x")
 
 
 def test_a_training_knows_what_uses_its_network(content: dict[str, Any]) -> None:
