@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 1_000_000  # beyond, a list of the runs does not fit into memory: 10 KB each
 MANY_RUNS = 10_000  # beyond, the cost is told: at a minute each they take a week
-# What a run adds (results/reference/many_runs-*.md): seconds and MB of Snakemake's planning, MB on disk of a small run.
-PLAN_SECONDS, PLAN_MB, DISK_MB = 0.012, 0.2, 1.3
+# What a run adds to Snakemake's planning, in seconds of a processor and MB, measured up to 1,000 runs
+# (results/reference/many_runs-*.md), and to the disk, in MB, if it is small.
+PLAN_SECONDS, PLAN_MB, DISK_MB = 0.012, 0.05, 1.3
 
 
 def spread(study: "Study", backbone: str, method: str, name: str | None = None) -> Iterator[Run]:
@@ -105,7 +106,7 @@ def warning(runs: int) -> str:
     days, minutes, memory, disk = runs / 1440, PLAN_SECONDS * runs / 60, PLAN_MB * runs / 1000, DISK_MB * runs / 1000
     return (
         f"{runs:,} runs: at a minute each they train for {days:.0f} days on one device; Snakemake plans them for "
-        f"{minutes:.0f} minutes in {memory:.1f} GB; small ones fill {disk:.0f} GB of disk. `eil run` with "
+        f"{minutes:.0f} minutes in {memory + 0.8:.1f} GB; small ones fill {disk:.0f} GB of disk. `eil run` with "
         "--runs-per-job plans a share at a time"
     )
 
