@@ -139,7 +139,9 @@ def read(path: Path) -> Record:
     with contextlib.suppress(OSError, ValueError):  # the quick way; if it fails, the other one says why
         text = path.read_bytes()
         if not any(constant in text for constant in (b"NaN", b"Infinity")):
-            return Record.model_validate_json(text)
+            record = Record.model_validate_json(text)
+            if "version" in record.model_fields_set:  # version 1 wrote none
+                return record
     content = read_json(path)
     require_version(content, path)
     try:
