@@ -72,7 +72,8 @@ class OpenStudy:
 
         present = data_state.current_fingerprints(runs, self.data)
         outdated = data_state.made_from_changed_data(records, present)
-        return [record for record in records if record not in outdated], outdated
+        changed = set(map(id, outdated))
+        return [record for record in records if id(record) not in changed], outdated
 
     def require_current(self, run: "Run", records: "Sequence[Record]") -> "list[Record]":
         """The records of a run, all of the present data.

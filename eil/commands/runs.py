@@ -26,13 +26,15 @@ def train(
         folders: Where the study's files are.
     """
     from eil.report import status
+    from eil.study import grid
 
     opened = open_study(study, folders)
-    steps.train(opened, opened.study.find_run(run), ahead)
-    if os.environ.get(_APART):
-        print(f"{run}: trained")
-    else:
+    found = opened.study.find_run(run)
+    steps.train(opened, found, ahead)
+    if not os.environ.get(_APART) and status.tells_progress(found, grid.count(opened.study)):
         print(f"{opened.study.name}: {status.progress(opened.runs(), opened.runs_folder, own=1)}")
+    else:
+        print(f"{run}: trained")
 
 
 def localize(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:

@@ -66,7 +66,7 @@ def _go_on(opened: OpenStudy, run: "Run") -> None:
 
     if read_json(opened.folder(run) / "train.json")["seconds"] > ahead.LONGEST_TRAINING:
         return
-    lent = [each for each in opened.runs() if each.borrows and each.trained.name == run.name]
+    lent = opened.study.borrowers(run)
     made: list[tuple[Run, ahead.Step]] = []
     try:
         for each in (run, *lent):

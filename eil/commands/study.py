@@ -16,6 +16,8 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
         resolved: List every configuration's effective values and where each comes from.
         folders: Where the study's files are.
     """
+    from eil.study import grid
+
     opened = open_study(study, folders)
     runs, dropped = opened.study.expand(str(study))
     if resolved:
@@ -25,6 +27,8 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
         return
     print("\n".join([*(run.name for run in runs), *(f"dropped: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
+    if said := grid.warning(len(runs)):
+        print(f"warning: {said}")
 
 
 def plan(

@@ -1,6 +1,7 @@
 """Commands that start a study outside a clone: write its files, and run it by the workflow that comes with eil."""
 
 import contextlib
+import math
 import signal
 import subprocess
 import sys
@@ -40,7 +41,13 @@ def init(name: str, /) -> None:
     print(f"next: eil run {study} --cores all")
 
 
-def run(study: Path, /, *snakemake: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
+def run(
+    study: Path,
+    /,
+    *snakemake: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    runs_per_job: int | None = None,
+    job: int | None = None,
+) -> None:
     """Run a study by Snakemake with the workflow that comes with eil: everything, or the targets that are given.
 
     Example: eil run my_study.yaml --cores all
@@ -48,17 +55,44 @@ def run(study: Path, /, *snakemake: Annotated[str, Parameter(allow_leading_hyphe
     Args:
         study: The study's YAML file.
         snakemake: Snakemake's targets and options, such as `partial`, --cores 4, -n.
+        runs_per_job: So many trainings are one job of a cluster, with all that uses their networks.
+        job: Run only this job, counted from 1; the next command without it makes tables and figures.
     """
     from eil import snakefile
     from eil.core.files import InputError
 
     if not study.is_file():
         raise InputError(f"{study}: no such file, expected a study; `eil init NAME` writes one")
+    share = []
+    if runs_per_job is not None or job is not None:
+        share = ["--nolock", *_targets_of_job(study, runs_per_job, job)]  # the jobs write no file in common
     # -P: a file of the working directory, yaml.py say, is not imported in place of a library. The targets stand before
     # --configfile, which takes every word after it.
-    command = [sys.executable, "-P", "-m", "snakemake", *snakemake, "--snakefile", snakefile()]
+    command = [sys.executable, "-P", "-m", "snakemake", *share, *snakemake, "--snakefile", snakefile()]
     if code := _run([*command, "--configfile", str(study)]):
         raise SystemExit(code)
+
+
+def _targets_of_job(path: Path, runs_per_job: int | None, job: int | None) -> list[str]:
+    """Files that a job makes: the records of its trainings, and of the controls and extractors on their networks.
+
+    Raises:
+        InputError: there is no such job; the message says how many there are.
+    """
+    from eil.core.files import InputError
+    from eil.study.study import load
+
+    if runs_per_job is None or runs_per_job < 1:
+        raise InputError(f"--runs-per-job {runs_per_job}: expected a number of at least 1, with --job {job}")
+    study = load(path)
+    families: dict[str, list[str]] = {}
+    for run in study.expand(str(path))[0]:
+        families.setdefault(run.trained.name, []).append(f"results/{study.name}/runs/{run.name}/record.json")
+    jobs = math.ceil(len(families) / runs_per_job)
+    if job is None or not 1 <= job <= jobs:
+        raise InputError(f"--job {job}: {len(families)} trainings are {jobs} jobs, expected --job 1 to --job {jobs}")
+    own = list(families.values())[(job - 1) * runs_per_job : job * runs_per_job]
+    return [target for family in own for target in family]
 
 
 def _run(command: list[str]) -> int:

@@ -1,10 +1,13 @@
 """The record of a run in one JSON file: scores as rows, settings and provenance; also of a run that failed."""
 
-from collections.abc import Mapping
+import contextlib
+from array import array
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PlainSerializer, PlainValidator, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from eil.core.files import InputError, read_json, write_json
 from eil.core.metrics import METRICS, ScoreKey, Split, ThresholdFrom
@@ -12,14 +15,21 @@ from eil.core.run import Run, readable
 
 Status = Literal["done", "failed"]
 VERSION: Final = 2
+_NUMBERS = TypeAdapter(list[FiniteFloat])
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+def _compact(values: Any) -> "array[float]":
+    """Finite numbers in 8 bytes each instead of 32: they are most of what a record holds."""
+    return values if isinstance(values, array) else array("d", _NUMBERS.validate_python(values))
 
 
-class _Scored(_Row):
-    """What was scored, and how.
+Numbers = Annotated[Sequence[float], PlainValidator(_compact), PlainSerializer(list)]
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
+class _Scored:
+    """What was scored, and how. Rows have slots: those of ten thousand records fill the memory otherwise.
 
     Attributes:
         split: "val" or "test".
@@ -41,19 +51,21 @@ class _Scored(_Row):
         return self.split, self.protocol, self.threshold_from, self.metric, self.subset
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Score(_Scored):
     """One score; ``value`` has the metric's unit, mostly percent."""
 
     value: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, config=_STRICT)
 class Replicates(_Scored):
     """Bootstrap replicates of one score (see :mod:`eil.evaluation.statistics`)."""
 
-    values: list[float]
+    values: Numbers
 
 
-class Record(_Row):
+class Record(BaseModel):
     """What a run came to.
 
     Attributes:
@@ -72,6 +84,8 @@ class Record(_Row):
         provenance: versions, machine, data and weights.
     """
 
+    model_config = ConfigDict(frozen=True, **_STRICT)
+
     version: Literal[2] = 2
     run: Run
     key: str
@@ -83,8 +97,8 @@ class Record(_Row):
     threshold_from: dict[str, ThresholdFrom] = {}
     scores: list[Score] = []
     replicates: list[Replicates] = []
-    curves: dict[str, list[float]] = {}
-    history: dict[str, list[float]] = {}
+    curves: dict[str, Numbers] = {}
+    history: dict[str, Numbers] = {}
     training: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
@@ -95,9 +109,9 @@ class Record(_Row):
     def value(self, key: ScoreKey) -> float | None:
         """The value of a score; None if the record does not have it."""
         wanted = self._complete(key)
-        return next((row.value for row in self.scores if row.identity == wanted), None)
+        return next((row.value for row in self.scores if row.metric == key.metric and row.identity == wanted), None)
 
-    def replicates_of(self, key: ScoreKey) -> list[float] | None:
+    def replicates_of(self, key: ScoreKey) -> Sequence[float] | None:
         """The bootstrap replicates of a score; None if the record does not have them."""
         wanted = self._complete(key)
         return next((row.values for row in self.replicates if row.identity == wanted), None)
@@ -122,6 +136,12 @@ def read(path: Path) -> Record:
     Raises:
         InputError: no such file, no record in it, or one of another version.
     """
+    with contextlib.suppress(OSError, ValueError):  # the quick way; if it fails, the other one says why
+        text = path.read_bytes()
+        if not any(constant in text for constant in (b"NaN", b"Infinity")):
+            record = Record.model_validate_json(text)
+            if "version" in record.model_fields_set:  # version 1 wrote none
+                return record
     content = read_json(path)
     require_version(content, path)
     try:

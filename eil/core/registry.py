@@ -31,6 +31,7 @@ def available(group: Group) -> list[str]:
     return [*_files(group), *sorted(entry.name for entry in entry_points(group=group))]
 
 
+@functools.cache  # for every run of a study; the entry points of all installed packages are read anew each time
 def load(group: Group, name: str) -> Any:
     """The object that an entry point refers to.
 
@@ -63,6 +64,7 @@ def location_settings(dataset: str) -> frozenset[str]:
     return frozenset(key for key, field in fields.items() if "Path" in str(field.annotation))
 
 
+@functools.cache  # for the cache of every run, which Snakemake asks for again and again
 def is_embedded(dataset: str) -> bool:
     """Whether the data set is generated in code."""
     name = module(READERS, dataset)

@@ -1,5 +1,6 @@
 """Settings: the keyword-only arguments of a constructor or function; their types are the schema."""
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ class IncompatibleSetting(ValueError):
     """Valid settings that make no sense together, on this backbone; a study's grid leaves them out and says why."""
 
 
+@functools.cache  # to make a model takes longer than to use it for a run
 def schema(factory: Callable[..., object]) -> type[BaseModel]:
     """The keyword-only parameters of ``factory`` as a strict pydantic model (unknown keys are errors)."""
     target = factory.__init__ if inspect.isclass(factory) else factory

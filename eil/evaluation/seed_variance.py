@@ -53,17 +53,21 @@ def pool(scores: Floats) -> SeedVariance | None:
     Returns:
         The mean squares; None if no configuration has two seeds.
     """
-    row, column = np.nonzero(np.isfinite(scores))
-    found = scores[row, column]
-    configurations = len(np.unique(row))
-    centred = found - np.nanmean(scores, axis=1)[row] if len(found) else found
-    total_df, seeds = len(found) - configurations, len(np.unique(column))
+    here = np.isfinite(scores)
+    here = here[here.any(axis=1)][:, here.any(axis=0)]
+    row, column = np.nonzero(here)
+    found, (configurations, seeds) = scores[np.isfinite(scores)], here.shape
+    total_df = len(found) - configurations
     if total_df < 1:
         return None
-    design = np.hstack([np.eye(scores.shape[0])[row], np.eye(scores.shape[1])[column]])
-    fitted, _, rank, _ = np.linalg.lstsq(design, found, rcond=None)
-    residual_df = len(found) - int(rank)
-    residual = float(np.square(found - design @ fitted).sum() / residual_df) if residual_df else 0.0
+    # The configurations' effects are taken out of scores and seeds alike (Frisch and Waugh, Econometrica 1933): what is
+    # left to fit has a column for each seed, not for each of a thousand configurations.
+    count = here.sum(axis=1)
+    centred = found - (np.bincount(row, found) / count)[row]
+    design = np.eye(seeds)[column] - (here / count[:, None])[row]
+    effects, _, rank, _ = np.linalg.lstsq(design, centred, rcond=None)
+    residual_df = total_df - int(rank)
+    residual = float(np.square(centred - design @ effects).sum() / residual_df) if residual_df else 0.0
     within = float(np.square(centred).sum()) / total_df
     # Exact if balanced; else the blocks' mean square that a balanced layout of these variances would have.
     blocks = max(0.0, configurations * within - (configurations - 1) * residual)

@@ -87,7 +87,7 @@ def gamma_sigma_tables(study: Study, configurations: Sequence[Configuration], no
     for name, grid in gamma_sigma_grids(configurations).items():
         gammas, sigmas = (sorted({float(each.settings[key]) for each in grid}) for key in SIGNS)
         at = {tuple(float(each.settings[key]) for key in SIGNS): each for each in grid}
-        best = as_good_as_the_best(grid, GT_KNOWN_LOC)
+        best = set(as_good_as_the_best(grid, GT_KNOWN_LOC))
         rows: list[list[str | Value]] = []
         for gamma in gammas:
             line = [at.get((gamma, sigma)) for sigma in sigmas]

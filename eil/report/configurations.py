@@ -1,7 +1,8 @@
 """Records grouped into configurations: one backbone, one method, one choice of settings, all repetitions."""
 
+import functools
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from eil.evaluation import seed_variance, statistics
 from eil.evaluation.seed_variance import SeedVariance
 from eil.evaluation.statistics import Estimate
 from eil.report import convergence
+from eil.report.layout import Layout
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,7 +31,7 @@ class Configuration:
         records: done, one a repetition, in order.
         control: whose maps they are, if not the method's own.
         extractor: likewise, with its settings: ``layercam (at=layer3)``.
-        layout: the records of each configuration over which the seeds' variance is pooled; empty: its own alone.
+        layout: over which the seeds' variance is pooled; empty: over its own records alone.
     """
 
     backbone: str
@@ -38,7 +40,7 @@ class Configuration:
     records: tuple[Record, ...]
     control: str | None = None
     extractor: str | None = None
-    layout: tuple[tuple[Record, ...], ...] = ()
+    layout: Layout = field(default_factory=Layout)
 
     @property
     def label(self) -> str:
@@ -64,7 +66,7 @@ class Configuration:
         """The label, with a dagger if the training had not converged (:mod:`eil.report.convergence`)."""
         return self.label if self.converged else f"{self.label} {convergence.MARK}"
 
-    @property
+    @functools.cached_property  # every table asks
     def converged(self) -> bool:
         """Whether the training had converged; true for what was not trained here."""
         return self.imported or self.borrows or convergence.converged([record.history for record in self.records])
@@ -115,7 +117,7 @@ class Configuration:
             return None
         if self.control and np.ptp(values) == 0:
             return None  # a full image has the same score with every seed
-        return _pooled(self.layout, key) or _pooled((self.records,), key)
+        return self.layout.variance(key) or Layout((self.records,)).variance(key)
 
     def has(self, key: ScoreKey) -> bool:
         """Whether all records have the score."""
@@ -215,7 +217,7 @@ def compared(configuration: Configuration, other: Configuration, key: ScoreKey) 
     runs = difference(configuration, other, key)
     if runs is None:
         return None
-    model = _pooled(configuration.layout, key) or _pooled((configuration.records, other.records), key)
+    model = _of_both(configuration, other, key)
     return statistics.estimate(runs, model.of_difference() if model else None)
 
 
@@ -228,9 +230,9 @@ def difference(configuration: Configuration, other: Configuration, key: ScoreKey
 
 def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
     """Methods of the layout whose seeds differ far more than the others'; the pooled model does not hold for these."""
-    scores = _scores(configuration.layout, key)
+    scores = configuration.layout.scores(key)
     found = [] if scores is None else seed_variance.outliers(scores)
-    return [configuration.layout[k][0].run.method for k in found]
+    return [configuration.layout.cells[k][0].run.method for k in found]
 
 
 def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
@@ -260,7 +262,7 @@ def _rank(configuration: Configuration) -> tuple[int, float]:
     return len(configuration.records), configuration.mean(SELECTION)
 
 
-def _layout(configurations: Sequence[Configuration]) -> tuple[tuple[Record, ...], ...]:
+def _layout(configurations: Sequence[Configuration]) -> Layout:
     """Records of one backbone over which the seeds' variance is pooled.
 
     Of three or more methods each with the settings chosen on val: the cells of one method's grid resemble each other,
@@ -268,25 +270,11 @@ def _layout(configurations: Sequence[Configuration]) -> tuple[tuple[Record, ...]
     """
     methods = [each for each in configurations if not (each.borrows or each.imported)]
     few = len({each.method for each in methods}) < 3 or not all(each.has(SELECTION) for each in methods)
-    return tuple(each.records for each in (methods if few else chosen(methods)))
+    return Layout(tuple(each.records for each in (methods if few else chosen(methods))))
 
 
-def _pooled(layout: Sequence[Sequence[Record]], key: ScoreKey) -> SeedVariance | None:
-    """The layout's variance between seeds; None if a record lacks the score or no configuration has two seeds."""
-    scores = _scores(layout, key)
-    return None if scores is None else seed_variance.pool(scores)
-
-
-def _scores(layout: Sequence[Sequence[Record]], key: ScoreKey) -> Floats | None:
-    """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""
-    repetitions = sorted({record.run.repetition for own in layout for record in own})
-    scores = np.full((len(layout), len(repetitions)), np.nan)
-    for row, own in zip(scores, layout, strict=True):
-        for record in own:
-            if (value := record.value(key)) is None:
-                return None
-            row[repetitions.index(record.run.repetition)] = value
-    return scores
+def _of_both(one: Configuration, other: Configuration, key: ScoreKey) -> SeedVariance | None:
+    return one.layout.variance(key) or Layout((one.records, other.records)).variance(key)
 
 
 def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
@@ -298,7 +286,7 @@ def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
     )
     if len(common) < 2:
         return 1.0
-    model = _pooled(one.layout, key) or _pooled((one.records, other.records), key)
+    model = _of_both(one, other, key)
     found = statistics.estimate((ours - theirs)[:, None], model.of_difference() if model else None)
     return found.p_value()
 

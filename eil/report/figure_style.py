@@ -36,6 +36,7 @@ STYLE: Any = {
     "svg.hashsalt": "eil",  # the same records give the same file
     "svg.fonttype": "none",
 }
+ACROSS = 4  # panels side by side
 COLUMN = 3.4  # inches, a column of a two-column paper
 LETTERS = 20  # of 6 points, an inch
 THRESHOLDS = {
@@ -49,12 +50,31 @@ THRESHOLDS = {
 def per_backbone(items: Sequence[B]) -> tuple[Figure, list[tuple[Axes, list[B]]]]:
     """A panel a backbone with the configurations (or anything else that has a backbone) that belong there."""
     names = list(dict.fromkeys(each.backbone for each in items))
-    figure, axes = plt.subplots(1, len(names), figsize=(COLUMN * len(names), 3.2), squeeze=False, layout="constrained")
-    for panel, name in zip(axes[0], names, strict=True):
+    figure, panels = panel_grid(len(names), (COLUMN, 3.2))
+    for panel, name in zip(panels, names, strict=True):
         panel.set_title(name)
     return figure, [
-        (panel, [each for each in items if each.backbone == name]) for panel, name in zip(axes[0], names, strict=True)
+        (panel, [each for each in items if each.backbone == name]) for panel, name in zip(panels, names, strict=True)
     ]
+
+
+def panel_grid(count: int, size: tuple[float, float], **options: Any) -> tuple[Figure, list[Axes]]:
+    """So many panels, at most :data:`ACROSS` side by side.
+
+    Args:
+        count: of panels.
+        size: width and height of one, in inches.
+        options: of ``plt.subplots``.
+    """
+    across = min(count, ACROSS)
+    down = -(-count // ACROSS)
+    figure, axes = plt.subplots(
+        down, across, figsize=(size[0] * across, size[1] * down), squeeze=False, layout="constrained", **options
+    )
+    panels = list(axes.flat)
+    for empty in panels[count:]:
+        empty.set_axis_off()
+    return figure, panels[:count]
 
 
 def colors_of(configurations: Sequence[Configuration]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Every figure of a study, as PNG and SVG: those of scores are declared in :data:`DECLARED`."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from eil.core.records import Record
 from eil.core.run import file_name
 from eil.evaluation import example_images
 from eil.evaluation.errors import KINDS
-from eil.report import ablation, example_figures, map_figures, score_figures
+from eil.report import ablation, choice, example_figures, map_figures, score_figures
 from eil.report.configurations import Configuration, by_backbone, chosen, group, other_maps
 from eil.report.figure_style import STYLE, save
 
@@ -73,13 +74,27 @@ def write(records: Sequence[Record], results: Path, data: Path) -> None:
 
 def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Name of each figure that the records allow, and what draws it."""
-    best = chosen(methods)
-    for name, grid in ablation.gamma_sigma_grids(methods).items():
-        yield f"gamma_sigma_{name}", partial(score_figures.gamma_sigma, grid, methods)
-    for name, found in ablation.effects(methods).items():
-        own = [each for each in methods if f"{file_name(each.backbone)}_{each.method}" == name]
-        yield f"ablation_{name}", partial(score_figures.ablation, found, own)
-    yield from of_scores(best)
+    best, left_out = choice.methods_shown(chosen(methods))
+    grids, note = choice.grids_shown(ablation.gamma_sigma_grids(methods), "grids over γ and σ")
+    for name, grid in grids.items():
+        draw = partial(score_figures.gamma_sigma, grid, best)
+        yield f"gamma_sigma_{name}", partial(choice.with_note, draw, note)
+    own_of = defaultdict(list)
+    for each in methods:
+        own_of[f"{file_name(each.backbone)}_{each.method}"].append(each)
+    effects = ablation.effects(methods)
+    of_settings, note = choice.grids_shown({name: own_of[name] for name in effects}, "methods with a grid")
+    for name, own in of_settings.items():
+        draw = partial(score_figures.ablation, effects[name], own)
+        yield f"ablation_{name}", partial(choice.with_note, draw, note)
+    for name, draw_scores in of_scores(best):
+        yield name, partial(choice.with_note, draw_scores, left_out)
+    for name, draw_images in _of_images(best, runs, data):
+        yield name, partial(choice.with_note, draw_images, left_out)
+
+
+def _of_images(best: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Maps of the examples, and of images that are picked by the methods' scores."""
     for backbone, own in by_backbone(best):
         shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in own}
         yield f"examples_{file_name(backbone)}", partial(example_figures.qualitative, shown)
@@ -107,12 +122,15 @@ def of_scores(best: Sequence[Configuration]) -> Iterator[tuple[str, Callable[[],
 
 def of_other_maps(every: Sequence[Configuration], runs: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Scores of the extractors' maps beside the methods' own, and the maps themselves for each method."""
-    groups = other_maps(every)
+    groups, left_out = choice.kinds_shown(other_maps(every))
     if groups:
-        yield "maps", partial(map_figures.other_maps_figure, groups)
-    for same in groups:
+        yield "maps", partial(choice.with_note, partial(map_figures.other_maps_figure, groups), left_out)
+    few = f"the first {choice.MOST_FIGURES} of {len(groups)} methods are drawn"
+    note = "; ".join(filter(None, [left_out, few if len(groups) > choice.MOST_FIGURES else ""]))
+    for same in groups[: choice.MOST_FIGURES]:
         shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in same}
-        yield f"maps_{same[0].backbone}_{same[0].method}", partial(example_figures.qualitative, shown)
+        draw = partial(example_figures.qualitative, shown)
+        yield f"maps_{same[0].backbone}_{same[0].method}", partial(choice.with_note, draw, note)
 
 
 def _picked(own: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:

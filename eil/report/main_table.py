@@ -1,5 +1,6 @@
 """The main table, with published scores beside ours, and the table of every setting."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -31,8 +32,8 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
     configurations = [each for each in configurations if not each.extractor]
     best = chosen(configurations)
     shown = [each for _, own in by_backbone(best) for each in sorted(own, key=lambda each: each.control is not None)]
-    kinds = [(each.backbone, each.method, each.control) for each in configurations]
-    many = {each.label for each in shown if kinds.count((each.backbone, each.method, each.control)) > 1}
+    kinds = Counter((each.backbone, each.method, each.control) for each in configurations)
+    many = {each.label for each in shown if kinds[each.backbone, each.method, each.control] > 1}
     classifiers = ", ".join(sorted({each.method for each in shown if each.control}))
     notes = replace(
         notes,
@@ -66,11 +67,11 @@ def scores_table(
         seeds_alone: intervals over seeds alone, and nothing in bold; for scores of which some have no replicates.
     """
     shown = {name: key for name, key in columns.items() if configurations and all(c.has(key) for c in configurations)}
-    best: dict[ScoreKey, list[Configuration]] = {key: [] for key in shown.values()}
+    best: dict[ScoreKey, set[Configuration]] = {key: set() for key in shown.values()}
     for _, own in by_backbone(configurations) if not seeds_alone else ():
         rivals = [each for each in own if not each.control]
-        for key in best:
-            best[key] += as_good_as_the_best(rivals, key)
+        for key, winners in best.items():
+            winners.update(as_good_as_the_best(rivals, key))
     rows: list[list[str | Value]] = []
     for each in configurations:
         found = {key: over_seeds(each, key) if seeds_alone else interval(each, key) for key in best}

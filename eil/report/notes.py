@@ -1,6 +1,6 @@
 """What a table says of itself, by name: what ± means, protocol, data, machines, and what is missing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from eil.study.study import Study
 if TYPE_CHECKING:
     from eil.backbones import BackboneInfo
 
+_MOST_LINES = 20  # below a table, of failures and of combinations that were dropped
 MODEL = "variance pooled over the methods of a backbone, seeds as blocks"
 
 
@@ -107,9 +108,16 @@ def of_study(study: Study, records: Sequence[Record], planned: int, left_out: Se
         imported=tuple(_imported(done)),
         machine=_machine(done),
         missing=f"{missing} runs are missing from this table" if missing else "",
-        failed=tuple(f"failed: {record.run.name}: {' '.join((record.error or '').split())}" for record in failed),
-        left_out=tuple(left_out),
+        failed=_first(f"failed: {record.run.name}: {' '.join((record.error or '').split())}" for record in failed),
+        left_out=_first(left_out),
     )
+
+
+def _first(lines: Iterable[str]) -> tuple[str, ...]:
+    """The first of many lines, and how many there are more: the table of failures and `eil check` have all."""
+    found = list(lines)
+    more = f"… and {len(found) - _MOST_LINES} more of this kind; the table failures and `eil check` list all"
+    return tuple([*found[:_MOST_LINES], more] if len(found) > _MOST_LINES else found)
 
 
 def seeds_alone(study: Study) -> str:

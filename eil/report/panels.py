@@ -27,6 +27,7 @@ GT_KNOWN_LABEL = f"{GT_KNOWN_LOC.label} (%)"
 KIND_LABELS = {"cls": "wrong class", "multi_instance": "several objects", "part": "part of it", "more": "more than it"}
 STREAMS: tuple[str, ...] = ("unerased", "erased")
 LONGEST_LABELS = 30  # letters that fit side by side under a panel
+MOST_CELLS = 8  # values of a setting up to which each has its numbers and its label
 MOST_BANDS = 3  # methods up to which a panel has room for more than a line of each
 MINIMUM_COLOUR_RANGE = 2.0  # points on each side of a heat map's middle
 
@@ -123,11 +124,16 @@ def gamma_sigma(axes: Axes, grid: Sequence[Configuration]) -> None:
     middle = float(np.nanmean(values))
     spread = max(float(np.nanmax(np.abs(values - middle))), MINIMUM_COLOUR_RANGE)
     sns.heatmap(
-        values, annot=labels, fmt="", cmap="cividis", ax=axes, cbar_kws={"label": GT_KNOWN_LABEL},
-        vmin=middle - spread, vmax=middle + spread,
-        xticklabels=[f"{s:g}" for s in sigmas], yticklabels=[f"{g:g}" for g in gammas],
+        values, annot=labels if fits_text(grid) else None, fmt="", cmap="cividis", ax=axes,
+        cbar_kws={"label": GT_KNOWN_LABEL}, vmin=middle - spread, vmax=middle + spread,
+        xticklabels=_ticks(sigmas), yticklabels=_ticks(gammas),
     )  # fmt: skip
     axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=shared_label(grid))
+
+
+def fits_text(grid: Sequence[Configuration]) -> bool:
+    """Whether the cells of a heat map over gamma and sigma have room for their numbers."""
+    return all(len({float(each.settings[key]) for each in grid}) <= MOST_CELLS for key in SIGNS)
 
 
 def improvement(axes: Axes, configurations: Sequence[Configuration]) -> None:
@@ -149,9 +155,16 @@ def effects(axes: Axes, setting: str, found: Sequence[Effect], method: str) -> N
     places = values if numbers else range(len(values))
     style = {"fmt": "o-" if numbers else "o", "ms": 4, "lw": 1, "capsize": 2, "color": method_colors([method])[method]}
     axes.errorbar(places, means, error_bars(means, halves), **style)
-    axes.set(xlabel=SIGNS.get(setting, setting), xticks=places)
-    axes.set_xticklabels([readable(value) for value in values])
+    axes.set(xlabel=SIGNS.get(setting, setting))
+    if not numbers or len(values) <= MOST_CELLS:
+        axes.set_xticks(places, [readable(value) for value in values], rotation=90 if len(values) > MOST_CELLS else 0)
     axes.margins(x=0.2 if numbers else 0.4)
+
+
+def _ticks(values: Sequence[float]) -> list[str]:
+    """A label a value, of many values every second, third … one."""
+    every = -(-len(values) // MOST_CELLS)
+    return [f"{value:g}" if k % every == 0 else "" for k, value in enumerate(values)]
 
 
 def _mark(configuration: Configuration) -> str:

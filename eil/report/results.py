@@ -1,6 +1,8 @@
 """All scores of a study as one tidy table: a row a score."""
 
+import dataclasses
 import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,14 +61,14 @@ def table(found: Iterable[Record]) -> pd.DataFrame:
     every = list(found)
     names = dict.fromkeys(f"setting.{key}" for record in every for key in record.run.settings)
     first = ["run", "backbone", "pretrained", "method", "control", "extractor", "settings", *names]
-    last = ["repetition", "status", "error", "seconds", *Score.model_fields]
-    rows = [
-        of_run | score
-        for record in every
-        for of_run in [_of_run(record)]
-        for score in [row.model_dump() for row in record.scores] or [{}]
-    ]
-    frame = pd.DataFrame(rows, columns=[*first, *last])
+    of_runs = pd.DataFrame(map(_of_run, every), columns=[*first, "repetition", "status", "error", "seconds"])
+    # By columns: of ten thousand records a mapping for each row would take gigabytes.
+    counts = [max(len(record.scores), 1) for record in every]
+    frame = of_runs.loc[of_runs.index.repeat(counts)].reset_index(drop=True)
+    for field in dataclasses.fields(Score):
+        frame[field.name] = [
+            value for each in every for value in [getattr(row, field.name) for row in each.scores] or [math.nan]
+        ]
     for name in names:
         given = frame[name].dropna()
         kinds = {type(value) for value in given}

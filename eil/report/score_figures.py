@@ -14,7 +14,17 @@ from eil.evaluation.errors import SIZE_SUBSETS
 from eil.report import convergence, panels
 from eil.report.ablation import Effect
 from eil.report.configurations import Configuration, by_backbone, chosen
-from eil.report.figure_style import COLUMN, about, caption, legend, per_backbone, threshold, within_percent
+from eil.report.figure_style import (
+    ACROSS,
+    COLUMN,
+    about,
+    caption,
+    legend,
+    panel_grid,
+    per_backbone,
+    threshold,
+    within_percent,
+)
 
 SEEDS_ALONE = "mean and 95 % interval over seeds (Student's t, variance pooled over methods), clipped to 0 to 100"
 IMPROVEMENT = (
@@ -33,9 +43,12 @@ def gamma_sigma(grid: Sequence[Configuration], configurations: Sequence[Configur
     rivals = [each for each in chosen(configurations) if each.backbone == grid[0].backbone]
     shown = ", ".join(f"{c.method} {c.mean(GT_KNOWN_LOC):.1f}" for c in rivals if c.method != grid[0].method)
     gammas = {float(each.settings["gamma"]) for each in grid}
-    figure, axes = plt.subplots(figsize=(COLUMN, 0.6 * len(gammas) + 1.3), layout="constrained")
+    few = panels.fits_text(grid)
+    figure, axes = plt.subplots(figsize=(COLUMN, (0.6 if few else 0.09) * len(gammas) + 1.3), layout="constrained")
     panels.gamma_sigma(axes, grid)
-    caption(figure, (f"for comparison: {shown}; " if shown else "") + about(grid, grid_of_settings=True))
+    numbers = f"mean of the seeds, {len(grid)} settings, in numbers in the table of this name"
+    said = about(grid, grid_of_settings=True) if few else about(grid, numbers, grid_of_settings=True)
+    caption(figure, (f"for comparison: {shown}; " if shown else "") + said)
     return figure
 
 
@@ -87,10 +100,8 @@ def improvement(configurations: Sequence[Configuration]) -> Figure:
     """Probability that the row's method is better than the column's, over images and seeds, a panel a backbone."""
     backbones = by_backbone(configurations)
     size = COLUMN * 1.15
-    figure, grid = plt.subplots(
-        1, len(backbones), figsize=(size * len(backbones), size), squeeze=False, layout="constrained"
-    )
-    for axes, (name, own) in zip(grid[0], backbones, strict=True):
+    figure, found = panel_grid(len(backbones), (size, size))
+    for axes, (name, own) in zip(found, backbones, strict=True):
         panels.improvement(axes, own)
         axes.set_title(name)
     caption(figure, about(configurations, IMPROVEMENT))
@@ -105,12 +116,12 @@ def ablation(found: dict[str, list[Effect]], configurations: Sequence[Configurat
         configurations: of one method on one backbone.
     """
     width = COLUMN * min(2, max(1, 0.6 * len(found)))
-    drawn, grid = plt.subplots(1, len(found), figsize=(width, 2.6), squeeze=False, sharey=True, layout="constrained")
+    drawn, grid = panel_grid(len(found), (width / min(len(found), ACROSS), 2.6), sharey=True)
     backbone, method = configurations[0].backbone, configurations[0].method
-    for axes, (setting, effects) in zip(grid[0], found.items(), strict=True):
+    for axes, (setting, effects) in zip(grid, found.items(), strict=True):
         panels.effects(axes, setting, effects, method)
-    grid[0][0].set_ylabel(panels.GT_KNOWN_LABEL)
-    within_percent(grid[0][0])
+    grid[0].set_ylabel(panels.GT_KNOWN_LABEL)
+    within_percent(grid[0])
     drawn.suptitle(f"{method} on {backbone}", fontsize=8)
     what = "mean over the rest of the grid and its 95 % interval (images and seeds)"
     caption(drawn, about(configurations, what, grid_of_settings=True))

@@ -12,6 +12,7 @@ from eil.data.cache import Fingerprints
 from eil.execution import collect, data_state, run_lock
 
 _MOST = 5  # failures that are told in full
+_TOLD = 100  # trainings of a study, about, that tell its progress
 
 
 def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -> list[str]:
@@ -24,7 +25,8 @@ def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -
     """
     collected = collect.collect(runs, folder)
     others = data_state.made_from_changed_data(collected, now)
-    found = {record.run.name: record for record in collected if record not in others}
+    left_out = set(map(id, others))
+    found = {record.run.name: record for record in collected if id(record) not in left_out}
     failed = [record for record in found.values() if record.status == "failed"]
     running = [run.name for run in runs if run.name not in found and run_lock.is_busy(folder / run.name)]
     todo = len(runs) - len(found) - len(running)
@@ -37,6 +39,16 @@ def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -
     if failed:
         lines.append("the command that began the study tries the failed ones again")
     return lines
+
+
+def tells_progress(run: Run, count: int) -> bool:
+    """Whether the training of a run tells the progress of its study: the lines of all must not read all results each.
+
+    Args:
+        run: which was trained.
+        count: how many runs the study has.
+    """
+    return int(run.key, 16) % max(1, count // _TOLD) == 0
 
 
 def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:

@@ -6,6 +6,7 @@ list of values is an axis.
 """
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 def choices(maps: Sequence[ExtractorChoice]) -> list[ExtractorChoice]:
     """Each extractor with one value of each setting, in the order of the study."""
     return [one for each in maps for one in _single(each)]
+
+
+def count(maps: Sequence[ExtractorChoice]) -> int:
+    """How many :func:`choices` there are."""
+    return sum(math.prod(len(value) for value in each.settings.values() if isinstance(value, list)) for each in maps)
 
 
 def runs(own: Sequence[Run], controls: Sequence[str], maps: Sequence[ExtractorChoice]) -> list[Run]:

@@ -11,18 +11,25 @@ FORBIDDEN: Final = frozenset('/\\<>:"|?*' if os.name == "nt" else "/")  # in the
 LONGEST_NAME = 200  # bytes; a folder's name may have 255
 
 
+def problems(names: list[str]) -> list[str]:
+    """A line for each name that cannot be a folder's, and one if two runs have the same name."""
+    unusable = [
+        name for name in names if FORBIDDEN & set(name) or not name.isprintable() or len(name.encode()) > LONGEST_NAME
+    ]
+    lines = [
+        f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no "
+        f"{' '.join(sorted(FORBIDDEN))}, only what can be printed, and {LONGEST_NAME} bytes at most"
+        for name in unusable
+    ]
+    twice, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    return [*lines, f"two runs are named {twice}: a list of settings holds a value twice"] if count > 1 else lines
+
+
 def require_usable(names: list[str]) -> None:
     """Names of runs are names of folders.
 
     Raises:
-        InputError: a name cannot be a folder's, or two runs have the same name.
+        InputError: the first of :func:`problems`.
     """
-    for name in names:
-        if FORBIDDEN & set(name) or not name.isprintable() or len(name.encode()) > LONGEST_NAME:
-            raise InputError(
-                f"{safe_yaml.shown(name)}: a run's name is made of its settings, and must be a folder's: no "
-                f"{' '.join(sorted(FORBIDDEN))}, only what can be printed, and {LONGEST_NAME} bytes at most"
-            )
-    twice, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f"two runs are named {twice}: a list of settings holds a value twice")
+    for line in problems(names)[:1]:
+        raise InputError(line)

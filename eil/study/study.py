@@ -9,8 +9,7 @@ the first run.
 """
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -22,11 +21,10 @@ from eil.core.files import InputError
 from eil.core.metrics import ColumnLabel
 from eil.core.run import BackboneName, DatasetChoice, ExtractorChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import borrowed, checkpoints, precedence, run_names, study_paths
+from eil.study import borrowed, grid, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
 Refusal = InputError | IncompatibleSetting
-MOST_RUNS = 10_000  # at a minute each they take a week
 
 
 class BackboneChoice(StrictModel):
@@ -108,31 +106,9 @@ class Study(StrictModel):
         """Every run of the grid, unchecked, in the order of the file; a backbone's borrowed networks last."""
         runs = []
         for backbone in self.backbones:
-            own = [run for method in self.methods for run in self._grid(backbone, method)]
+            own = [run for method in self.methods for run in grid.spread(self, backbone, method)]
             runs += own + borrowed.runs(own, self.controls, self.maps)
         return runs
-
-    def require_bounded(self) -> None:
-        """Refuse a grid that is empty or too large, before it is expanded.
-
-        Raises:
-            InputError: the grid is empty or has too many runs; the message names the list or the method.
-        """
-        count = len(self.backbones) * len(self.controls) * self.seeds
-        of_each = 1 + len(borrowed.choices(self.maps))
-        for backbone, method in itertools.product(self.backbones, self.methods):
-            given = self.methods[method] | self.backbones[backbone].methods.get(method, {})
-            axes = {
-                key: value for key, value in given.items() if isinstance(value, list) and key not in precedence.RESERVED
-            }
-            for key, value in axes.items():
-                if not value:
-                    raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
-            count += math.prod(map(len, axes.values())) * self.seeds * of_each
-            if count > MOST_RUNS:
-                raise InputError(f"methods.{method}: more than {MOST_RUNS:,} runs: shorten its lists, or lower seeds")
-        if not self.backbones or not self.methods:
-            raise InputError("a study without runs: name a backbone and a method")
 
     def find_run(self, name: str) -> Run:
         """The run with this name.
@@ -140,12 +116,22 @@ class Study(StrictModel):
         Raises:
             InputError: no run has this name.
         """
-        # Only `expand` knows whose network a control takes; here any run's will do.
-        grid = [run for backbone in self.backbones for method in self.methods for run in self._grid(backbone, method)]
-        for run in (each for own in grid for each in (own, *borrowed.runs([own], self.controls, self.maps))):
-            if run.name == name:
-                return run
-        raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
+        run = grid.find(self, name)
+        if run is None:
+            raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
+        return run
+
+    def borrowers(self, run: Run) -> list[Run]:
+        """Runs that use the network of this run: what :meth:`expand` makes of it, without the rest of the grid."""
+        if not self.maps and not self.controls:
+            return []
+        built, fitting = dict[str, Any](), borrowed.Fitting(self.maps)
+        self._try(run, built, fitting)
+        every = (each for method in self.methods for each in grid.spread(self, run.backbone, method))
+        usable = (each for each in every if self._try(each, built, borrowed.Fitting(())) is None)
+        first = next(usable, run)
+        controls = self.controls if (first.method, first.settings) == (run.method, run.settings) else ()
+        return fitting.split(borrowed.runs([run], controls, self.maps))[0]
 
     def expand(self, source: str) -> tuple[list[Run], list[str]]:
         """All runs, and a line for each combination that cannot be used and was dropped.
@@ -171,7 +157,7 @@ class Study(StrictModel):
         fitting = borrowed.Fitting(self.maps)
         for backbone in shapes:
             own = []
-            for run in (run for method in self.methods for run in self._grid(backbone, method)):
+            for run in (run for method in self.methods for run in grid.spread(self, backbone, method)):
                 if not run.repetition:  # the others have the same settings
                     refused = self._try(run, built, fitting)
                 if refused is None:
@@ -184,6 +170,7 @@ class Study(StrictModel):
             runs += own + lent
             dropped += unfit
         errors += fitting.problems()
+        errors += run_names.problems([run.name for run in runs])
         if errors:
             raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
         return runs, dropped
@@ -230,28 +217,6 @@ class Study(StrictModel):
             return reason
         return None
 
-    def _grid(self, backbone: str, method: str) -> Iterator[Run]:
-        choice = self.backbones[backbone]
-        found = precedence.resolve(self, backbone, method)
-        axes = found.part("settings")
-        checkpoint = checkpoints.find(self, backbone, method, axes)
-        for values in itertools.product(*axes.values()):
-            for repetition in range(1 if checkpoint else self.seeds):
-                yield Run(
-                    study=self.name,
-                    dataset=self.dataset,
-                    backbone=backbone,
-                    pretrained=False if checkpoint else choice.pretrained,
-                    output_stride=found.output_stride,
-                    method=method,
-                    settings=dict(zip(axes, values, strict=True)),
-                    repetition=repetition,
-                    recipe=found.recipe,
-                    layout=found.layout,
-                    network=checkpoints.network_of(found.part("network"), checkpoint),
-                    checkpoint=checkpoint,
-                )
-
     def _locate(self, method: str, backbone: str, error: SettingError) -> str:
         """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""
         own = self.backbones[backbone].methods.get(method, {})
@@ -284,10 +249,10 @@ def parse(content: Any, source: str, folder: Path | None = None) -> Study:
     try:
         safe_yaml.require(content)
         study = _validated(Study, study_paths.located(content, folder or Path()), "")
-        study.require_bounded()
-        run_names.require_usable(
-            [run.name for run in study.runs()]
-        )  # recipes of backbones are checked as the grid is spread
+        grid.count(study)
+        pairs = itertools.product(study.backbones, study.methods)
+        # Recipes of backbones are checked with it.
+        run_names.require_usable([run.name for pair in pairs for run in grid.sample(study, *pair)])
     except InputError as error:
         raise InputError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from None
     return study

@@ -1,6 +1,7 @@
 """Tables and figures from made-up records."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -19,7 +20,7 @@ from scipy import stats
 from eil.core import provenance, records
 from eil.core.files import InputError, write_arrays
 from eil.core.metrics import GT_KNOWN_LOC, MAIN, MAIN_ORACLE, SELECTION, ScoreKey
-from eil.core.records import Record, Replicates
+from eil.core.records import Record, Replicates, Score
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS
 from eil.execution import collect
@@ -42,6 +43,10 @@ from eil.report.table import Table, Value
 from eil.study.study import Study, parse
 
 SIZE = "object size 0-1 %"
+
+
+def _identity(row: Score) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(row).items() if key != "value"}
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def resampled(made_up: list[Record]) -> list[Record]:
         values[ScoreKey("gt_known_loc", protocol="ts-cam", threshold_from="fixed")] = 7.0
         own = np.random.default_rng(k).normal(0, 0.5, 500)
         replicates = [
-            Replicates(**dict(row.model_dump(exclude={"value"})), values=(row.value + shared + own).round(3).tolist())
+            Replicates(**_identity(row), values=(row.value + shared + own).round(3).tolist())
             for row in record.scores
             if any(record.value(key) is not None and row.identity == record._complete(key) for key in MAIN)
         ]
@@ -209,7 +214,7 @@ def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_
     for record in made_up:
         run = record.run.model_copy(update={"control": "oracle_box"})
         if run.method == "cam":
-            scores = [row.model_copy(update={"value": 100.0}) for row in record.scores]
+            scores = [dataclasses.replace(row, value=100.0) for row in record.scores]
             found.append(record.model_copy(update={"run": run, "key": run.key, "scores": scores, "curves": {}}))
     table = main_table.main_table(study, configurations.group([*found, *made_up]), Notes())
     assert [row[1] for row in table.rows] == 2 * ["cam", "eil (gamma=0.8, sigma=0.5)", "control: oracle box"]

@@ -12,7 +12,7 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from eil import execution
 from eil.core import source_hash, user_cache
-from eil.study import study_paths
+from eil.study import grid, study_paths
 from eil.execution import data_state
 from eil.study import study as studies
 from eil.evaluation import protocols
@@ -109,6 +109,8 @@ def resolve():
     except InputError as error:
         # The message names file, key and value; a traceback would hide it.
         sys.exit(str(error))
+    if (said := grid.warning(len(runs))) and workflow.exec_mode == ExecMode.DEFAULT:
+        print(f"warning: {said}", file=sys.stderr)
     kept = Path(with_prefix(f"results/{study.name}/study.yaml"))
     text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)
     if not kept.exists() or kept.read_text() != text:

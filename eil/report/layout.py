@@ -1,0 +1,46 @@
+"""Records over which the variance between seeds is pooled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from eil.core.metrics import ScoreKey
+from eil.core.records import Record
+from eil.evaluation import seed_variance
+from eil.evaluation.seed_variance import SeedVariance
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A two-way layout, which all configurations of a backbone share.
+
+    Attributes:
+        cells: the records of each configuration in it.
+    """
+
+    cells: tuple[tuple[Record, ...], ...] = ()
+    _pooled: dict[ScoreKey, SeedVariance | None] = field(default_factory=dict, repr=False)
+
+    def variance(self, key: ScoreKey) -> SeedVariance | None:
+        """The variance between seeds; None if a record lacks the score or no configuration has two seeds.
+
+        It is computed once: every configuration of a grid asks for it, and it reads all of them.
+        """
+        if key not in self._pooled:
+            scores = self.scores(key)
+            self._pooled[key] = None if scores is None else seed_variance.pool(scores)
+        return self._pooled[key]
+
+    def scores(self, key: ScoreKey) -> npt.NDArray[np.float64] | None:
+        """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""
+        every: Sequence[int] = sorted({record.run.repetition for own in self.cells for record in own})
+        column = {repetition: k for k, repetition in enumerate(every)}
+        scores = np.full((len(self.cells), len(column)), np.nan)
+        for row, own in zip(scores, self.cells, strict=True):
+            for record in own:
+                if (value := record.value(key)) is None:
+                    return None
+                row[column[record.run.repetition]] = value
+        return scores

@@ -1,0 +1,124 @@
+"""The grid of a study: the runs of its lists, how many there are, and one of them by its name.
+
+A command of one run reads the whole study. So neither reading a study nor finding a run spreads the grid: otherwise the
+commands of all runs together took a time that grows with the square of their number.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from eil.core.files import InputError
+from eil.core.run import Run, file_name, readable
+from eil.study import borrowed, checkpoints, precedence
+
+if TYPE_CHECKING:
+    from eil.study.study import Study
+
+MOST_RUNS = 1_000_000  # beyond, a list of the runs does not fit into memory: 10 KB each
+MANY_RUNS = 10_000  # beyond, the cost is told: at a minute each they take a week
+# What a run adds to Snakemake's planning, in seconds of a processor and MB, measured up to 1,000 runs
+# (results/reference/many_runs-*.md), and to the disk, in MB, if it is small.
+PLAN_SECONDS, PLAN_MB, DISK_MB = 0.012, 0.05, 1.3
+
+
+def spread(study: "Study", backbone: str, method: str, name: str | None = None) -> Iterator[Run]:
+    """Runs of a method on a backbone, in the order of the study.
+
+    Args:
+        study: which has both.
+        backbone: by name.
+        method: by name.
+        name: of a run; only values and repetitions of which it consists are spread.
+
+    Raises:
+        InputError: a recipe, a preset or a checkpoint that cannot be used.
+    """
+    choice = study.backbones[backbone]
+    found = precedence.resolve(study, backbone, method)
+    axes = found.part("settings")
+    checkpoint = checkpoints.find(study, backbone, method, axes)
+    repetitions: list[int] | range = range(1 if checkpoint else study.seeds)
+    if name is not None:
+        axes = {key: [v for v in values if f"-{key}{readable(v)}-" in name] for key, values in axes.items()}
+        repetitions = [k for k in repetitions if name.endswith(f"-seed{k}")]
+    for values in itertools.product(*axes.values()):
+        for repetition in repetitions:
+            yield Run(
+                study=study.name,
+                dataset=study.dataset,
+                backbone=backbone,
+                pretrained=False if checkpoint else choice.pretrained,
+                output_stride=found.output_stride,
+                method=method,
+                settings=dict(zip(axes, values, strict=True)),
+                repetition=repetition,
+                recipe=found.recipe,
+                layout=found.layout,
+                network=checkpoints.network_of(found.part("network"), checkpoint),
+                checkpoint=checkpoint,
+            )
+
+
+def find(study: "Study", name: str) -> Run | None:
+    """The run with this name; None if there is none.
+
+    Only `Study.expand` knows whose network a control takes; here any run's will do.
+    """
+    for backbone, method in itertools.product(study.backbones, study.methods):
+        if name.startswith(f"{file_name(backbone)}-{method}-"):
+            for own in spread(study, backbone, method, name):
+                for run in (own, *borrowed.runs([own], study.controls, study.maps)):
+                    if run.name == name:
+                        return run
+    return None
+
+
+def count(study: "Study") -> int:
+    """How many runs the grid has; combinations that cannot be used are counted too.
+
+    Raises:
+        InputError: the grid is empty, or has more than :data:`MOST_RUNS`; the message names the list or the method.
+    """
+    found = len(study.backbones) * len(study.controls) * study.seeds
+    of_each = 1 + borrowed.count(study.maps)
+    for backbone, method in itertools.product(study.backbones, study.methods):
+        given = study.methods[method] | study.backbones[backbone].methods.get(method, {})
+        axes = {
+            key: value for key, value in given.items() if isinstance(value, list) and key not in precedence.RESERVED
+        }
+        for key, value in axes.items():
+            if not value:
+                raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
+        found += math.prod(map(len, axes.values())) * study.seeds * of_each
+        if found > MOST_RUNS:
+            raise InputError(f"methods.{method}: more than {MOST_RUNS:,} runs: shorten its lists, or lower seeds")
+    if not study.backbones or not study.methods:
+        raise InputError("a study without runs: name a backbone and a method")
+    return found
+
+
+def warning(runs: int) -> str:
+    """What more than :data:`MANY_RUNS` runs cost; "" for fewer."""
+    if runs <= MANY_RUNS:
+        return ""
+    days, minutes, memory, disk = runs / 1440, PLAN_SECONDS * runs / 60, PLAN_MB * runs / 1000, DISK_MB * runs / 1000
+    return (
+        f"{runs:,} runs: at a minute each they train for {days:.0f} days on one device; Snakemake plans them for "
+        f"{minutes:.0f} minutes in {memory + 0.8:.1f} GB; small ones fill {disk:.0f} GB of disk. `eil run` with "
+        "--runs-per-job plans a share at a time"
+    )
+
+
+def sample(study: "Study", backbone: str, method: str) -> Iterator[Run]:
+    """Runs of a method on a backbone with every value, one list spread at a time, and with the longest name."""
+    axes = precedence.resolve(study, backbone, method).part("settings")
+    longest = {key: max(range(len(values)), key=lambda k: len(readable(values[k]))) for key, values in axes.items()}
+    settings = {key: values[longest[key]] for key, values in axes.items()}
+    first = next(spread(study, backbone, method)).model_copy(update={"settings": settings})
+    yield from (first, *borrowed.runs([first], study.controls, study.maps))
+    for key, values in axes.items():
+        for k, value in enumerate(values):
+            if k != longest[key]:
+                yield first.model_copy(update={"settings": settings | {key: value}})
