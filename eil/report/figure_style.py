@@ -1,5 +1,6 @@
 """What all figures share: one style, one colour per method, captions, and files as PNG and SVG."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,9 @@ def colors_of(configurations: Sequence[Configuration]) -> dict[str, Any]:
 def method_colors(methods: Sequence[str]) -> dict[str, Any]:
     """A colour a method, by its place among all that are installed: the same in every figure and study."""
     names = list(dict.fromkeys([*registry.available(registry.METHODS), *methods]))
-    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+    # Ten that colour-blind readers can tell apart, then their dark shades; after twenty they begin again.
+    palette = [*sns.color_palette("colorblind"), *sns.color_palette("dark")]
+    return dict(zip(names, itertools.cycle(palette), strict=False))
 
 
 def about(

@@ -38,6 +38,7 @@ from eil.report import (
     tables,
 )
 from eil.report.catalogue import FIGURES, TABLES, kind_of
+from eil.report.figure_style import method_colors
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
 from eil.study.study import Study, parse
@@ -534,3 +535,9 @@ def test_a_dagger_marks_what_had_not_converged(study: Study, made_up: list[Recor
     figure = dict(figures.of_scores(configurations.chosen(configurations.group(found))))["val_accuracy"]()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cam", "eil †"]
     plt.close(figure)
+
+
+def test_every_installed_method_has_a_colour_of_its_own() -> None:
+    colors = method_colors(["cam", "mine"])
+    assert len(colors) == len(set(colors.values())) > 10
+    assert len(method_colors([f"m{k}" for k in range(30)])) >= 30
