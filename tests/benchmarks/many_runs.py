@@ -1,6 +1,6 @@
 """What a study of many runs costs beside its trainings: seconds and memory of each step at several sizes.
 
-``python tests/benchmarks/many_runs.py --sizes 100 1000 10000 --out results``. Records are made up, nothing is trained.
+``PYTHONPATH=tests python tests/benchmarks/many_runs.py --sizes 100 1000 10000 --out results``. Nothing is trained, records are made up.
 Linear means that CPU seconds per run do not grow with the size; the clock's seconds depend on what else runs. Snakemake
 is measured on this workflow and on one of the same jobs that reads nothing else (``bare``): the second is Snakemake's
 own share. ``eil train`` is one command with a training that does nothing: what each of so many trainings adds.
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows.sort(key=lambda row: order.index(row[0]))
     if given.out:
         note = "made-up records, no training; memory: the largest process"
-        command = f"python tests/benchmarks/many_runs.py --sizes {' '.join(map(str, given.sizes))}"
+        command = f"PYTHONPATH=tests python tests/benchmarks/many_runs.py --sizes {' '.join(map(str, given.sizes))}"
         print(save("many_runs", "Many runs", header, rows, note, command=command, folder=given.out))
 
 
