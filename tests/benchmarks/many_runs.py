@@ -1,9 +1,9 @@
 """What a study of many runs costs beside its trainings: seconds and memory of each step at several sizes.
 
-``PYTHONPATH=tests python tests/benchmarks/many_runs.py --sizes 100 1000 10000 --out results``. Nothing is trained, records
-are made up. Linear means that CPU seconds per run do not grow with the size; the clock's seconds depend on what else
-runs. Snakemake is measured on this workflow and on one of the same jobs that reads nothing else (``bare``): the second
-is Snakemake's own share. ``eil train`` is one command with a training that does nothing: what each of so many adds.
+``PYTHONPATH=tests python tests/benchmarks/many_runs.py --sizes 100 1000 10000 --out results``. Nothing is trained,
+records are made up. Linear means that CPU seconds per run do not grow with the size; the clock's seconds depend on
+what else runs. Snakemake is measured on this workflow and on one of the same jobs that reads nothing else (``bare``):
+the second is Snakemake's own share. ``eil train`` is one command with a training that does nothing: what each adds.
 """
 
 import argparse
