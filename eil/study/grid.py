@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 1_000_000  # beyond, a list of the runs does not fit into memory: 10 KB each
 MANY_RUNS = 10_000  # beyond, the cost is told: at a minute each they take a week
-# What a run adds to Snakemake's planning, in seconds of a processor and MB, measured up to 1,000 runs
+# What a run adds to Snakemake's planning, in seconds of a processor and MB, measured up to 10,000 runs
 # (results/reference/many_runs-*.md), and to the disk, in MB, if it is small.
-PLAN_SECONDS, PLAN_MB, DISK_MB = 0.012, 0.05, 1.3
+PLAN_SECONDS, PLAN_MB, DISK_MB = 0.0065, 0.055, 1.3
 
 
 def spread(study: "Study", backbone: str, method: str, name: str | None = None) -> Iterator[Run]:
