@@ -128,6 +128,7 @@ def gamma_sigma(axes: Axes, grid: Sequence[Configuration]) -> None:
         cbar_kws={"label": GT_KNOWN_LABEL}, vmin=middle - spread, vmax=middle + spread,
         xticklabels=_ticks(sigmas), yticklabels=_ticks(gammas),
     )  # fmt: skip
+    axes.tick_params(labelrotation=0)  # seaborn turns labels that it takes to overlap
     axes.set(xlabel="σ (weight of the erased loss)", ylabel="γ (erasing threshold)", title=shared_label(grid))
 
 
@@ -162,9 +163,10 @@ def effects(axes: Axes, setting: str, found: Sequence[Effect], method: str) -> N
 
 
 def _ticks(values: Sequence[float]) -> list[str]:
-    """A label a value, of many values every second, third … one."""
+    """A label a value, of many values every second, third … one, rounded to three digits so that they fit."""
     every = -(-len(values) // MOST_CELLS)
-    return [f"{value:g}" if k % every == 0 else "" for k, value in enumerate(values)]
+    digits = "g" if every == 1 else ".3g"
+    return [f"{value:{digits}}" if k % every == 0 else "" for k, value in enumerate(values)]
 
 
 def _mark(configuration: Configuration) -> str:
