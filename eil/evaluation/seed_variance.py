@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,4 +88,4 @@ def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
     own = np.square(residual).sum(axis=1)
     own_df, rest_df = (seeds - 1) * (rows - 1) / rows, (seeds - 1) * (rows - 1) * (rows - 1) / rows
     ratio = (own / own_df) / np.maximum((own.sum() - own) / rest_df, 1e-12)
-    return [int(k) for k in np.flatnonzero(stats.f.sf(ratio, own_df, rest_df) < alpha / rows)]
+    return [int(k) for k in np.flatnonzero(special.fdtrc(own_df, rest_df, ratio) < alpha / rows)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, extractor_label, labelled, settings_label
@@ -206,7 +206,7 @@ def over_seeds(configuration: Configuration, key: ScoreKey) -> tuple[float, floa
         return mean, float("nan")
     model = configuration.seed_variance(key)
     variance, df = (0.0, 1.0) if model is None else model.of_mean()
-    return mean, float(stats.t.ppf(0.975, df) * (variance / len(values)) ** 0.5)
+    return mean, float(special.stdtrit(df, 0.975) * (variance / len(values)) ** 0.5)
 
 
 def compared(configuration: Configuration, other: Configuration, key: ScoreKey) -> Estimate | None:

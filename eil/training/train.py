@@ -182,8 +182,14 @@ class _Training:
         _check_finite(logged, state.names, checked, state.epoch)
         steps, seconds = len(logged), time.monotonic() - started
         means = torch.stack(logged).mean(dim=0).tolist()
-        further = self.cpu.tell() | {"val_top1": accuracy(self.fabric, self.model.module, self.val)}
+        further = self.cpu.tell() | self._validate()
         _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds, further)
+
+    def _validate(self) -> dict[str, float]:
+        """Accuracy on val, and the seconds that its forward passes took."""
+        began = time.monotonic()
+        found = accuracy(self.fabric, self.model.module, self.val)
+        return {"val_top1": found, "val_seconds": time.monotonic() - began}
 
     def _step(self, epoch: float, batch: Batch) -> Tensor:
         """One iteration, ``epoch`` epochs in; the parts of its loss, on the device."""

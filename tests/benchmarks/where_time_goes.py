@@ -20,20 +20,23 @@ def seconds_by_step(results: Path) -> dict[str, tuple[int, float]]:
     return {step: (len(seconds), sum(seconds)) for step, seconds in found.items()}
 
 
-def training_steps(results: Path) -> float:
-    """Seconds of all training steps: forward, backward, update."""
-    return sum(float(pd.read_csv(path)["seconds"].sum()) for path in sorted(results.glob("runs/*/history.csv")))
+def seconds_of_training(results: Path) -> dict[str, float]:
+    """Seconds of all training steps (forward, backward, update), and of the passes over val after each epoch."""
+    histories = [pd.read_csv(path) for path in sorted(results.glob("runs/*/history.csv"))]
+    columns = {"training steps": "seconds", "forward passes over val": "val_seconds"}
+    return {name: sum(float(each[column].sum()) for each in histories) for name, column in columns.items()}
 
 
 def table(results: Path) -> str:
     """The table as Markdown."""
     steps = seconds_by_step(results)
-    whole, inside = sum(seconds for _, seconds in steps.values()), training_steps(results)
+    whole = sum(seconds for _, seconds in steps.values())
     lines = [["step", "jobs", "seconds", "share"], ["---"] * 4]
     for step, (jobs, seconds) in sorted(steps.items(), key=lambda item: -item[1][1]):
         lines.append([step, str(jobs), f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
     lines.append(["all", str(sum(jobs for jobs, _ in steps.values())), f"{whole:.0f}", "100 %"])
-    lines.append(["of it training steps", "", f"{inside:.0f}", f"{100 * inside / whole:.1f} %"])
+    for name, seconds in seconds_of_training(results).items():
+        lines.append([f"of it {name}", "", f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
