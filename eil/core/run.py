@@ -25,7 +25,7 @@ ExtractorName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+]*$")]  #
 Pretrained = bool | str  # true, a name of weights, or FILE@sha256:HASH
 # Fields that came after the first records. Their defaults are left out of a run's key, so that those stay usable.
 ADDED_TO_RUN: dict[str, Any] = {"layout": "own", "network": {}, "checkpoint": None, "extractor": None}
-ADDED_TO_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0, "optimizer": "sgd"}
+ADDED_TO_RECIPE: dict[str, Any] = {"multipliers": {}, "bias_multiplier": 1.0, "optimizer": "sgd", "decay_biases": True}
 LOCAL_WEIGHTS = re.compile(r".+@sha256:[0-9a-fA-F]{64}")
 
 
@@ -46,6 +46,8 @@ class Recipe(StrictModel):
             ``head_multiplier``), of ``classifier`` (the layers that give class scores; default as ``new``), and of
             stages of the backbone or prefixes of them (``layer4``; default 1).
         bias_multiplier: biases learn at this multiple of their layer's rate.
+        decay_biases: whether ``weight_decay`` holds for biases, norms, class tokens and position embeddings too; timm's
+            optimizers leave these alone (False).
         optimizer: "sgd" with Nesterov's momentum, or "adamw" (Loshchilov & Hutter, ICLR 2019), which has no use for
             ``momentum``.
         schedule: "step" multiplies the learning rate by ``decay`` at each of ``milestones``; "cosine" lowers it to 0.
@@ -77,6 +79,7 @@ class Recipe(StrictModel):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_biases: bool = True
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = (60,)
     warmup: Annotated[float, Field(ge=0)] = 0.0

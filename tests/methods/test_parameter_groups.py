@@ -5,6 +5,8 @@ import json
 from typing import Any
 
 import pytest
+import timm
+from timm.optim import param_groups_weight_decay
 
 from eil.core.files import InputError
 from eil.core.run import ADDED_TO_RECIPE, ADDED_TO_RUN, Recipe
@@ -64,6 +66,35 @@ def test_equal_rates_share_a_group() -> None:
     model = build()
     stage = model.backbone.names[-1]
     assert len(parameter_groups(model, Recipe(multipliers={stage: 1.0, "classifier": 10.0}))) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit.r160_in1k", "deit_tiny_distilled_patch16_224.fb_in1k", "test_resnet.r160_in1k"]
+)
+def test_without_decay_are_those_that_timm_lets_alone(name: str) -> None:
+    """Compared by last name and shape, since stages change the rest of the name; heads differ."""
+    theirs, ours = timm.create_model(name), build("cam", f"timm/{name}")
+    spared = theirs.no_weight_decay() if hasattr(theirs, "no_weight_decay") else ()
+    found = []
+    for model, groups in (
+        (theirs, param_groups_weight_decay(theirs, 0.05, no_weight_decay_list=spared)),
+        (ours.backbone, parameter_groups(ours, Recipe(weight_decay=0.05, decay_biases=False))),
+    ):
+        names = {id(each): name for name, each in model.named_parameters() if not name.startswith(("head", "fc."))}
+        every = [(names.get(id(each), ""), each, group["weight_decay"]) for group in groups for each in group["params"]]
+        found.append(sorted((n.rpartition(".")[2], tuple(p.shape), decay) for n, p, decay in every if n))
+    assert found[0] == found[1]
+    assert {decay for _, _, decay in found[1]} == {0.0, 0.05}
+
+
+def test_all_decays_by_default_and_else_the_weights_alone() -> None:
+    for spared, of_biases in ((True, 0.1), (False, 0.0)):
+        model = build("scm", "timm/test_vit.r160_in1k")
+        groups = parameter_groups(model, Recipe(weight_decay=0.1, decay_biases=spared))
+        decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
+        head = model.head.classifier
+        assert decays[id(head.weight)] == 0.1
+        assert decays[id(head.bias)] == decays[id(model.rates)] == of_biases
 
 
 def test_an_unknown_name_is_refused_when_the_study_is_checked(content: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def test_a_run_without_an_extractor_keeps_its_key(content: dict[str, Any]) -> No
     before = run.model_dump(mode="json", exclude={"study": True, "dataset": {"root"}})
     for name in ("layout", "network", "checkpoint", "extractor"):
         del before[name]
-    for name in ("multipliers", "bias_multiplier", "optimizer"):
+    for name in ("multipliers", "bias_multiplier", "optimizer", "decay_biases"):
         del before["recipe"][name]
     assert run.key == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()[:12]
 
