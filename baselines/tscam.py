@@ -12,8 +12,9 @@ The attention of all blocks is read, also that of the last one, whose row of the
 No settings. The authors' recipe is AdamW at 5e-5 on CUB and 5e-4 on ILSVRC, with drop-path 0.1 and weight decay 0.05
 (``preset: paper``, for DeiT-S). They cut the map at a fixed 0.10 on CUB and 0.12 on ILSVRC, of which they do not say
 where it comes from, and kept the checkpoint with the best GT-known Loc on the test set. Here the threshold comes from
-val, and the last checkpoint counts. How they draw the convolution's first weights we have not read: ours are those of
-every class layer. Their variant on Conformer, which adds the logits of a convolutional branch, is not here.
+val, and the last checkpoint counts. The convolution begins with torch's own draw, as theirs: what they call to
+initialise it leaves convolutions out. Their variant on Conformer, which adds the logits of a convolutional branch, is
+not here.
 """
 
 from collections.abc import Sequence
@@ -41,9 +42,8 @@ class SemanticHead(CamHead):
     ) -> None:
         super().__init__(in_channels, num_classes, widths, dropout, init)
         convolution = nn.Conv2d(self.classifier.in_features, num_classes, 3, padding=1)
-        initialise(convolution, init)
-        if init == "own":
-            nn.init.normal_(convolution.weight, std=0.01)  # as every class layer
+        if init != "own":
+            initialise(convolution, init)
         self.classifier = convolution  # type: ignore[assignment]  # its place, so that recipes know it as the classifier
 
     def start_from(self, pretrained: nn.Linear) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from baselines import scm
 from baselines.scm import SCM
-from baselines.tscam import TSCAM
+from baselines.tscam import TSCAM, SemanticHead
 from eil import backbones
 from eil.backbones import Backbone
 from eil.backbones.class_attention import forward_with_attention, require_class_attention
@@ -224,6 +224,19 @@ def test_scms_loss_equals_the_loop(vit: Backbone, images: Tensor) -> None:
         expected += (math.log(sum(map(math.exp, scores))) - scores[i]) / 2
     assert float(losses["total"]) == pytest.approx(expected, rel=1e-4)
     assert losses["total"] != F.cross_entropy(semantics.mean(dim=(2, 3)), LABELS)
+
+
+def test_the_semantic_convolution_begins_as_torchs() -> None:
+    """The authors' initialisation draws linear layers alone, so that the convolution keeps its own draw."""
+    torch.manual_seed(0)
+    head = SemanticHead(12, CLASSES)
+    bound = (12 * 9) ** -0.5  # uniform in -bound to bound (nn.Conv2d), weight and bias
+    for values in (head.classifier.weight, head.classifier.bias):
+        assert values.abs().max() <= bound
+    assert float(head.classifier.weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+    xavier = SemanticHead(12, CLASSES, init="xavier").classifier
+    assert not xavier.bias.any()
+    assert float(xavier.weight.detach().abs().max()) == pytest.approx((6 / (9 * (12 + CLASSES))) ** 0.5, rel=0.05)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ Of timm's networks one small transformer is: its methods need stages, and a mask
 
 import copy
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -75,17 +76,26 @@ def after_one_pass(name: str, backbone: str) -> Pass:
 
 
 @each_case
-def test_one_step_lowers_the_loss_on_its_batch(name: str, backbone: str) -> None:
+def test_a_step_or_a_few_lower_the_loss_on_their_batch(name: str, backbone: str) -> None:
+    """A few, if a method stops gradients on purpose, so that what is left of them need not lead down at once."""
     model, images, targets, before = after_one_pass(name, backbone)
-    stepped = copy.deepcopy(model)  # without gradients
-    # A step along the gradient small enough for its linear prediction to hold.
-    norm = sum(float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None)
-    with torch.no_grad():
-        for parameter, found in zip(stepped.parameters(), model.parameters(), strict=True):
-            if found.grad is not None:
-                parameter.sub_(0.02 * before / norm * found.grad)
+    stepped, loss = copy.deepcopy(model).train(), before
+    parameters = list(stepped.parameters())
+    gradients: Sequence[torch.Tensor | None] = [each.grad for each in model.parameters()]
+    for _ in range(4):
+        # Along the gradient, and small enough for its linear prediction to hold.
+        norm = sum(float(found.square().sum()) for found in gradients if found is not None)
+        with torch.no_grad():
+            for parameter, found in zip(parameters, gradients, strict=True):
+                if found is not None:
+                    parameter.sub_(0.02 * loss / norm * found)
         torch.manual_seed(0)
-        assert float(stepped.train().loss(images, targets)["total"]) < before
+        total = stepped.loss(images, targets)["total"]
+        loss = float(total.detach())
+        if loss < before:
+            return
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    pytest.fail(f"the loss was {before}, and is {loss}")
 
 
 @each_case
