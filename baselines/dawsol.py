@@ -15,7 +15,7 @@ thresholds are the best on test, and on ILSVRC their Top-1 Loc has a threshold o
 of a batch start their clusters from the means before the batch, in their code each from those after the last image;
 k-means runs for at most 10 rounds, on the device; and L_u takes magnitudes, as the mean of signed features has no lower
 bound (an extension; the same where no feature is negative). The means are buffers, so that a resumed training goes on
-with them. Our version clusters during the warm-up, too; whether theirs does, we have not read.
+with them. During the warm-up nothing is clustered, and no mean is kept.
 """
 
 from typing import Annotated
@@ -32,6 +32,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 UNIVERSUM, SOURCE, TARGET = 0, 1, 2
 ROUNDS = 10  # of Lloyd's iteration
+TERMS = ("domain", "universum", "kept")
 
 
 def clusters(cells: Tensor, starts: Tensor, rounds: int = ROUNDS) -> tuple[Tensor, Tensor]:
@@ -132,21 +133,26 @@ class DAWSOL(Method):
         self.adapted = epoch >= self.warmup * epochs
 
     def loss(self, images: Tensor, targets: Targets) -> Losses:
-        """The three terms, (B, 3, H, W) -> scalars; "kept" is the share of images with enough samples."""
+        """The three terms, (B, 3, H, W) -> scalars, and "kept", the share of images with enough samples."""
         features = self.head.features(self.backbone(images))  # (B, K, h, w)
         logits = self.head.classify(features).float()
         classification = F.cross_entropy(logits, targets.labels)
-        cells = features.float().flatten(2).transpose(1, 2)  # (B, N, K)
-        pooled = cells.mean(dim=1)  # z, (B, K)
-        member, centres = clusters(cells.detach(), self.starts(pooled.detach(), targets.labels))
-        self.remember(centres, pooled.detach(), targets.labels)
-        terms, kept = self.adaptation(cells, pooled, member)
-        total = classification + sum(self.adapted * self.weights[name] * term for name, term in terms.items())
-        named = {"total": total, "classification": classification, **terms, "kept": kept}
+        nothing = dict.fromkeys(TERMS, logits.new_zeros(()))
+        terms = self.after_clustering(features, targets.labels) if self.adapted else nothing
+        total = classification + sum(weight * terms[name] for name, weight in self.weights.items())
+        named = {"total": total, "classification": classification, **terms}
         return named | {"top1": top1(logits, targets.labels)}
 
-    def adaptation(self, cells: Tensor, pooled: Tensor, member: Tensor) -> tuple[Losses, Tensor]:
-        """L_d and L_u, and the share of images with enough samples; (B, N, K), (B, K), (B, N) -> scalars."""
+    def after_clustering(self, features: Tensor, labels: Tensor) -> Losses:
+        """Cluster the cells, remember the centres, and find the terms; (B, K, h, w), (B,) -> scalars."""
+        cells = features.float().flatten(2).transpose(1, 2)  # (B, N, K)
+        pooled = cells.mean(dim=1)  # z, (B, K)
+        member, centres = clusters(cells.detach(), self.starts(pooled.detach(), labels))
+        self.remember(centres, pooled.detach(), labels)
+        return self.adaptation(cells, pooled, member)
+
+    def adaptation(self, cells: Tensor, pooled: Tensor, member: Tensor) -> Losses:
+        """L_d, L_u, and the share of images with enough samples; (B, N, K), (B, K), (B, N) -> scalars."""
         source, enough_source = sampled(cells, member == SOURCE, _uniform(member), self.samples - 1)
         target, enough_target = sampled(cells, member == TARGET, _uniform(member), self.samples)
         kept = enough_source & enough_target  # (B,)
@@ -154,7 +160,7 @@ class DAWSOL(Method):
         apart = torch.where(kept, discrepancy(source, target), 0).sum() / kept.sum().clamp(min=1)
         nothing = (member == UNIVERSUM)[..., None]  # (B, N, 1)
         magnitude = (cells.abs() * nothing).sum() / (nothing.sum() * cells.shape[2]).clamp(min=1)
-        return {"domain": apart, "universum": magnitude}, kept.float().mean()
+        return dict(zip(TERMS, (apart, magnitude, kept.float().mean()), strict=True))
 
     def starts(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Centres to start from, (B, K), (B,) -> (B, 3, K); a class that was never seen starts from z."""

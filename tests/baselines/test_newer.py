@@ -341,16 +341,30 @@ def test_dawsol_loss_is_made_of_its_terms_and_remembers() -> None:
     pooled = features.mean(dim=1)
     starts = torch.stack([torch.zeros_like(pooled), pooled, pooled], dim=1)  # no class was seen before
     member, centres = dawsol.clusters(features, starts)
-    terms, kept = model.adaptation(features, pooled, member)
+    terms = model.adaptation(features, pooled, member)
     nothing = [abs(x) for own, m in zip(features, member, strict=True) for x in own[m == 0].flatten().tolist()]
     assert parts["universum"] == pytest.approx(mean(nothing), abs=1e-6)
     assert parts["domain"] == pytest.approx(float(terms["domain"]), abs=1e-5)
     total = parts["classification"] + 0.3 * parts["domain"] + 2 * parts["universum"]
-    assert (parts["total"], parts["kept"]) == pytest.approx((total, float(kept)))
+    assert (parts["total"], parts["kept"]) == pytest.approx((total, float(terms["kept"])))
     torch.testing.assert_close(model.universum, centres[:, 0].mean(dim=0))
     of_first = torch.stack([pooled[0], centres[0, 1], centres[3, 1]]).mean(dim=0)  # images 0 and 3 have class 0
     torch.testing.assert_close(model.sources[0], of_first)
     assert model.source_counts.tolist() == [3, 2, 2]
+
+
+def test_nothing_is_clustered_in_the_warmup() -> None:
+    """As in the authors' code, so that the means begin with the features of the second epoch."""
+    model, (images, targets) = DAWSOL(network(), 3, samples=2, warmup=0.02), batch()
+    model.start_epoch(0, 50)
+    parts = model.loss(images, targets)
+    assert parts["total"].item() == parts["classification"].item()
+    assert [parts[name].item() for name in ("domain", "universum", "kept")] == [0, 0, 0]
+    assert not any(each.any() for each in (model.universum, model.universum_count, model.sources, model.source_counts))
+    model.start_epoch(1, 50)
+    adapted = model.loss(images, targets)
+    assert adapted["total"].item() > adapted["classification"].item()
+    assert model.universum_count.item() == len(images)
 
 
 def test_a_batch_without_enough_samples_has_a_finite_loss() -> None:
