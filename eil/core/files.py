@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +117,16 @@ def write_arrays(path: Path, arrays: Mapping[str, "npt.NDArray[Any]"]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_arrays(path: Path, made_by: str = "", most: int | None = None) -> "dict[str, npt.NDArray[Any]]":
+def read_arrays(
+    path: Path, made_by: str = "", most: int | None = None, only: Container[str] | None = None
+) -> "dict[str, npt.NDArray[Any]]":
     """Read the named arrays of an ``.npz``; pickled objects are refused.
 
     Args:
         path: the file.
         made_by: the command that writes the file, for the message if it is missing.
         most: largest total size of the arrays in bytes (default: :data:`eil.core.npz.MOST`).
+        only: names of the arrays to read (default: all).
 
     Raises:
         InputError: the file is missing, damaged, larger than ``most``, or holds a pickle.
@@ -131,7 +134,7 @@ def read_arrays(path: Path, made_by: str = "", most: int | None = None) -> "dict
     from eil.core.npz import MOST, read_npz
 
     try:
-        return read_npz(path, MOST if most is None else most)
+        return read_npz(path, MOST if most is None else most, only)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except (OSError, ValueError) as error:
@@ -154,6 +157,21 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
         path: the lock file; its parents are created.
         busy: message to log if another process holds the lock.
     """
+    from filelock import FileLock
+
+    with locked_if_free(path) as free:
+        if free:
+            yield
+            return
+    if busy:
+        _log.info(busy)
+    with FileLock(path):
+        yield
+
+
+@contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock of :func:`locked` unless another process holds it; yield whether this one does."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,11 +179,10 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        if busy:
-            _log.info(busy)
-        lock.acquire()
+        yield False
+        return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

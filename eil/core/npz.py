@@ -7,6 +7,7 @@ refused, and so are archives that would unpack to more than the caller expects.
 import math
 import os
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -30,12 +31,13 @@ def read_npy(path: Path) -> Array:
         return _read(file, os.fstat(file.fileno()).st_size)
 
 
-def read_npz(path: Path, most: int = MOST) -> dict[str, Array]:
+def read_npz(path: Path, most: int = MOST, only: Container[str] | None = None) -> dict[str, Array]:
     """Read the arrays of an ``.npz`` file by name.
 
     Args:
         path: the file.
         most: largest total size of the arrays in bytes.
+        only: names of the arrays to read (default: all).
 
     Raises:
         OSError: no such file.
@@ -43,15 +45,16 @@ def read_npz(path: Path, most: int = MOST) -> dict[str, Array]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            names = {member: member.filename.removesuffix(".npy") for member in archive.infolist()}
+            members = {member: name for member, name in names.items() if only is None or name in only}
             if (declared := sum(member.file_size for member in members)) > most:
                 raise ValueError(f"declares {declared / 1e9:.3g} GB unpacked, where {most / 1e9:.3g} are the most")
             if odd := next((each.filename for each in members if each.compress_type not in _METHODS), None):
                 raise ValueError(f"{odd!r} is compressed as no .npz is")
             found = {}
-            for member in members:
+            for member, name in members.items():
                 with archive.open(member) as file:
-                    found[member.filename.removesuffix(".npy")] = _read(file, member.file_size)
+                    found[name] = _read(file, member.file_size)
             return found
     except (OSError, ValueError):
         raise

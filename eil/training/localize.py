@@ -2,12 +2,14 @@
 
 An image's map is that of its true class. GT-known Loc needs no other map, and Top-1 Loc counts an image only if the
 predicted class is the true one. Maps are not resized or normalised here; that is up to the protocol. Where their cells
-look is measured here and stored beside them. A control or an extractor makes its own maps of another run's network.
-While a GPU computes maps, the CPU scores earlier ones.
+look is measured here and stored beside them. A control or an extractor makes its own maps of another run's network;
+all extractors of a network make theirs in one pass (:mod:`eil.methods.shared_pass`).
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,43 +18,50 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from eil import backbones
-from eil.core.files import InputError, read_arrays, write_arrays
+from eil.core import source_hash
+from eil.core.files import InputError, read_arrays, read_json, write_arrays
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.augment import Batches
-from eil.data.cache import Cached
 from eil.evaluation import iou_curves, protocols
 from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.maps import require_cells
+from eil.evaluation.protocols import Protocol
 from eil.methods.base import Method
 from eil.training import map_sources, train, train_step
-from eil.training.map_sources import MapSource
+from eil.training.map_split import map_split, over_crops
 
 Arrays = dict[str, npt.NDArray[Any]]
 EXAMPLES = 12  # test images whose further views (an erased map, say) are kept for figures
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Fetched:
-    """Maps (B, h, w) and logits (B, C), float32; complete on the CPU when the event ``ready`` has occurred."""
+class _Network:
+    """A trained network: the run that is localized first, the method as Fabric wraps it, and what it was made from."""
 
-    maps: torch.Tensor
-    logits: torch.Tensor
-    ready: torch.cuda.Event | None
+    run: Run
+    data: Path
+    fabric: Fabric
+    model: Any
+    origin: dict[str, str]
+    known: dict[str, Tensor]  # logits (N, C) of val and test, if a control can take them
 
-    def wait(self) -> "_Fetched":
-        if self.ready is not None:
-            self.ready.synchronize()
-        return self
+
+@dataclass
+class _Result:
+    """What a pass gives for a run: the arrays of maps.npz, and curves of val and test if it was scored meanwhile."""
+
+    arrays: Arrays
+    curves: dict[str, IouCurves] = field(default_factory=dict)
+    error: Exception | None = None
 
 
 def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, meanwhile: bool | None = None) -> None:
-    """Write maps.npz: ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views.
-
-    ``cell_origin`` and ``cell_stride`` (2,) say where the cells look (:class:`eil.core.cell_grid.CellGrid`), unless
-    that cannot be measured.
+    """Write a run's maps.npz; see :func:`localize_together`.
 
     Args:
         run: a trained run, or one that borrows a network.
@@ -65,43 +74,132 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         InputError: no weights of this run, or a map that is not finite (the message names the image); the protocol
             needs to know where the cells look, and it cannot be measured.
     """
-    made_from = cache.fingerprints(data)
-    fabric = train_step.fabric_of(run.recipe)
-    model = train_step.build(run, data)
     trained = folder.with_name(run.trained.name) if run.borrows else folder
+    for error in localize_together([run], data, trained, {run.name: folder}, protocol, meanwhile).values():
+        raise error
+
+
+def localize_together(
+    runs: Sequence[Run],
+    data: Path,
+    trained: Path,
+    folders: Mapping[str, Path],
+    protocol: str | None = None,
+    meanwhile: bool | None = None,
+) -> dict[str, Exception]:
+    """Write maps.npz of extractors of the same network, in one pass over val and test, or of any one run.
+
+    The file has ``{split}_maps`` (N, h, w), ``{split}_logits`` (N, C), and the examples' views. ``cell_origin`` and
+    ``cell_stride`` (2,) say where the cells look (:class:`eil.core.cell_grid.CellGrid`), unless that cannot be
+    measured.
+
+    Args:
+        runs: extractors of the same network, or one run.
+        data: folder of the decoded images.
+        trained: folder of the run whose network is used, with weights.safetensors.
+        folders: where each run's file is written, by the run's name.
+        protocol: see :func:`localize`.
+        meanwhile: likewise.
+
+    Returns:
+        Why a run has no maps, by its name. The other runs have theirs.
+
+    Raises:
+        InputError: no weights of this network.
+    """
+    network = _load(runs[0], data, trained)
+    if meanwhile is None:
+        meanwhile = network.fabric.device.type == "cuda"
+    wanted = protocols.find(protocol) if protocol and meanwhile else None
+    errors = {}
+    for run, found in zip(runs, _results(network, runs, wanted), strict=True):
+        if found.error:
+            errors[run.name] = found.error
+            continue
+        folder = folders[run.name]
+        if wanted and len(found.curves) == 2:
+            splits = {name: cache.open_split(data, name) for name in found.curves}
+            mark = iou_curves.stamp(found.arrays, splits, _side(data), wanted)
+            iou_curves.keep(folder, found.curves, mark)
+        made_from = {f"made_from_{what}": np.array(value) for what, value in (network.origin | _origin(run)).items()}
+        write_arrays(folder / "maps.npz", found.arrays | made_from)
+    return errors
+
+
+def has_current_maps(run: Run, data: Path, folder: Path) -> bool:
+    """Whether maps.npz of an extractor's run is what :func:`localize` would write now, by what it was made from."""
+    try:
+        weights = read_json(folder.with_name(run.trained.name) / "train.json").get("weights_sha256")
+        wanted = {"weights": weights, "photos": cache.fingerprints(data).photos} | _origin(run)
+        keys = {f"made_from_{what}": value for what, value in wanted.items()}
+        found = read_arrays(folder / "maps.npz", only=keys)
+    except InputError:
+        return False
+    return {key: str(found.get(key)) for key in keys} == keys
+
+
+def _origin(run: Run) -> dict[str, str]:
+    return {"run": run.key, "sources": source_hash.of_step("localize", run)}
+
+
+def _load(run: Run, data: Path, trained: Path) -> _Network:
+    """A run's network with its trained weights, in evaluation mode."""
+    made_from = cache.fingerprints(data)
+    model = train_step.build(run, data)
     train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
     weights = backbones.fingerprint(model)
     known = _logits_of(trained / "maps.npz", weights, made_from.photos) if run.control else {}
-    side = int(cache.describe(data)["crop"])
-    cells = map_sources.locate_cells(run, model, side)
-    wrapped = _wrapped(fabric, model, run)
-    arrays: Arrays = cells.arrays() if cells else {}
-    curves: dict[str, IouCurves] = {}
-    if meanwhile is None:
-        meanwhile = fabric.device.type == "cuda"
-    wanted = protocols.find(protocol) if protocol and meanwhile else None
+    fabric = train_step.fabric_of(run.recipe)
+    return _Network(run, data, fabric, _wrapped(fabric, model, run), made_from._asdict() | {"weights": weights}, known)
+
+
+def _results(network: _Network, runs: Sequence[Run], wanted: Protocol | None) -> list[_Result]:
+    """What each run gives. If a pass fails, each half of the runs is tried, until what fails is alone.
+
+    Which run makes a pass fail is not always known, and a half needs less memory than the whole.
+    """
+    try:
+        return _pass(network, runs, wanted)
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the device's memory
+        if len(runs) == 1:
+            return [_Result({}, error=error)]
+        _log.warning("maps of %d runs in one pass: %s: %s", len(runs), type(error).__name__, error)
+    half = len(runs) // 2
+    return [*_results(network, runs[:half], wanted), *_results(network, runs[half:], wanted)]
+
+
+def _pass(network: _Network, runs: Sequence[Run], wanted: Protocol | None) -> list[_Result]:
+    """Maps of val and test of all runs, scored meanwhile by the protocol that is ``wanted``."""
+    first, model, side = network.run, network.model, _side(network.data)
+    cells = map_sources.locate_cells(runs, model.module, side)
+    results = {name: _Result(own.arrays() if own else {}) for name, own in cells.items()}
     if wanted:
-        require_cells(wanted, cells)
-    with torch.inference_mode(), fabric.autocast():
-        training = partial(train_step.batches, run, data, "train", model, fabric.device)
-        source = map_sources.map_source(run, wrapped, training)
+        for own in cells.values():
+            require_cells(wanted, own)
+    with torch.inference_mode(), network.fabric.autocast():
+        opened = partial(train_step.batches, first, network.data, model=model.module, device=network.fabric.device)
+        source = map_sources.map_source(runs, model, partial(opened, "train"))
         for split in ("val", "test"):
-            batches = train_step.batches(run, data, split, model, fabric.device)
+            batches, known = opened(split), network.known.get(split)
             if wanted and all(map(len, batches.split.boxes)):
-                curves[split] = IouCurves(wanted, side, cells)
-            maps, logits = map_split(source, batches, curves.get(split), known.get(split))
-            if run.recipe.crops > 1 and split not in known:
-                logits = over_crops(wrapped, batches)
-            for what, values in (("map", maps), ("logits", logits)):
-                _check_finite(what, values, batches.split.ids)
-            arrays |= {f"{split}_maps": maps.numpy(), f"{split}_logits": logits.numpy()}
-        arrays |= _views(wrapped, batches, further=not run.borrows)
-    if wanted and len(curves) == 2:
-        splits = {name: cache.open_split(data, name) for name in curves}
-        iou_curves.keep(folder, curves, iou_curves.stamp(arrays, splits, side, wanted))
-    origin = made_from._asdict() | {"weights": weights}
-    arrays |= {f"made_from_{what}": np.array(value) for what, value in origin.items()}
-    write_arrays(folder / "maps.npz", arrays)
+                for name, found in results.items():
+                    found.curves[split] = IouCurves(wanted, side, cells[name])
+            curves = {name: found.curves[split] for name, found in results.items() if split in found.curves}
+            logits, maps = map_split(source, batches, curves, known)
+            if first.recipe.crops > 1 and known is None:
+                logits = over_crops(model, batches)
+            for name, found in results.items():
+                found.error = found.error or _not_finite(batches.split.ids, map=maps[name], logits=logits)
+                found.arrays |= {f"{split}_maps": maps[name].numpy(), f"{split}_logits": logits.numpy()}
+        views = _views(model, batches, further=not first.borrows)
+    for found in results.values():
+        found.arrays |= views
+    return [results[run.name] for run in runs]
+
+
+def _side(data: Path) -> int:
+    return int(cache.describe(data)["crop"])
 
 
 def _wrapped(fabric: Fabric, model: Method, run: Run) -> Any:
@@ -115,32 +213,7 @@ def _wrapped(fabric: Fabric, model: Method, run: Run) -> Any:
     return wrapped
 
 
-def map_split(
-    source: MapSource, batches: Batches, curves: IouCurves | None = None, known: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maps of the true classes (N, h, w) and logits (N, C) of a split, float32 on the CPU.
-
-    Args:
-        source: of the maps.
-        batches: of the split.
-        curves: receives the maps from another thread as they are computed.
-        known: the logits, if the network has classified the images before; a control then needs no pass for them.
-    """
-    fetched: list[_Fetched] = []
-    with ThreadPoolExecutor(1) as scorer:  # one thread: curves take maps in the order of the split
-        scored = []
-        for batch in batches.in_order():
-            logits, maps = source(batch, batches.split.boxes, None if known is None else known[batch.index.cpu()])
-            fetched.append(_fetch(maps, logits))
-            if curves is not None:
-                scored.append(scorer.submit(_score, curves, batches.split, fetched[-1]))
-        for each in scored:
-            each.result()
-    parts = [each.wait() for each in fetched]
-    return torch.cat([part.maps for part in parts]), torch.cat([part.logits for part in parts])
-
-
-def _logits_of(path: Path, weights: str, photos: str) -> dict[str, torch.Tensor]:
+def _logits_of(path: Path, weights: str, photos: str) -> dict[str, Tensor]:
     """Logits (N, C) of val and test that the network of these weights gave for these photos; empty if it did not."""
     try:
         arrays = read_arrays(path)
@@ -151,37 +224,6 @@ def _logits_of(path: Path, weights: str, photos: str) -> dict[str, torch.Tensor]
     if not same or not arrays.keys() >= set(keys.values()):
         return {}
     return {split: torch.from_numpy(arrays[key]) for split, key in keys.items()}
-
-
-def _fetch(maps: torch.Tensor, logits: torch.Tensor) -> _Fetched:
-    """Start copying to the CPU, without waiting for a GPU; a control's maps and known logits may be there already."""
-    on_host = []
-    for each in (maps, logits):
-        if each.device.type != "cuda":
-            on_host.append(each.float())
-            continue
-        on_host.append(torch.empty(each.shape, dtype=torch.float32, pin_memory=True))
-        on_host[-1].copy_(each, non_blocking=True)
-    if "cuda" not in (maps.device.type, logits.device.type):
-        return _Fetched(on_host[0], on_host[1], None)
-    ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    ready.record()
-    return _Fetched(on_host[0], on_host[1], ready)
-
-
-def _score(curves: IouCurves, split: Cached, fetched: _Fetched) -> None:
-    maps = fetched.wait().maps.numpy()
-    part = slice(len(curves), len(curves) + len(maps))  # batches come in the order of the split
-    curves.update(maps, split.boxes[part], split.ids[part])
-
-
-def over_crops(model: Method, batches: Batches) -> torch.Tensor:
-    """Logarithms of the ten crops' mean softmax (N, C), float32 on the CPU."""
-    found = []
-    for batch, crops in zip(batches.in_order(), batches.crops_in_order(), strict=True):
-        shares = [model.maps(crop, batch.labels)[0].float().softmax(dim=1) for crop in crops]
-        found.append(torch.stack(shares).mean(dim=0).clamp(min=1e-38).log().cpu())
-    return torch.cat(found)
 
 
 def _views(model: Method, batches: Batches, further: bool) -> Arrays:
@@ -195,7 +237,10 @@ def _views(model: Method, batches: Batches, further: bool) -> Arrays:
     return found
 
 
-def _check_finite(what: str, values: torch.Tensor, ids: tuple[str, ...]) -> None:
-    finite = values.isfinite().flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        raise InputError(f"image {ids[int((~finite).nonzero()[0])]}: its {what} is not finite (NaN or infinite)")
+def _not_finite(ids: Sequence[str], **arrays: Tensor) -> InputError | None:
+    """What to say of the first image with a value that is not finite in arrays (N, ...), if there is one."""
+    for what, values in arrays.items():
+        finite = values.isfinite().flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            return InputError(f"image {ids[int((~finite).nonzero()[0])]}: its {what} is not finite (NaN or infinite)")
+    return None

@@ -28,7 +28,7 @@ from eil.methods import base
 from eil.methods.base import Method
 from eil.methods.receptive_field import locate_cells
 from eil.study import study as studies
-from eil.training import localize, map_sources, train, train_step
+from eil.training import map_sources, train, train_step
 
 Floats = npt.NDArray[np.float64]
 Lines = list[list[str]]
@@ -70,11 +70,10 @@ def localized(run: Run, folder: Path, data: Path) -> Localized:
     for name in () if arrays else splits:
         batches = train_step.batches(run, data, name, model, torch.device("cpu"))
         with torch.inference_mode():
-            maps, logits = localize.map_split(
-                lambda batch, boxes, known: model.maps(batch.images, batch.labels), batches
-            )
-        arrays |= {f"{name}_maps": maps.numpy(), f"{name}_logits": logits.numpy()}
-    cells = map_sources.locate_cells(run, model, run.recipe.crop)
+            found = [model.maps(batch.images, batch.labels) for batch in batches.in_order()]
+        for what, parts in zip(("logits", "maps"), zip(*found, strict=True), strict=True):
+            arrays[f"{name}_{what}"] = torch.cat(parts).numpy()
+    cells = map_sources.locate_cells([run], model, run.recipe.crop)[run.name]
     assert cells is not None
     return Localized(run, model.requires_grad_(False), arrays, splits, cells)
 

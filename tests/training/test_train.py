@@ -238,7 +238,8 @@ def test_convolutions_run_in_the_recipes_precision(
 
     monkeypatch.setattr(train_step, "build", watched)
     monkeypatch.setattr(train, "tell_slow_bf16", lambda *_: None)  # it measures fp32 too
-    monkeypatch.setattr(map_sources, "locate_cells", lambda *_: None)  # a copy of the network, always in fp32
+    # This runs a copy of the network, always in fp32.
+    monkeypatch.setattr(map_sources, "locate_cells", lambda runs, *_: {run.name: None})
     train.train(run, images, tmp_path / run.name)
     assert seen == {dtype}
     seen.clear()
