@@ -3,12 +3,10 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from eil.commands import steps
 from eil.commands.options import DEFAULT_FOLDERS, FLAG, Folders, open_study
-
-_APART: Final = "EIL_APART"  # set by the workflow where the other runs' files are not on this disk
 
 
 def train(
@@ -25,13 +23,14 @@ def train(
             `eil evaluate` find their results made.
         folders: Where the study's files are.
     """
+    from eil.execution import APART
     from eil.report import status
     from eil.study import grid
 
     opened = open_study(study, folders)
     found = opened.study.find_run(run)
     steps.train(opened, found, ahead)
-    if not os.environ.get(_APART) and status.tells_progress(found, grid.count(opened.study)):
+    if not os.environ.get(APART) and status.tells_progress(found, grid.count(opened.study)):
         print(f"{opened.study.name}: {status.progress(opened.runs(), opened.runs_folder, own=1)}")
     else:
         print(f"{run}: trained")

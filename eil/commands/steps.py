@@ -1,12 +1,14 @@
-"""Execute the steps of a run: each alone, or localizing and evaluating ahead, in the process of the training.
+"""Execute the steps of a run, and steps ahead in the same process.
 
+The process of a training goes on to localize and evaluate. That of an extractor makes the maps of the network's other
+extractors too.
 What a step needs is imported in its function: a step that finds its results made ahead never loads torch.
 """
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,9 +47,78 @@ def evaluate(opened: OpenStudy, run: "Run") -> None:
 
 
 def _localize(opened: OpenStudy, run: "Run", gpus: int) -> None:
-    from eil.training.localize import localize as step
+    """Compute the maps of a run; an extractor makes those of the network's other extractors in the same pass.
 
-    _execute(opened, run, "localize", partial(step, protocol=opened.study.protocols[0]), gpus)
+    So it does on a cluster too: the job has its GPU for maps, while a training that goes on would keep one for scores.
+    """
+    from eil.execution import APART, run_lock
+
+    # The time limit is the run's own, and others must not use it up. Through a storage, what is made ahead does not
+    # travel. A run that failed is tried alone: another's maps may have killed the process, which no exception tells.
+    alone = opened.study.time_limit or os.environ.get(APART) or run_lock.failed_before(opened.folder(run))
+    _execute(opened, run, "localize", partial(_make_maps, opened, share=bool(run.extractor and not alone)), gpus)
+
+
+def _make_maps(opened: OpenStudy, run: "Run", data: Path, folder: Path, share: bool) -> None:
+    """Localize a run, or take the maps that another process made while this one waited for the run's lock.
+
+    Args:
+        opened: the study.
+        run: one of its runs, whose lock is held.
+        data: folder of the decoded images.
+        folder: the run's folder.
+        share: whether to make the maps of other extractors too.
+    """
+    from eil.execution import ahead
+    from eil.training.localize import localize_together
+
+    if (folder / ahead.FOLDER).is_dir() and ahead.take("localize", folder, _note(opened, run, "localize")):
+        return
+    ahead.discard(folder)
+    with _without_maps(opened, run, share) as others:
+        folders = {each.name: opened.folder(each) / ahead.FOLDER for each in others} | {run.name: folder}
+        protocol = opened.study.protocols[0]
+        errors = localize_together([run, *others], data, opened.folder(run.trained), folders, protocol)
+        for each in others:
+            if each.name in errors:
+                _log.warning("%s was not localized ahead: %s", each.name, errors[each.name])
+            else:
+                ahead.leave("localize", opened.folder(each), _note(opened, each, "localize"))
+    if run.name in errors:
+        raise errors[run.name]
+
+
+@contextlib.contextmanager
+def _without_maps(opened: OpenStudy, run: "Run", share: bool) -> "Iterator[list[Run]]":
+    """The other extractors of a run's network that have no current maps and did not fail, with their locks held.
+
+    No lock is waited for, so that no two processes wait for each other: another process that holds it makes the maps.
+    """
+    from eil.execution import ahead, run_lock
+
+    lent = opened.study.borrowers(run.trained) if share else []
+    found = []
+    with contextlib.ExitStack() as held:
+        for each in (each for each in lent if each.extractor and each.name != run.name):
+            with contextlib.ExitStack() as lock:
+                free = lock.enter_context(run_lock.exclusive_if_free(opened.folder(each)))
+                if free and not run_lock.failed_before(opened.folder(each)) and not _has_maps(opened, each):
+                    held.enter_context(lock.pop_all())
+                    found.append(each)
+        for each in found:
+            ahead.discard(opened.folder(each))
+        yield found
+
+
+def _has_maps(opened: OpenStudy, run: "Run") -> bool:
+    """Whether the current maps of an extractor are in their place, or wait."""
+    from eil.execution import ahead
+    from eil.training.localize import has_current_maps
+
+    folder = opened.folder(run)
+    if has_current_maps(run, opened.images(run), folder):
+        return True
+    return (folder / ahead.FOLDER).is_dir() and ahead.waits("localize", folder, _note(opened, run, "localize"))
 
 
 def _evaluate(opened: OpenStudy, run: "Run") -> None:
@@ -59,7 +130,8 @@ def _evaluate(opened: OpenStudy, run: "Run") -> None:
 def _go_on(opened: OpenStudy, run: "Run") -> None:
     """Localize and evaluate a trained run, then what borrows its network, and put the results aside.
 
-    An error is left to the step itself, which meets it again: the training has not failed.
+    An error is left to the step itself, which meets it again: the training has not failed. An error of the run itself
+    would be one of all that borrow its network.
     """
     from eil.core.files import read_json
     from eil.execution import ahead
@@ -68,15 +140,19 @@ def _go_on(opened: OpenStudy, run: "Run") -> None:
         return
     lent = opened.study.borrowers(run)
     made: list[tuple[Run, ahead.Step]] = []
-    try:
-        for each in (run, *lent):
-            ahead.discard(opened.folder(each))
+    for each in lent:  # of an earlier training, which may have ended in the same weights
+        ahead.discard(opened.folder(each))
+        (opened.folder(each) / "maps.npz").unlink(missing_ok=True)
+    for each in (run, *lent):
+        try:
             _localize(opened, each, gpus=0)  # the training's GPU is still held
             made.append((each, "localize"))
             _evaluate(opened, each)
             made.append((each, "evaluate"))
-    except Exception as error:
-        _log.warning("%s was not localized and evaluated ahead: %s", run.name, error)
+        except Exception as error:
+            _log.warning("%s was not localized and evaluated ahead: %s", each.name, error)
+            if each == run:
+                break
     for each, step in reversed(made):  # last of all a run's maps, from which controls took the classification
         ahead.put_aside(step, opened.folder(each), _note(opened, each, step))
 
@@ -86,7 +162,7 @@ def _taken(opened: OpenStudy, run: "Run", step: "ahead.Step") -> bool:
     from eil.execution import CHECKED_BY_WORKFLOW, ahead, run_lock
 
     folder = opened.folder(run)
-    if not (folder / ahead.FOLDER).is_dir():
+    if not ((folder / ahead.FOLDER).is_dir() or run_lock.is_busy(folder)):  # who is busy may leave something
         return False
     if not os.environ.get(CHECKED_BY_WORKFLOW):
         from eil.execution import data_state  # pandas: half of the time that was saved
@@ -95,7 +171,7 @@ def _taken(opened: OpenStudy, run: "Run", step: "ahead.Step") -> bool:
     with run_lock.exclusive(run, folder):
         taken = ahead.take(step, folder, _note(opened, run, step))
     if taken:
-        print(f"{run.name}: {step} was done ahead, in the process of the training")
+        print(f"{run.name}: {step} was done ahead, in the process of another step")
     return taken
 
 

@@ -1,8 +1,9 @@
-"""Localizing and evaluating ahead, in the process of a run's training, for the steps that follow.
+"""Localizing and evaluating ahead, in the process of a training or of another extractor, for the steps that follow.
 
-To load torch costs more CPU time than a small run's localizing and evaluating together. A workflow engine deletes a
-step's outputs before it starts the step, so that what was made ahead waits in the folder ``ahead``, with a note of what
-it was made from. The step takes it if the note still holds, and computes otherwise.
+To load torch costs more CPU time than a small run's localizing and evaluating together, and the extractors of a network
+share a pass. A workflow engine deletes a step's outputs before it starts the step, so that what was made ahead waits in
+the folder ``ahead``, with a note of what it was made from. The step takes it if the note still holds, and computes
+otherwise.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ Step = Literal["localize", "evaluate"]
 FOLDER: Final = "ahead"
 # Longest training, in seconds, after which its process goes on: a kill while it does so loses the training.
 LONGEST_TRAINING: Final = 600.0
+_CURVES: Final = "curves.npz"  # no output of the workflow; localizing on a GPU leaves it
 _PROTOCOLS: Final = Path(__file__).parents[1] / "evaluation" / "protocols.yaml"
 _OUTPUTS: Final[dict[Step, tuple[str, ...]]] = {
     "localize": ("maps.npz",),
@@ -55,20 +57,32 @@ def put_aside(step: Step, folder: Path, note: dict[str, Any]) -> None:
     aside.mkdir(exist_ok=True)
     for name in _OUTPUTS[step]:
         (folder / name).replace(aside / name)
-    write_json(aside / f"{step}.json", note)
+    leave(step, folder, note)
 
 
-def take(step: Step, folder: Path, note: dict[str, Any]) -> bool:
-    """Move the outputs of a step into place if they wait and were made from what ``note`` says; whether they were."""
+def leave(step: Step, folder: Path, note: dict[str, Any]) -> None:
+    """Let outputs that were written to the folder :data:`FOLDER` wait there."""
+    write_json(folder / FOLDER / f"{step}.json", note)
+
+
+def waits(step: Step, folder: Path, note: dict[str, Any]) -> bool:
+    """Whether the outputs of a step wait and were made from what ``note`` says."""
     aside = folder / FOLDER
     try:
         waiting = read_json(aside / f"{step}.json") if aside.is_dir() else None
     except InputError:
         return False
-    if waiting != note or not all((aside / name).exists() for name in _OUTPUTS[step]):
+    return waiting == note and all((aside / name).exists() for name in _OUTPUTS[step])
+
+
+def take(step: Step, folder: Path, note: dict[str, Any]) -> bool:
+    """Move the outputs of a step into place if they wait and were made from what ``note`` says; whether they were."""
+    if not waits(step, folder, note):
         return False
+    aside = folder / FOLDER
     (aside / f"{step}.json").unlink()
-    for name in _OUTPUTS[step]:
+    curves = [_CURVES] if step == "localize" and (aside / _CURVES).exists() else []
+    for name in (*curves, *_OUTPUTS[step]):
         (aside / name).replace(folder / name)
     if not any(aside.iterdir()):
         aside.rmdir()

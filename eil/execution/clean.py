@@ -6,10 +6,11 @@ from pathlib import Path
 from eil.core import records
 from eil.core.files import InputError, remove
 from eil.core.run import Run
+from eil.execution import ahead
 from eil.execution.run_lock import is_busy
 from eil.training import checkpoint
 
-MAPS = ("maps.npz", "curves.npz")
+MAPS = ("maps.npz", "curves.npz", ahead.FOLDER)
 WEIGHTS = ("weights.safetensors",)
 LEFT = (".*.part*", ".verify*")  # left by killed processes
 

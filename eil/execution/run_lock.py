@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eil.core import provenance, ranks
-from eil.core.files import InputError, is_locked, locked, read_json, write_json
+from eil.core.files import InputError, is_locked, locked, locked_if_free, read_json, write_json
 from eil.core.records import Record
 from eil.core.run import Run
 from eil.execution import out_of_memory
 
-_LOCK, _RUNNING = ".lock", "running.json"
+_LOCK, _RUNNING, _FAILURE = ".lock", "running.json", "failure.json"
 _LOG_LINES = 20  # last lines of a step's log that a failure record keeps
 
 
@@ -32,14 +32,14 @@ def run_step(run: Run, folder: Path, step: str) -> Iterator[None]:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         running = {"step": step, "key": run.key, "host": platform.node(), "process": os.getpid(), "started": started}
         write_json(folder / _RUNNING, running | out_of_memory.counter())
-        (folder / "failure.json").unlink(missing_ok=True)  # of an earlier attempt
+        (folder / _FAILURE).unlink(missing_ok=True)  # of an earlier attempt
         try:
             with _logged(folder / f"{step}.log"):
                 yield
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):  # on a full disk; the first error is the one to report
-                failure(run, step, text, folder).save(folder / "failure.json")
+                failure(run, step, text, folder).save(folder / _FAILURE)
             raise
         finally:  # a killed process does not get here
             (folder / _RUNNING).unlink(missing_ok=True)
@@ -48,6 +48,16 @@ def run_step(run: Run, folder: Path, step: str) -> Iterator[None]:
 def exclusive(run: Run, folder: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the run's lock in the block; wait for another process that holds it, and log that."""
     return locked(folder / _LOCK, f"{run.name}: waiting for another process on this run")
+
+
+def exclusive_if_free(folder: Path) -> contextlib.AbstractContextManager[bool]:
+    """Hold the lock of a run's folder in the block unless another process holds it; tell whether this one does."""
+    return locked_if_free(folder / _LOCK)
+
+
+def failed_before(folder: Path) -> bool:
+    """Whether the last step that was executed for a run failed or crashed, or is at work now."""
+    return any((folder / name).exists() for name in (_FAILURE, _RUNNING))
 
 
 def is_busy(folder: Path) -> bool:

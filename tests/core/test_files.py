@@ -56,6 +56,15 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
 
 
+def test_some_arrays_of_a_large_file_can_be_read(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "a.npz", {"large": np.zeros(10_000), "small": np.array("x")})
+    with pytest.raises(InputError, match="GB unpacked"):
+        read_arrays(tmp_path / "a.npz", most=1000)
+    found = read_arrays(tmp_path / "a.npz", most=1000, only={"small", "none"})
+    assert list(found) == ["small"]
+    assert str(found["small"]) == "x"
+
+
 def test_pickles_and_damaged_archives_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickle.npz", a=np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "half.npz").write_bytes((tmp_path / "pickle.npz").read_bytes()[:100])

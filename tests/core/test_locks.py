@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eil.core import files
-from eil.core.files import is_locked, locked
+from eil.core.files import is_locked, locked, locked_if_free
 
 HOLDER = (
     "import sys, time; from pathlib import Path; from eil.core.files import locked\n"
@@ -31,6 +31,16 @@ def test_a_lock_is_seen_and_a_killed_process_lets_go(tmp_path: Path) -> None:
     assert not is_locked(path)
     assert not files._is_locked_exclusively(path)
     with locked(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+
+
+def test_a_lock_that_is_held_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".lock"
+    with locked_if_free(path) as first:
+        assert first
+        with locked_if_free(path) as second:
+            assert not second
         assert is_locked(path)
     assert not is_locked(path)
 

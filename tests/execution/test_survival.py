@@ -240,15 +240,17 @@ def test_clean_takes_what_can_be_made_again_and_never_a_record(place: Path, caps
     kept = {path.name for path in own.iterdir()}
     for name in ("last.ckpt", ".record.host-1.part.json"):
         (own / name).write_text("left")
+    (own / "ahead").mkdir()  # maps that another run's process made, and nobody took
+    (own / "ahead" / "maps.npz").write_text("waits")
     other = own.with_name("vgg_small-cam-seed0")
     other.mkdir()
     (other / "last.ckpt").write_text("of a training that is not finished")
     where = [str(place / "tiny.yaml"), "--results", str(place / "results")]
     assert cli.main(["clean", *where, "--dry-run", "--maps"]) == 0
-    assert "4 files could go" in capsys.readouterr().out
+    assert "5 files could go" in capsys.readouterr().out
     assert cli.main(["clean", *where]) == 0
     assert "2 files removed" in capsys.readouterr().out
-    assert {path.name for path in own.iterdir()} == kept
+    assert {path.name for path in own.iterdir()} == kept | {"ahead"}
     assert cli.main(["clean", *where, "--maps", "--weights"]) == 0
     assert kept - {path.name for path in own.iterdir()} == {"maps.npz", "curves.npz", "weights.safetensors"}
     assert (other / "last.ckpt").exists()

@@ -30,7 +30,8 @@ user_cache.name_user()
 # Whether the machines share no disk: declared files, and nothing else, travel between them through a storage.
 STORAGE = workflow.storage_registry.default_storage_provider is not None
 # On this machine a training's process goes on to localize and evaluate, which saves loading torch twice. A cluster's job
-# does not: it would keep its GPU for work of the CPU. Through a storage, what was made ahead would not travel.
+# does not: it would keep its GPU for work of the CPU. Through a storage, what was made ahead would not travel, nor would the
+# maps that `eil localize` of an extractor makes for others; on a cluster with a shared disk it makes them.
 AHEAD = not STORAGE and workflow.exec_mode != ExecMode.REMOTE
 os.environ.update(
     EIL_AHEAD="--ahead" if AHEAD else "", EIL_APART="1" if STORAGE else ""
