@@ -217,6 +217,7 @@ def test_one_that_fails_fails_alone(
     monkeypatch.setattr(NWC, "maps", lambda *_: 1 / 0)
     if training:
         assert place.step("train", CAM, "--ahead") == 0
+        assert all((place.runs / run / ahead.FOLDER / "evaluate.json").exists() for run in (GRADCAM, LAYERCAM))
     for run in (GRADCAM, LAYERCAM):
         assert place.step("localize", run) == 0
         assert place.maps(run) == alone.maps(run)
