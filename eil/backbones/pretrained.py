@@ -3,7 +3,7 @@
 import hashlib
 import io
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from urllib.error import URLError
 
 import safetensors.torch
@@ -18,23 +18,23 @@ from eil.core.safe_yaml import in_a_line
 
 # Pretrained classifiers are seldom used, so they may have any number of classes, or be missing.
 _CLASSIFIERS = ("classifier.", "fc.", "AuxLogits.")
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = False, **options: Any) -> Any:
+def load_torchvision(net: Network, name: str, weights: str | None, keep_classifier: bool = False) -> Network:
     """A network of torchvision, with weights of its enums or of a local file.
 
     Args:
-        factory: function of torchvision.models.
-        weights: name in the factory's enum, ``FILE@sha256:HASH``, or None for random weights.
+        net: the network, with random weights; it may lack its classifier.
+        name: of its function in torchvision.models.
+        weights: name in the function's enum, ``FILE@sha256:HASH``, or None for the random weights.
         keep_classifier: whether a local file must have the classifier too.
-        options: for the factory.
 
     Raises:
         InputError: weights that cannot be fetched, or a file that does not fit the network.
     """
     import torchvision
 
-    net = factory(weights=None, **options)
     if weights is None:
         return net
     if LOCAL_WEIGHTS.fullmatch(weights):
@@ -42,9 +42,9 @@ def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = 
             optional = ("AuxLogits.",) if keep_classifier else _CLASSIFIERS
             net.load_state_dict(state_dicts.fitting(read_local(weights), net.state_dict(), optional), strict=False)
         except state_dicts.NotFitting as error:
-            raise InputError(f"pretrained weights {weights}: not {factory.__name__}'s: {error}") from None
+            raise InputError(f"pretrained weights {weights}: not {name}'s: {error}") from None
         return net
-    entry = torchvision.models.get_model_weights(factory)[weights]
+    entry = torchvision.models.get_model_weights(name)[weights]
     place = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     try:
         state = entry.get_state_dict(check_hash=True, weights_only=True)
@@ -53,7 +53,7 @@ def load_torchvision(factory: Any, weights: str | None, keep_classifier: bool = 
             f"pretrained weights {entry} are missing and cannot be fetched ({error}); "
             f"download {entry.url} and put it at {place}"
         ) from None
-    net.load_state_dict(state)
+    net.load_state_dict(state, strict=False)  # its hash was checked
     return net
 
 

@@ -445,4 +445,4 @@ def test_pretrained_weights_of_another_network_are_refused(content: Any, tmp_pat
     with pytest.raises(
         InputError, match=r"other\.pth(@sha256:.*: not squeezenet1_1's|: not a file of weights): expected "
     ):
-        pretrained.load_torchvision(squeezenet1_1, f"{path}@sha256:{digest}")
+        pretrained.load_torchvision(squeezenet1_1(), "squeezenet1_1", f"{path}@sha256:{digest}")

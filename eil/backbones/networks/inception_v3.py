@@ -73,7 +73,7 @@ def inception_v3(weights: str | None, output_stride: int, *, stem: Stem = "own")
     Its pretrained weights expect inputs of (x - 0.5) / 0.5, which INFO gives; the WSOL field uses ImageNet's mean and
     standard deviation.
     """
-    net = load_torchvision(torchvision.models.inception_v3, weights, init_weights=True)
+    net = load_torchvision(torchvision.models.inception_v3(init_weights=True), "inception_v3", weights)
     stages: OrderedDict[str, Any] = OrderedDict((name, getattr(net, name)) for name in _STAGES)
     if output_stride == 32:
         if stem != "own":

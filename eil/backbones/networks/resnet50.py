@@ -36,7 +36,7 @@ def resnet50(weights: str | None, output_stride: int, *, keep_classifier: bool =
         output_stride: 16, 8, or torchvision's 32.
         keep_classifier: whether the head starts from the pretrained classifier, as the benchmark's does on ILSVRC.
     """
-    net = load_torchvision(torchvision.models.resnet50, weights, keep_classifier)
+    net = load_torchvision(torchvision.models.resnet50(), "resnet50", weights, keep_classifier)
     stages: OrderedDict[str, Any] = OrderedDict()
     stages["stem"] = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
     for layer in ("layer1", "layer2", "layer3", "layer4"):
