@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from eil.data import NO_BOX, Boxes, Image
 from eil.evaluation import components, largest_box, union_find
+from eil.evaluation.box_conventions import N_THRESHOLDS, BoxConvention
 from eil.evaluation.protocols import Contours, Protocol
-from eil.evaluation.union_find import BoxConvention
 
 Floats = npt.NDArray[np.float64]
 BENCHMARK = BoxConvention()
@@ -36,7 +36,7 @@ def iou_curve(image: Image, boxes: Boxes, contours: Contours = "all", convention
         (255,).
     """
     if not image.any():
-        curve: Floats = np.zeros(union_find.N_THRESHOLDS)
+        curve: Floats = np.zeros(N_THRESHOLDS)
     elif contours == "all":
         curve = components.best_iou_of_contours(image, boxes, convention)
     else:

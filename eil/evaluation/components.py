@@ -10,9 +10,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from eil.evaluation.box_conventions import N_THRESHOLDS, BoxConvention
 from eil.evaluation.union_find import (
-    N_THRESHOLDS,
-    BoxConvention,
     Bytes,
     Floats,
     Ints,

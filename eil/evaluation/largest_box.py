@@ -6,9 +6,8 @@ Compiled by numba, without the GIL.
 import numba
 import numpy as np
 
+from eil.evaluation.box_conventions import N_THRESHOLDS, BoxConvention
 from eil.evaluation.union_find import (
-    N_THRESHOLDS,
-    BoxConvention,
     Bytes,
     Floats,
     Ints,

@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_se
 
 from eil.core.run import StrictModel
 from eil.core.settings import SettingError
-from eil.evaluation.union_find import N_THRESHOLDS, BoxConvention
+from eil.evaluation.box_conventions import N_THRESHOLDS, BoxConvention
 
 FILE = Path(__file__).with_name("protocols.yaml")
 DEFAULT: Final = "val-threshold"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import special
 
 from eil.core.metrics import METRICS
 from eil.evaluation import metrics
@@ -95,6 +95,8 @@ class Estimate:
         least, mean = 1e-9, abs(self.mean)
         if mean == 0 or self.half_width(least) <= mean:
             return 1.0 if mean == 0 else least
+        from scipy import optimize  # 0.3 s at the start of each evaluation, which does not call this
+
         return float(optimize.brentq(lambda alpha: self.half_width(alpha) - mean, least, 1))
 
     def probability_of_improvement(self) -> float:

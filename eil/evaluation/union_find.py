@@ -1,32 +1,18 @@
 """Compiled functions that :mod:`components` and :mod:`largest_box` share: sorting, union-find, boxes and IoU."""
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from eil.evaluation import jit_cache
+from eil.evaluation.box_conventions import BoxConvention
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Parents = npt.NDArray[np.int32]
-N_THRESHOLDS = 255
 
-
-class BoxConvention(NamedTuple):
-    """How pixels become a box, and boxes an IoU. The defaults are the wsolevaluation benchmark's.
-
-    Attributes:
-        beyond: 1 if a box ends at x + w, one pixel beyond its last pixel; 0 if it ends at x + w - 1.
-        clipped: whether boxes are then clipped to the image.
-        inclusive: 1 if a corner is a pixel, whose area counts; 0 if it is a point.
-        empty: the predicted box if no pixel is above the threshold.
-    """
-
-    beyond: int = 1
-    clipped: bool = True
-    inclusive: int = 1
-    empty: tuple[int, int, int, int] = (0, 0, 0, 0)
+jit_cache.ensure()  # before any function is compiled: every module that has one imports this one
 
 
 @numba.njit(nogil=True, cache=True)

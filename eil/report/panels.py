@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from eil.core.metrics import GT_KNOWN_LOC, METRICS, ScoreKey
 from eil.core.run import readable
 from eil.evaluation import statistics
+from eil.evaluation.box_conventions import N_THRESHOLDS
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
-from eil.evaluation.union_find import N_THRESHOLDS
 from eil.report import convergence
 from eil.report.ablation import SIGNS, Effect
 from eil.report.configurations import Configuration, Floats, compared, interval, over_seeds, shared_label

@@ -30,7 +30,9 @@ def test_a_cache_that_names_a_module_of_an_earlier_version_does_no_harm(tmp_path
     indices = list(tmp_path.rglob("*.nbi"))
     assert indices
     for path in indices:
-        path.write_bytes(path.read_bytes().replace(b"eil.evaluation.union_find", b"eil.evaluation.union_lost"))
+        path.write_bytes(
+            path.read_bytes().replace(b"eil.evaluation.box_conventions", b"eil.evaluation.box_conventionz")
+        )
     spoilt = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=env, check=False)
     assert "ModuleNotFoundError" in spoilt.stderr  # the fault that a renamed module caused
     for stamp in tmp_path.rglob("compiled-from.txt"):
