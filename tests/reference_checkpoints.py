@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zero_values import zero_initial_values
 
 from eil.core.run import Run
 from eil.methods import base
@@ -163,6 +164,8 @@ def reference_of(backbone: str, method: str, stride: int) -> Reference:
 
 
 def method_of(run: Run) -> Method:
-    return base.build(
-        run.method, run.settings, run.backbone, CLASSES, output_stride=run.output_stride, network=run.network
-    ).eval()
+    """The run's network, whose values are all zero until a checkpoint gives it others."""
+    with zero_initial_values():
+        return base.build(
+            run.method, run.settings, run.backbone, CLASSES, output_stride=run.output_stride, network=run.network
+        ).eval()

@@ -14,6 +14,7 @@ import torch
 from reference_networks import pairs, share_weights
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zero_values import zero_initial_values
 
 from baselines.adl import ADL
 from baselines.cutmix import CutMix
@@ -68,7 +69,8 @@ class Reference(nn.Module):
 
     def __init__(self, backbone: str, stride: int, dropout: float = 0.0, adl: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.trunk = getattr(reference_networks, backbone)(stride)
+        with zero_initial_values():  # ours are copied
+            self.trunk = getattr(reference_networks, backbone)(stride)
         self.adl = nn.ModuleDict({stage: AttentionDropout() for stage in adl})
         self.dropout, self.convolutional = dropout, backbone == "inception_v3"
         if backbone == "vgg16":
@@ -203,7 +205,8 @@ def test_the_comparison_notices_each_part_of_the_layout() -> None:
     at = {"at": AT["inception_v3", 16], "gamma": GAMMA, "drop_rate": DROP_RATE}
 
     def loss(settings: dict[str, Any], network: dict[str, Any]) -> float:
-        backbone = backbones.build("inception_v3", False, 16, network)
+        with zero_initial_values():
+            backbone = backbones.build("inception_v3", False, 16, network)
         backbone.load_state_dict(weights)
         torch.manual_seed(0)
         model = ADL(backbone, CLASSES, **settings)

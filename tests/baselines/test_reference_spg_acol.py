@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from reference_networks import inception_v3, outputs, pairs, resnet50, share_weights, vgg16
+from reference_networks import Pools, inception_v3, outputs, pairs, resnet50, share_weights, vgg16
 from torch import Tensor, nn
 from torch.nn import functional as F
+from zero_values import zero_initial_values
 
 from eil.methods import base
 from eil.methods.base import Targets
@@ -21,6 +22,11 @@ SEED_SIDE = 40  # the benchmark's 224, at any size of the input
 XAVIER: dict[str, Any] = {"head_init": "xavier"}
 TRUNKS = {"vgg16": vgg16, "resnet50": resnet50, "inception_v3": inception_v3}
 CHANNELS = {"vgg16": 512, "resnet50": 2048, "inception_v3": 768}
+
+
+def trunk(backbone: str, stride: int, pools: Pools) -> nn.ModuleDict:
+    with zero_initial_values():  # ours are copied
+        return vgg16(stride, pools) if backbone == "vgg16" else TRUNKS[backbone](stride)
 
 
 def scores(before: int, widths: tuple[int, ...]) -> nn.Sequential:
@@ -49,7 +55,7 @@ class ReferenceACoL(nn.Module):
 
     def __init__(self, backbone: str, stride: int, threshold: float) -> None:
         super().__init__()
-        self.trunk = vgg16(stride, "acol") if backbone == "vgg16" else TRUNKS[backbone](stride)
+        self.trunk = trunk(backbone, stride, "acol")
         self.average, self.threshold = backbone == "vgg16", threshold
         self.a, self.b = (scores(CHANNELS[backbone], (128, 128)) for _ in range(2))
 
@@ -91,7 +97,7 @@ class ReferenceSPG(nn.Module):
 
     def __init__(self, backbone: str, stride: int, thresholds: Mapping[str, tuple[float, float]]) -> None:
         super().__init__()
-        self.trunk = vgg16(stride, "spg") if backbone == "vgg16" else TRUNKS[backbone](stride)
+        self.trunk = trunk(backbone, stride, "spg")
         self.tap1, self.tap2, widths, b, c = SPG_LAYOUT[backbone, stride]
         last = CHANNELS[backbone]
         tapped = {"vgg16": (512, 512), "resnet50": (1024, 1024), "inception_v3": (288, 768)}[backbone]
