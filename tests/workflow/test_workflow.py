@@ -52,12 +52,12 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
     assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
     # Another study of the same images does not decode them again.
     assert not re.search(r"^prepare +1$", planned(tmp_path, *study(tmp_path, content | {"name": "other"})), re.M)
-    # What it costs.
+    # What it costs, of one of EIL's settings.
+    content["methods"]["eil"]["gamma"] = [0.6]
     finished(tmp_path, "timing", "profile", *study(tmp_path, content))
     assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1
     assert (results / "profile" / "vgg_small-cam-seed0" / "profile.md").exists()
     # Other settings of one method train that method alone.
-    content["methods"]["eil"]["gamma"] = [0.6]
     content["methods"]["eil"]["sigma"] = 0.5
     plan = planned(tmp_path, *study(tmp_path, content))
     assert re.search(r"^train +2$", plan, re.MULTILINE)
@@ -71,6 +71,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
     arguments = study(tmp_path, content)
     record = "results/tiny/runs/vgg_small-eil-seed0/record.json"
     finished(tmp_path / "whole", record, *arguments)
+    shutil.copytree(tmp_path / "whole" / "results" / "data", tmp_path / "killed" / "results" / "data")
     process = snakemake(tmp_path / "killed", record, *arguments, start_new_session=True)
     checkpoint = runs(tmp_path / "killed") / "vgg_small-eil-seed0" / "last.ckpt"
     for _ in range(2400):
@@ -126,7 +127,7 @@ EDITS = [
 FORKS = """
 import json, os, sys
 from pathlib import Path
-import numba, pandas, torch, snakemake.report, snakemake.scheduling
+import torch, snakemake.report, snakemake.scheduling
 from snakemake import cli
 from eil.study import study
 root, arguments, edits = json.loads(sys.argv[1])
