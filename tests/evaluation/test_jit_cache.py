@@ -8,8 +8,9 @@ from eil.evaluation import jit_cache
 
 CODE = """
 import numpy as np
-from eil.evaluation import boxes
-print(boxes.iou_curve(np.full((4, 4), 9, np.uint8), np.array([[0.0, 0, 3, 3]]))[0])
+from eil.evaluation.box_conventions import BoxConvention
+from eil.evaluation.union_find import best_iou
+print(best_iou((0, 0, 3, 3), np.array([[0.0, 0, 3, 3]]), BoxConvention()))
 """
 
 
