@@ -61,18 +61,22 @@ def nameless(code: Path, tmp: Path, *command: str, **env: str) -> subprocess.Com
     )
 
 
-def test_check_falls_back_to_a_temporary_cache_and_says_it_once(code: Path, tmp_path: Path) -> None:
-    tmp = tmp_path / "tmp"
-    study = str(code / "workflow" / "config" / "smoke.yaml")
-    process = nameless(code, tmp, "eil", "check", study)
-    assert process.returncode == 0, process.stderr
+def test_check_compiles_nothing(code: Path, tmp_path: Path) -> None:
+    process = nameless(code, tmp_path / "tmp", "eil", "check", str(code / "workflow" / "config" / "smoke.yaml"))
+    assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.endswith("16 runs\n")
+
+
+def test_what_is_compiled_falls_back_to_a_temporary_cache_and_says_it_once(code: Path, tmp_path: Path) -> None:
+    tmp, module = tmp_path / "tmp", "eil.evaluation.boxes"
+    process = nameless(code, tmp, module)
+    assert process.returncode == 0, process.stderr
     line = f"compiled functions are kept in {tmp}/eil-numba-54321 (NUMBA_CACHE_DIR names another folder)"
     assert process.stderr.count(line) == 1
     assert "Traceback" not in process.stderr
     mine = tmp_path / "mine"
     mine.mkdir()
-    assert nameless(code, tmp, "eil", "check", study, NUMBA_CACHE_DIR=str(mine)).stderr == ""
+    assert nameless(code, tmp, module, NUMBA_CACHE_DIR=str(mine)).stderr == ""
 
 
 def test_a_training_and_its_scores_and_figures(code: Path, tmp_path: Path, content: dict[str, Any]) -> None:
