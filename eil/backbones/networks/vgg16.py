@@ -48,7 +48,8 @@ def vgg16(weights: str | None, output_stride: int, *, pools: Pools = "own") -> B
     """
     if output_stride == 32 and pools != "own":
         raise SettingError("pools", pools, "needs output_stride 16 or 8")
-    features = load_torchvision(_without_classifier(), "vgg16", weights)["features"]
+    features = _features()
+    load_torchvision(nn.ModuleDict({"features": features}), "vgg16", weights)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     start = 0
     for k, pool in enumerate(_POOLS, start=1):
@@ -67,11 +68,11 @@ def vgg16(weights: str | None, output_stride: int, *, pools: Pools = "own") -> B
     return Backbone("vgg16", stages, 512, INFO)
 
 
-def _without_classifier() -> nn.ModuleDict:
-    """torchvision's, with its initial values: its classifier's 124 million would cost 3 s and 0.5 GB at every start."""
+def _features() -> nn.Sequential:
+    """torchvision's, without its classifier, whose 124 million values would cost 3 s and 0.5 GB at every start."""
     features = vgg.make_layers(vgg.cfgs["D"])
     for layer in features:
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-    return nn.ModuleDict({"features": features})
+    return features
