@@ -14,8 +14,8 @@ classes that are predicted first; with N = C it does not depend on the class. Th
 each network and data set, without a val split in their release, and on VGG16 they picked the seed for the result, as
 one of them says in their repository's issue 3: their scores are maxima, not means. Here the threshold comes from val,
 and seeds from the study. Defaults are theirs for ResNet-50 on CUB, with the map of the class (N = 1 on ILSVRC). New
-layers start from Xavier's values, as theirs on ResNet-50 (N(0, 0.02) on VGG16): from small ones, the ReLU of a class map
-can die before it learns.
+layers start from Xavier's values, as theirs on ResNet-50 (N(0, 0.02) on VGG16): from small ones, the ReLU of a class
+map can die before it learns.
 """
 
 from collections.abc import Sequence

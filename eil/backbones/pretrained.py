@@ -53,7 +53,8 @@ def load_torchvision(net: Network, name: str, weights: str | None, keep_classifi
             f"pretrained weights {entry} are missing and cannot be fetched ({error}); "
             f"download {entry.url} and put it at {place}"
         ) from None
-    net.load_state_dict(state, strict=False)  # its hash was checked
+    if missing := net.load_state_dict(state, strict=False).missing_keys:  # the net may lack what the file has
+        raise InputError(f"pretrained weights {entry}: expected {len(missing)} more tensors, first {missing[0]}")
     return net
 
 

@@ -190,6 +190,19 @@ def test_weights_are_named_as_torchvision_names_them(monkeypatch: pytest.MonkeyP
         backbones.build("efficientnet_lite0", f"x.pth@sha256:{'0' * 64}", shapes_only=True)
 
 
+def test_weights_of_the_hub_fill_every_layer_and_may_have_a_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in torchvision.models.vgg16().state_dict().items()}
+    state = {name: torch.full(shape if "features" in name else (1,), 0.5) for name, shape in shapes.items()}
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda self, **_: dict(state))
+    assert all((each == 0.5).all() for each in backbones.build("vgg16", True).state_dict().values())
+    del state["features.28.bias"]
+    with pytest.raises(
+        InputError, match=r"VGG16_Weights.IMAGENET1K_V1: expected 1 more tensors, first features.28.bias"
+    ):
+        backbones.build("vgg16", True)
+
+
 def _noted(taken: list[object], weights: object) -> None:
     taken.append(weights)
     raise urllib.error.URLError("no network")
