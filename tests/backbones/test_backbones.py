@@ -24,16 +24,14 @@ MAPS = {"vgg_small": (64, 16), "resnet_small": (64, 16), "efficientnet_lite0": (
 
 
 @pytest.mark.parametrize(("name", "side"), [("vgg16", 64), ("resnet50", 64), ("inception_v3", 96)])
-def test_stages_give_torchvisions_logits_bit_for_bit(name: str, side: int) -> None:
+def test_stages_give_torchvisions_logits_bit_for_bit(name: str, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "vgg16":  # torchvision draws its classifier twice, the first time before the values of the features
+        monkeypatch.setattr(torch.nn.Linear, "reset_parameters", lambda self: None)
     torch.manual_seed(0)
     ours = backbones.build(name, output_stride=32).eval()
     torch.manual_seed(0)
     options = {"init_weights": True} if name == "inception_v3" else {}
     theirs = getattr(torchvision.models, name)(weights=None, **options).eval()
-    if name == "vgg16":  # ours has no classifier, so the same seed draws other values
-        for a, b in zip(ours.parameters(), theirs.features.parameters(), strict=True):
-            assert float(a.detach().std()) == pytest.approx(float(b.detach().std()), rel=0.1)
-            b.data = a.data
     images = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         features = ours(images)

@@ -74,7 +74,8 @@ FORMS: dict[str, Callable[[State], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("form", "classes"), [("plain", None), *((form, 200) for form in FORMS)])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("classes", [None, 200])
 def test_every_form_gives_the_networks_weights(tmp_path: Path, form: str, classes: int | None) -> None:
     state = weights_of("resnet50", classes)
     backbone = backbones.build("resnet50", stored(tmp_path / "mine.pth", FORMS[form](state)))

@@ -47,7 +47,7 @@ def test_it_runs_in_a_study(environment: dict[str, str], content: dict[str, Any]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-c2"]
     result = subprocess.run(
-        [*command, "tables", "--configfile", str(tmp_path / "tiny.yaml")],
+        [*command, "--configfile", str(tmp_path / "tiny.yaml")],
         capture_output=True,
         text=True,
         cwd=ROOT,
