@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import matplotlib
 import yaml
 from snakemake import cli
 
 ROOT = Path(__file__).parents[1]
 # Without the environment's own programs: the workflow must find them beside its Snakemake.
 PROGRAMS = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != Path(sys.executable).parent)
+
+
+def caches(folder: Path) -> dict[str, str]:
+    """Environment variables: caches of its own, except Matplotlib's, whose list of fonts takes seconds to make."""
+    return {"XDG_CACHE_HOME": str(folder / "cache"), "MPLCONFIGDIR": matplotlib.get_cachedir()}
 
 
 def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
@@ -25,7 +31,7 @@ def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PATH": PROGRAMS, "XDG_CACHE_HOME": str(folder / "cache")},
+        env=os.environ | {"PATH": PROGRAMS, **caches(folder)},
         cwd=root,
         **options,
     )
@@ -42,29 +48,39 @@ def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, ti
     return output
 
 
-def dry_run(folder: Path, *arguments: str, cwd: Path = ROOT, snakefile: Path = ROOT / "Snakefile") -> tuple[int, str]:
-    """Exit code and output of a dry run, without starting Python anew, which takes thirty times as long."""
-    command = ["-n", "-s", str(snakefile), "--directory", str(folder), "--cores", "2", *arguments]
+def in_process(folder: Path, *arguments: str, cwd: Path = ROOT, snakefile: Path = ROOT / "Snakefile") -> tuple[int, str]:
+    """Exit code and output of a Snakemake that runs no job. To start Python anew takes thirty times as long."""
     output, code = io.StringIO(), 0
     with (
-        mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(folder / "cache")}),
+        mock.patch.dict(os.environ, caches(folder)),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(output),
     ):
         try:
-            cli.main(command)
+            cli.main(["-s", str(snakefile), "--directory", str(folder), *arguments])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
             print(end.code if isinstance(end.code, str) else "")
     return code, output.getvalue()
 
 
-def planned(folder: Path, *arguments: str, code: int = 0) -> str:
+def dry_run(folder: Path, *arguments: str, cwd: Path = ROOT, snakefile: Path = ROOT / "Snakefile") -> tuple[int, str]:
+    """Exit code and output of a dry run."""
+    return in_process(folder, "-n", "--cores", "2", *arguments, cwd=cwd, snakefile=snakefile)
+
+
+def planned(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT) -> str:
     """What a dry run says that ends with this exit code."""
-    found, output = dry_run(folder, *arguments)
+    found, output = dry_run(folder, *arguments, snakefile=root / "Snakefile")
     assert found == code, output
     return output
+
+
+def unlock(folder: Path, *arguments: str) -> None:
+    """Remove the lock of a Snakemake that was killed, as the documentation says."""
+    code, output = in_process(folder, "--unlock", *arguments)
+    assert code == 0, output
 
 
 def study(folder: Path, content: dict[str, Any]) -> list[str]:

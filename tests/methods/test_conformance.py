@@ -5,7 +5,7 @@ Of timm's networks one small transformer is: its methods need stages, and a mask
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -72,7 +72,7 @@ def build(case: Case, seed: int = 0) -> Method:
         pytest.skip(str(reason))
 
 
-def batch(backbone: str, size: int = 4) -> tuple[torch.Tensor, Targets]:
+def batch(backbone: str, size: int = CLASSES) -> tuple[torch.Tensor, Targets]:
     side = 32 if backbone.endswith("_small") else 64
     images = torch.randn(size, 3, side, side, generator=torch.Generator().manual_seed(0))
     return images, Targets(torch.arange(size) % CLASSES)
@@ -94,37 +94,44 @@ def one_pass(model: Method, first: tuple[torch.Tensor, Targets], draws: int = 0,
     return model, images, targets, float(parts["total"].detach())
 
 
-@functools.lru_cache(maxsize=1)
-def after_one_pass(case: Case) -> Pass:
+@functools.lru_cache(maxsize=2)
+def after_one_pass(case: Case, size: int = CLASSES) -> Pass:
     """Made once for all tests of a case. Whoever changes the network copies it."""
-    return one_pass(build(case), batch(case.backbone))
+    return one_pass(build(case), batch(case.backbone, size))
 
 
-@each_case
-def test_a_step_or_a_few_lower_the_loss_on_their_batch(case: Case) -> None:
-    """A few, if a method stops gradients on purpose, so that what is left of them need not lead down at once."""
-    model, images, targets, before = after_one_pass(case)
-    stepped, loss = copy.deepcopy(model).train(), before
+def losses_downhill(start: Pass, share: float, steps: int = 4) -> Iterator[float]:
+    """Losses along the gradient, by steps that would lower the loss by this share if it were linear."""
+    model, images, targets, loss = start
+    stepped = copy.deepcopy(model).train()
     parameters = list(stepped.parameters())
     gradients: Sequence[torch.Tensor | None] = [each.grad for each in model.parameters()]
-    for _ in range(4):
-        # Along the gradient, and small enough for its linear prediction to hold.
+    for _ in range(steps):
         norm = sum(float(found.square().sum()) for found in gradients if found is not None)
         with torch.no_grad():
             for parameter, found in zip(parameters, gradients, strict=True):
                 if found is not None:
-                    parameter.sub_(0.02 * loss / norm * found)
+                    parameter.sub_(share * loss / norm * found)
         torch.manual_seed(0)
         total = stepped.loss(images, targets)["total"]
         loss = float(total.detach())
-        if loss < before:
-            return
+        yield loss
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    pytest.fail(f"the loss was {before}, and is {loss}")
 
 
 @each_case
-@pytest.mark.parametrize("size", [1, 3])
+def test_a_step_or_a_few_lower_the_loss_on_their_batch(case: Case) -> None:
+    """A few, if a method stops gradients on purpose, so that what is left of them need not lead down at once.
+
+    Shorter ones, if a step moves cells over a mask's threshold, which no gradient sees.
+    """
+    start = after_one_pass(case)
+    losses = (loss for share in (0.02, 0.002) for loss in losses_downhill(start, share))
+    assert any(loss < start[-1] for loss in losses)
+
+
+@each_case
+@pytest.mark.parametrize("size", [1, CLASSES])
 def test_logits_and_maps_have_their_shapes(case: Case, size: int) -> None:
     model = build(case).eval()
     images, targets = batch(case.backbone, size)
@@ -139,9 +146,9 @@ def test_logits_and_maps_have_their_shapes(case: Case, size: int) -> None:
 
 
 @each_case
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, CLASSES])
 def test_a_batch_of_any_size_trains(case: Case, size: int) -> None:
-    model, *_ = one_pass(build(case), batch(case.backbone, size))
+    model, *_ = after_one_pass(case, size)
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
@@ -211,9 +218,9 @@ def test_settings_are_typed_and_have_defaults(name: str) -> None:
 
 @each_case
 def test_bf16_stays_close_to_fp32(case: Case) -> None:
-    two = batch(case.backbone, 2)  # a CPU without bf16 takes up to 20 seconds for four images on vgg16
-    *_, expected = one_pass(build(case), two)
-    model, *_, loss = one_pass(build(case), two, bf16=True)
+    # One image: a CPU without bf16 takes up to 6 seconds for each on vgg16.
+    *_, expected = after_one_pass(case, 1)
+    model, *_, loss = one_pass(build(case), batch(case.backbone, 1), bf16=True)
     # A cell at a mask's threshold, or a pixel at a seed's, may fall on its other side.
     assert loss == pytest.approx(expected, rel=0.15)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from workflows import caches
 
 from eil.core import records
 from eil.evaluation import protocols
@@ -28,7 +29,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     shutil.copytree(EXAMPLE, folder / "source")  # building writes beside the sources
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--target", folder / "site", folder / "source"], check=True)
-    return os.environ | {"PYTHONPATH": str(folder / "site"), "XDG_CACHE_HOME": str(folder / "cache")}
+    return os.environ | {"PYTHONPATH": str(folder / "site"), **caches(folder)}
 
 
 def test_it_passes_the_conformance_suite_by_itself(environment: dict[str, str]) -> None:
@@ -47,7 +48,7 @@ def test_it_runs_in_a_study(environment: dict[str, str], content: dict[str, Any]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "-c2"]
     result = subprocess.run(
-        [*command, "--configfile", str(tmp_path / "tiny.yaml")],
+        [*command, "tables", "--configfile", str(tmp_path / "tiny.yaml")],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -1,5 +1,6 @@
 """The workflow run for real, by Snakemake in processes of its own."""
 
+import copy
 import json
 import os
 import re
@@ -14,8 +15,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from workflows import ROOT, finished, planned, snakemake, study
+from miniatures import SMOKE
+from workflows import ROOT, finished, planned, snakemake, study, unlock
 
+from eil.commands import cli
 from eil.core import records
 
 
@@ -23,10 +26,28 @@ def runs(folder: Path) -> Path:
     return folder / "results" / "tiny" / "runs"
 
 
-def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict[str, Any]) -> None:
-    content["controls"] = ["oracle_box"]
-    finished(tmp_path, *study(tmp_path, content))
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
+    """A copy of the project, a folder with the finished smoke study, and the study. Whoever changes the folder copies it."""
+    root, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("smoke")
+    for name in ("eil", "baselines", "workflow", "profiles"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", root)
+    (root / "environment.yml").symlink_to(ROOT / "environment.yml")
+    content = SMOKE | {"controls": ["oracle_box"]}
+    finished(folder, *study(folder, content), root=root)
+    return root, folder, content
+
+
+def test_smoke_study_end_to_end_then_nothing_to_do(smoke: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
+    root, done, content = smoke
+    content = copy.deepcopy(content)
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
     results = tmp_path / "results" / "tiny"
+
+    def to_do_now(changed: dict[str, Any]) -> str:
+        return planned(tmp_path, *study(tmp_path, changed), root=root)
+
     frame = pd.read_parquet(results / "records.parquet")
     each = frame.drop_duplicates("run")
     assert each["status"].tolist() == ["done"] * 8
@@ -37,43 +58,39 @@ def test_smoke_study_end_to_end_then_nothing_to_do(tmp_path: Path, content: dict
         p.name for p in (results / "tables").iterdir()
     }
     assert {"thresholds.png", "training.svg", "part_coverage.png"} <= {p.name for p in (results / "figures").iterdir()}
-    assert "Nothing to be done" in finished(tmp_path, *study(tmp_path, content))
+    assert "Nothing to be done" in to_do_now(content)
     # Each step's time and memory, whose loss makes nothing stale.
     measured = sorted(results.rglob("*.benchmark.tsv"))
     assert len(measured) == 6 * 3 + 2 * 2 + 2  # a control is localized and evaluated; tables and figures
     assert {"s", "max_rss"} <= set(measured[0].read_text().split("\n")[0].split("\t"))
     for path in measured:
         path.unlink()
-    assert "Nothing to be done" in planned(tmp_path, *study(tmp_path, content))
+    assert "Nothing to be done" in to_do_now(content)
     # A table's loss trains nothing.
     (results / "tables" / "main.md").unlink()
     (results / "tables").rename(results / "old")
-    plan = planned(tmp_path, *study(tmp_path, content))
-    assert set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE)) == {"all", "tables", "total"}
+    assert set(to_do(to_do_now(content))) == {"all", "tables", "total"}
     # Another study of the same images does not decode them again.
-    assert not re.search(r"^prepare +1$", planned(tmp_path, *study(tmp_path, content | {"name": "other"})), re.M)
-    # What it costs, of one of EIL's settings.
-    content["methods"]["eil"]["gamma"] = [0.6]
-    finished(tmp_path, "timing", "profile", *study(tmp_path, content))
+    assert "prepare" not in to_do(to_do_now(content | {"name": "other"}))
+    # What it costs.
+    finished(tmp_path, "timing", "profile", *study(tmp_path, content), root=root)
     assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1
     assert (results / "profile" / "vgg_small-cam-seed0" / "profile.md").exists()
     # Other settings of one method train that method alone.
-    content["methods"]["eil"]["sigma"] = 0.5
-    plan = planned(tmp_path, *study(tmp_path, content))
-    assert re.search(r"^train +2$", plan, re.MULTILINE)
+    content["methods"]["eil"] = {"gamma": [0.6], "sigma": 0.5}
+    assert to_do(to_do_now(content))["train"] == 2
 
 
 def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[str, Any]) -> None:
     content |= {"methods": {"eil": {}}, "seeds": 1}
     content["recipe"] |= {"epochs": 40, "milestones": [30]}
-    for name in ("whole", "killed"):
-        (tmp_path / name).mkdir()
-    arguments = study(tmp_path, content)
-    record = "results/tiny/runs/vgg_small-eil-seed0/record.json"
-    finished(tmp_path / "whole", record, *arguments)
-    shutil.copytree(tmp_path / "whole" / "results" / "data", tmp_path / "killed" / "results" / "data")
-    process = snakemake(tmp_path / "killed", record, *arguments, start_new_session=True)
-    checkpoint = runs(tmp_path / "killed") / "vgg_small-eil-seed0" / "last.ckpt"
+    arguments, run = study(tmp_path, content), "vgg_small-eil-seed0"
+    where = ["--results", str(tmp_path / "whole"), "--data", str(tmp_path / "results" / "data")]
+    for step, *name in (["prepare"], ["train", run], ["localize", run], ["evaluate", run]):
+        assert cli.main([step, arguments[-1], *name, *where]) == 0
+    record = f"results/tiny/runs/{run}/record.json"
+    process = snakemake(tmp_path, record, *arguments, start_new_session=True)
+    checkpoint = runs(tmp_path) / run / "last.ckpt"
     for _ in range(2400):
         if checkpoint.exists():
             break
@@ -82,13 +99,10 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
     process.communicate()
     assert checkpoint.exists()
     assert not checkpoint.with_name("weights.safetensors").exists()
-    finished(tmp_path / "killed", "--unlock", *arguments)
-    finished(tmp_path / "killed", record, *arguments)
-    log = (checkpoint.parent / "train.log").read_text()
-    assert "resumed after epoch" in log
-    whole, resumed = (
-        records.read(runs(tmp_path / name) / "vgg_small-eil-seed0" / "record.json") for name in ("whole", "killed")
-    )
+    unlock(tmp_path, *arguments)
+    finished(tmp_path, record, *arguments)
+    assert "resumed after epoch" in (checkpoint.parent / "train.log").read_text()
+    whole, resumed = (records.read(path) for path in (tmp_path / "whole" / "runs" / run / "record.json", tmp_path / record))
     assert whole.scores == resumed.scores
     assert whole.history["total"] == resumed.history["total"]
 
@@ -114,8 +128,8 @@ def to_do(plan: str) -> dict[str, int]:
 
 
 EDITS = [
-    ("baselines/adl.py", "torch.rand(", "torch.rand_like("),
-    ("baselines/adl.py", '"""ADL:', '# A comment.\n"""The ADL:'),
+    ("eil/methods/eil.py", "self.sigma * loss_erased", "self.sigma * 2 * loss_erased"),
+    ("eil/methods/eil.py", '"""EIL:', '# A comment.\n"""The EIL:'),
     ("eil/report/table.py", "{sign}", "{sign} "),
     ("eil/evaluation/metrics.py", "100", "101"),
     ("eil/evaluation/protocols.yaml", "threshold_from: val", "threshold_from: oracle"),
@@ -157,26 +171,19 @@ def dry_runs_after(edits: list[tuple[str, str, str]], root: Path, arguments: lis
 
 
 def test_an_edited_source_makes_stale_what_depends_on_it_and_nothing_else(
-    tmp_path: Path, content: dict[str, Any]
+    smoke: tuple[Path, Path, dict[str, Any]],
 ) -> None:
-    root = tmp_path / "project"
-    for name in ("eil", "baselines", "workflow", "profiles"):
-        shutil.copytree(ROOT / name, root / name)
-    shutil.copy(ROOT / "Snakefile", root)
-    (root / "environment.yml").symlink_to(ROOT / "environment.yml")
-    content |= {"seeds": 1, "methods": {"cam": {}, "adl": {"at": [["conv3"]]}}}
-    arguments = study(tmp_path, content)
-    finished(tmp_path, *arguments, root=root)
-
-    plans = iter(dry_runs_after(EDITS, root, ["-s", str(root / "Snakefile"), "--directory", str(tmp_path), *arguments]))
-    rest = {"localize": 1, "evaluate": 1, "tables": 1, "figures": 1, "all": 1}
-    assert next(plans) == {"train": 1, "total": 6} | rest  # ADL's drawing
+    root, folder, content = smoke
+    arguments = study(folder, content)
+    plans = iter(dry_runs_after(EDITS, root, ["-s", str(root / "Snakefile"), "--directory", str(folder), *arguments]))
+    rest = {"localize": 4, "evaluate": 4, "tables": 1, "figures": 1, "all": 1}
+    assert next(plans) == {"train": 4, "total": 15} | rest  # EIL's loss
     assert next(plans) == {}  # a comment, a docstring
     assert next(plans) == {"tables": 1, "figures": 1, "all": 1, "total": 3}
     assert set(next(plans)) == {"evaluate", "tables", "figures", "all", "total"}  # a metric
-    assert next(plans)["evaluate"] == 2  # a protocol
+    assert next(plans)["evaluate"] == 8  # a protocol
     assert "prepare" not in next(plans)  # how training is watched
-    assert next(plans)["train"] == 2  # the data's reader
+    assert next(plans)["train"] == 6  # the data's reader
     assert next(plans) == {}  # all undone
 
 

@@ -38,6 +38,17 @@ os.environ.update(
 )
 
 
+def all_cores():
+    """As many as Snakemake was given. None are with `--unlock`, as Snakemake says to call it; `workflow.cores` then fails."""
+    try:
+        return workflow.cores
+    except WorkflowError:
+        return 1
+
+
+ALL_CORES = all_cores()
+
+
 def with_prefix(path):
     """A path as Snakemake places it: below the `prefix` of a module statement."""
     return str(workflow.modifier.path_modifier.replace_prefix(path))

@@ -13,7 +13,7 @@ rule prepare:
         "results/data/{cache}.prepare.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: ALL_CORES
     resources:
         mem_mb=16000,
         runtime=720,
@@ -38,7 +38,7 @@ rule annotate:
         "results/data/{cache}.annotate.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: ALL_CORES
     resources:
         mem_mb=16000,
         runtime=240,

@@ -19,7 +19,7 @@ rule timing:
         f"{RESULTS}/timing.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: ALL_CORES
     resources:
         gpu=all_gpus,
         mem_mb=32000,
@@ -57,7 +57,7 @@ rule profile_run:
         f"{RESULTS}/profile/{{run}}/profile.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: ALL_CORES
     resources:
         gpu=all_gpus,
         mem_mb=32000,
