@@ -48,7 +48,9 @@ def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, ti
     return output
 
 
-def in_process(folder: Path, *arguments: str, cwd: Path = ROOT, snakefile: Path = ROOT / "Snakefile") -> tuple[int, str]:
+def in_process(
+    folder: Path, *arguments: str, cwd: Path = ROOT, snakefile: Path = ROOT / "Snakefile"
+) -> tuple[int, str]:
     """Exit code and output of a Snakemake that runs no job. To start Python anew takes thirty times as long."""
     output, code = io.StringIO(), 0
     with (

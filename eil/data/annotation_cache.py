@@ -10,10 +10,9 @@ import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from eil.core.files import InputError, locked, read_json, replacing, write_json
@@ -21,6 +20,9 @@ from eil.data import Boxes, Dataset, Image, Split, decode, fingerprint, geometry
 from eil.data.clipping import Overhang
 from eil.data.fingerprint import Stats
 from eil.data.geometry import Frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _log = logging.getLogger(__name__)
 FILE = "annotations.json"
@@ -81,6 +83,8 @@ def source_state(dataset: Dataset, folder: Path) -> str:
 
     It does not change while their content does not (see :func:`eil.data.photo_cache.source_state`).
     """
+    import pandas as pd
+
     own = folder / photo_cache.ANNOTATIONS
     made = (own / FILE).exists()
     known = dict(np.load(own / KNOWN)) if (own / KNOWN).exists() else {}
@@ -120,6 +124,8 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def open_split(folder: Path, split: str) -> tuple[tuple[Boxes, ...], Image | None]:
     """Boxes of each image in the S x S frame, (K, 4) each, and masks (N, S, S), memory-mapped, or None."""
+    import pandas as pd
+
     describe(folder)
     own = folder / photo_cache.ANNOTATIONS
     flat = pd.read_parquet(own / f"{split}.parquet", columns=["boxes"])["boxes"]
@@ -136,8 +142,10 @@ def _hash_state(dataset: Dataset, stats: dict[str, Stats]) -> str:
     return digest.hexdigest()
 
 
-def _write_split(name: str, split: Split, folder: Path, target: Path, frame: Frame) -> tuple[pd.DataFrame, Overhang]:
+def _write_split(name: str, split: Split, folder: Path, target: Path, frame: Frame) -> "tuple[pd.DataFrame, Overhang]":
     """Write a split's boxes and masks; returns its rows, and what of its boxes was clipped."""
+    import pandas as pd
+
     training, count = name == "train", len(split.ids)
     if split.masks is not None:
         side = frame.resize if training else frame.crop

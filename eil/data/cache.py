@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from eil.data import Boxes, Dataset, Image, annotation_cache, photo_cache
 from eil.data.geometry import Frame
@@ -87,6 +86,8 @@ def open_split(folder: Path, split: str) -> Cached:
     Raises:
         InputError: there is no complete cache in ``folder``.
     """
+    import pandas as pd
+
     describe(folder)
     index = pd.read_parquet(folder / split / "index.parquet")
     large = folder / split / "large.npy"

@@ -2,6 +2,8 @@
 
 Photos are decoded, checked and resized in parallel processes, a block of images at a time. A killed preparation
 continues where it stopped if the files are still the same. The finished cache is moved into place in one step.
+
+Pandas takes 0.3 s to import, and a step that only compares hashes does not need it: functions that do import it.
 """
 
 import contextlib
@@ -13,17 +15,19 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from eil.core.files import InputError, locked, read_json, remove, replacing, write_json
 from eil.data import Dataset, Split, decode, fingerprint, geometry, parallel
 from eil.data.fingerprint import Stats
 from eil.data.geometry import Frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 cv2.setNumThreads(1)  # one thread per process; the processes run in parallel
 COLUMNS = ["id", "label", "sha256", "width", "height", "bytes", "changed"]
@@ -115,6 +119,8 @@ def _present(split: Split) -> Stats:
 
 def _recorded_stats(split: Split, target: Path) -> Stats:
     """Stats of a split's photos to hash, (N, 2): the recorded ones of photos with unchanged content."""
+    import pandas as pd
+
     index = pd.read_parquet(target / "index.parquet", columns=["id", "sha256", *STATS])
     if len(index) != len(split.ids) or index["id"].tolist() != list(split.ids):
         return _present(split)
@@ -143,8 +149,10 @@ def _hash_state(listing: str, stats: Sequence[Stats]) -> str:
     return digest.hexdigest()
 
 
-def _write_split(name: str, split: Split, target: Path, frame: Frame) -> pd.DataFrame:
+def _write_split(name: str, split: Split, target: Path, frame: Frame) -> "pd.DataFrame":
     """Write a split's arrays and index.parquet; returns the index."""
+    import pandas as pd
+
     training = name == "train"
     if not (target / "blocks").exists():
         remove(target)
@@ -175,7 +183,9 @@ def _is_done(target: Path, split: Split, block: range) -> bool:
     return len(rows) == len(split.ids) and np.array_equal(found, recorded)
 
 
-def _rows(target: Path, block: range) -> pd.DataFrame:
+def _rows(target: Path, block: range) -> "pd.DataFrame":
+    import pandas as pd
+
     return pd.DataFrame(read_json(target / "blocks" / f"{block.start:09d}.json")["rows"], columns=COLUMNS)
 
 

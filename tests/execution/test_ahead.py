@@ -1,6 +1,8 @@
 """Steps that the process of a training does ahead: their results are those of the steps themselves, or not used."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,15 @@ def test_steps_take_what_was_made_ahead(trained: Place, alone: Place, capsys: py
         assert trained.numbers(run) == alone.numbers(run)
         here, there = (read_arrays(place.runs / run / "maps.npz") for place in (trained, alone))
         assert all(np.array_equal(here[key], there[key]) for key in there)
+
+
+def test_a_step_that_was_made_ahead_loads_no_slow_module(trained: Place) -> None:
+    code = "import sys; from eil.commands import cli; cli.main(sys.argv[1:]); print(*sys.modules)"
+    for step in ("localize", "evaluate"):
+        command = [sys.executable, "-c", code, step, trained.where[0], CAM, *trained.where[1:]]
+        told, loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert told == f"{CAM}: {step} was done ahead, in the process of another step"
+        assert not {"torch", "numba", "pandas", "scipy"} & set(loaded.split())
 
 
 def test_other_weights_or_protocols_are_not_taken(trained: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def runs(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, Any]]:
-    """A copy of the project, a folder with the finished smoke study, and the study. Whoever changes the folder copies it."""
+    """A copy of the project, the folder of a finished study, and the study. Whoever changes the folder copies it."""
     root, folder = tmp_path_factory.mktemp("project"), tmp_path_factory.mktemp("smoke")
     for name in ("eil", "baselines", "workflow", "profiles"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -102,7 +102,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
     unlock(tmp_path, *arguments)
     finished(tmp_path, record, *arguments)
     assert "resumed after epoch" in (checkpoint.parent / "train.log").read_text()
-    whole, resumed = (records.read(path) for path in (tmp_path / "whole" / "runs" / run / "record.json", tmp_path / record))
+    whole, resumed = (records.read(tmp_path / path) for path in (f"whole/runs/{run}/record.json", record))
     assert whole.scores == resumed.scores
     assert whole.history["total"] == resumed.history["total"]
 
