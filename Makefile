@@ -12,10 +12,10 @@ demo-all: .venv/ready  ## every method on both small networks, in about half an 
 	snakemake --cores all --configfile workflow/config/demo_all.yaml
 
 test: .venv/ready  ## set up, and run the tests
-	pytest -n 2 --dist worksteal
+	pytest -n logical --maxprocesses 4 --dist worksteal
 
 test-slow: .venv/ready  ## kills at random moments, long fuzzing: minutes
-	pytest -n 2 --dist worksteal -m slow
+	pytest -n logical --maxprocesses 4 --dist worksteal -m slow
 
 test-slurm: .venv/slurm  ## as root, 9 minutes: a study on a one-node SLURM, which is brought up and taken down
 	EIL_SLURM=1 pytest tests/cluster

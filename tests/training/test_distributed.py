@@ -15,6 +15,7 @@ import yaml
 from torch import distributed as torch_distributed
 from torch import multiprocessing, nn
 
+from eil.commands import cli
 from eil.core import ranks, records
 from eil.methods.base import Targets
 from eil.study.study import load
@@ -59,7 +60,10 @@ def trained(place: Path, name: str) -> dict[str, Any]:
     "name", ["vgg_small-eil-seed0", pytest.param("vgg_small-cutmix-seed0", marks=pytest.mark.slow)]
 )
 def test_two_devices_give_the_losses_of_one(place: Path, name: str) -> None:
-    one, two = (trained(place / count, name)["history"] for count in ("1", "2"))
+    where = ["--results", str(place / "1/results"), "--data", str(place / "1/data")]
+    assert cli.main(["train", str(place / "1/s.yaml"), name, *where]) == 0
+    one = json.loads((place / "1/results/runs" / name / "train.json").read_text())["history"]
+    two = trained(place / "2", name)["history"]
     assert len(one) == len(two) == 3
     for a, b in zip(one, two, strict=True):
         for key in ("lr", "total", "top1"):
