@@ -55,10 +55,13 @@ def oracle_box(model: Method, batch: Batch, boxes: Sequence[Boxes]) -> Tensor:
     Args:
         model: not used.
         batch: of B images of S x S pixels.
-        boxes: true boxes of each, (K, 4) with inclusive corners.
+        boxes: true boxes of each in the S x S frame, (K, 4) with inclusive corners.
 
     Returns:
         (B, S, S) in [0, 1].
+
+    Raises:
+        InputError: an image has no box.
     """
     side = batch.images.shape[2]
     maps = torch.zeros(len(boxes), side, side)

@@ -1,4 +1,4 @@
-"""TS-CAM: what the class token attends to, times where the patches speak for the class.
+"""TS-CAM: what the class token attends to, times the patches' map of the class.
 
 TS-CAM: Token Semantic Coupled Attention Map for Weakly Supervised Object Localization, Gao et al., ICCV 2021,
 https://arxiv.org/abs/2103.14862. It runs on a vision transformer with a class token. A 3x3 convolution makes semantic

@@ -1,4 +1,4 @@
-"""CAM as an extractor: what every method's own map is here, for comparison of values and of time.
+"""CAM as an extractor: the own map of every method that keeps CAM's, for comparison of values and of time.
 
 Learning Deep Features for Discriminative Localization, Zhou et al., CVPR 2016, https://arxiv.org/abs/1512.04150,
 equation 2. No settings.

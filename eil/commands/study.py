@@ -25,7 +25,7 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
 
         print("\n".join(printing.lines(opened.study, runs)))
         return
-    print("\n".join([*(run.name for run in runs), *(f"dropped: {line}" for line in dropped)]))
+    print("\n".join([*(run.name for run in runs), *(f"left out: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
     if said := grid.warning(len(runs)):
         print(f"warning: {said}")

@@ -126,7 +126,7 @@ _DECLARED: Final = (
     Metric("threshold_loss", "threshold loss",
            "share of images for which some threshold makes a good box, but not the one that is used", better="lower"),
     Metric("box_kind", "kind of box",
-           "share of images whose box of the largest contour is correct or has the kind of error that subset names; a "
+           "share of images whose scored box is correct or has the kind of error that subset names; a "
            "wrong class comes before all other kinds", better=""),
     Metric("box_kind_gt_known", "kind of box (GT-known)", "the same without regard to the predicted class", better=""),
     Metric("images", "images", "how many images the subset has", better="", unit="images", threshold_from=""),

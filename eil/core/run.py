@@ -50,6 +50,8 @@ class Recipe(StrictModel):
             optimizers leave these alone (False).
         optimizer: "sgd" with Nesterov's momentum, or "adamw" (Loshchilov & Hutter, ICLR 2019), which has no use for
             ``momentum``.
+        momentum: of "sgd".
+        weight_decay: of "sgd", added to the gradient (L2); of "adamw", decoupled.
         schedule: "step" multiplies the learning rate by ``decay`` at each of ``milestones``; "cosine" lowers it to 0.
         milestones: epochs, counted from 0, at which a step schedule decays.
         warmup: epochs over which the learning rate first rises from 0.
@@ -63,7 +65,8 @@ class Recipe(StrictModel):
         stop: "epochs" runs all of them; "plateau" (the paper's "while training is not convergent") ends when
             the epoch's mean loss has not fallen by ``min_delta`` (a share of it) for ``patience`` epochs.
         resize: side of the cached training images, in pixels.
-        crop: side of the network's input, in pixels.
+        crop: side of the network's input, in pixels. In training a random crop of this side is cut from ``resize``; in
+            tests ``geometry`` says whether an image is resized to it or cut.
         flip: mirror half of the training images.
         geometry: how photos become the network's square input (:mod:`eil.data.geometry`).
         crops: 10 to classify by the mean softmax of four corners and the middle of the ``resize`` square, each

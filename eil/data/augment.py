@@ -179,7 +179,11 @@ class Batches:
             yield label, ImagesOfClass(self, torch.from_numpy(np.flatnonzero(self.split.labels == label)))
 
     def crops_in_order(self) -> Iterator[Iterator[Tensor]]:
-        """For each batch of :meth:`in_order` its ten crops, (B, 3, S, S) each."""
+        """For each batch of :meth:`in_order` its ten crops, (B, 3, S, S) each.
+
+        Raises:
+            InputError: the images were prepared without those that crops are cut from.
+        """
         if self.split.large is None:
             raise InputError("the cache has no images for ten crops")
         for index in torch.arange(len(self.labels)).split(self.batch_size):  # type: ignore[no-untyped-call]

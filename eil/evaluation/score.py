@@ -50,6 +50,10 @@ class MaxBoxAcc:
         side: S of the square frame in which true boxes are given; maps of any size are resized to it.
         cells: where the maps' cells look, for a protocol with the alignment "receptive_field".
 
+    Raises:
+        SettingError: there is no such protocol.
+        InputError: the protocol has the alignment "receptive_field", and ``cells`` is not given.
+
     Attributes:
         curves: IoU curves of all images so far.
         overhang: how many true boxes reached beyond the frame and were clipped to it.
@@ -206,6 +210,13 @@ def score_masks(
         protocol: its name; it gives the normaliser.
         side: masks are resized to it (nearest neighbour), all objects count as one, ignored pixels do not count.
         allow_missing: treat a missing map as one without contrast.
+
+    Returns:
+        ``without_contrast``, how many maps have none; in percent ``px_ap`` and ``pixel_iou_best``, at the threshold
+        that is best on these images, where a record's ``pixel_iou`` has that of val.
+
+    Raises:
+        InputError: a map or a mask that is missing or cannot be read, or no mask that shows an object.
     """
     pixels, missing, flat, found = masks.PixelHistogram(), [], 0, protocols.find(protocol)
     for name, files in zip(metadata.ids, metadata.masks or (), strict=True):
@@ -236,6 +247,20 @@ def score(
     """The output of ``eil score``, by :func:`score_folder` or :func:`score_masks`.
 
     ``missing`` lists ids; ``clipped_boxes`` is one line about clipped boxes, "" if there are none.
+
+    Args:
+        folder: of the maps, ``{image id}.npy``.
+        lists: folder of the benchmark's lists.
+        protocol: its name.
+        val: folder of the maps of val, and that of its lists, on which a threshold is chosen.
+        masks_root: folder of the masks, if the lists name some.
+        side: of the square in which maps, boxes and masks are compared, in pixels.
+        allow_missing: treat a missing map as one without contrast.
+
+    Raises:
+        SettingError: there is no such protocol.
+        InputError: a file that is missing or wrong, masks without their folder, or a protocol that chooses its
+            threshold on val without val's maps.
     """
     protocol = protocols.current_name(protocol)
     needs_val = protocols.find(protocol).threshold_from == "val"

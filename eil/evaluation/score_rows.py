@@ -1,4 +1,4 @@
-"""Named values to a record's rows."""
+"""Rows of a record from what the metrics give: values by metric and subset, protocol, split and threshold."""
 
 from collections.abc import Mapping
 

@@ -15,7 +15,7 @@ from eil.study.study import Study
 if TYPE_CHECKING:
     from eil.backbones import BackboneInfo
 
-_MOST_LINES = 20  # below a table, of failures and of combinations that were dropped
+_MOST_LINES = 20  # below a table, of failures and of combinations that were left out
 MODEL = "variance pooled over the methods of a backbone, seeds as blocks"
 
 

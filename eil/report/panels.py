@@ -81,7 +81,7 @@ def val_accuracy(axes: Axes, configurations: Sequence[Configuration]) -> None:
 
 
 def errors(axes: Axes, configurations: Sequence[Configuration]) -> None:
-    """Stacked bars of what the largest contour's box gets right and wrong, a bar a method."""
+    """Stacked bars of what the scored box gets right and wrong, a bar a method."""
     left = np.zeros(len(configurations))
     for kind, shade in zip(KINDS, sns.color_palette("colorblind", len(KINDS)), strict=True):
         widths = np.array([each.mean(ScoreKey("box_kind", kind)) for each in configurations])

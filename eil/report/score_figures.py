@@ -73,8 +73,8 @@ def val_accuracy(configurations: Sequence[Configuration]) -> Figure:
 
 
 def errors(configurations: Sequence[Configuration]) -> Figure:
-    """Stacked bars of what the largest contour's box gets right and wrong, a bar a method."""
-    what = f"box of the largest contour, {threshold(configurations)}; mean of the seeds"
+    """Stacked bars of what the scored box gets right and wrong, a bar a method."""
+    what = f"scored box, {threshold(configurations)}; mean of the seeds"
     return _figure(panels.errors, configurations, what)
 
 

@@ -78,9 +78,9 @@ DECLARED = (
     ),
     ScoresTable(
         "errors",
-        "kinds of error of the largest contour's box",
+        "kinds of error",
         errors,
-        "of the largest contour's box, whichever box the protocol scores; in SPA's order: wrong class, IoU above 0.5, "
+        "of the box that the protocol scores; in SPA's order: wrong class, IoU above 0.5, "
         "several objects, part of one, more than one, other",
     ),
     ScoresTable("sizes", "GT-known Loc by the share of the image that the object covers", sizes),

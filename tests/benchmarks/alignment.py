@@ -235,6 +235,8 @@ def main() -> None:
         for run in study.runs()
         if run.method == given.method and not run.control and (folder / run.name / "weights.safetensors").exists()
     ]
+    if not runs:
+        parser.error(f"{folder}: has no weights of {given.method}; --results names the study's folder")
     first, images = runs[0].run, len(runs[0].splits["test"].ids)
     what = f"{given.method} on {first.backbone}, {study.name}, {first.recipe.crop} pixels"
     found = placed(runs, first.recipe.crop)
