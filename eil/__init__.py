@@ -64,7 +64,8 @@ def results(folder: str | Path) -> "pd.DataFrame":
     Returns:
         Columns ``run``, ``backbone``, ``pretrained``, ``method``, ``control``, ``extractor``, ``settings``,
         ``setting.{name}`` for each setting, ``repetition``, ``status``, ``error``, ``seconds`` (of training),
-        ``split``, ``protocol``, ``threshold_from``, ``metric`` (see :mod:`eil.core.metrics`), ``subset``, ``value``.
+        ``split``, ``protocol``, ``threshold_from``, ``metric`` (see :mod:`eil.core.metric_definitions`), ``subset``,
+        ``value``.
 
     Raises:
         InputError: there are no results, or another version of eil made them.

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eil.core import metrics, provenance
-from eil.core.metrics import THRESHOLDS, ScoreKey
+from eil.core import metric_definitions, provenance
+from eil.core.metric_definitions import THRESHOLDS, ScoreKey
 from eil.core.records import Record, Score
 from eil.core.run import Run
 from eil.evaluation.errors import KINDS
@@ -22,7 +22,7 @@ def score_rows(values: dict[ScoreKey, float]) -> list[Score]:
     """A row for each value; protocol "val-threshold" and its threshold, val, where a key leaves them open."""
     rows = []
     for key, value in values.items():
-        fixed = metrics.METRICS[key.metric].threshold_from
+        fixed = metric_definitions.METRICS[key.metric].threshold_from
         chosen = key.threshold_from or ("val" if fixed is None else fixed)
         rows.append(
             Score(

@@ -27,7 +27,7 @@ def check(
     import yaml
 
     from eil import data
-    from eil.core.files import InputError, at_home, write_json
+    from eil.core.files import InputError, expand_home, write_json
     from eil.core.run import DatasetChoice
     from eil.data import check as checking
     from eil.report import contact_sheet
@@ -38,7 +38,7 @@ def check(
     except yaml.YAMLError as error:
         raise InputError(f"--set {' '.join(settings)}: not KEY=VALUE in YAML: {error}") from None
     given = study_paths.located({"dataset": given}, Path(), dataset)["dataset"]
-    chosen = DatasetChoice(name=dataset, root=root and at_home(root, "--root"), **given)
+    chosen = DatasetChoice(name=dataset, root=root and expand_home(root, "--root"), **given)
     read = data.read(dataset, chosen.folder(), given)
     found = checking.check_dataset(read)
     folder = out or Path("results/check") / chosen.subject

@@ -98,12 +98,12 @@ def open_study(path: Path, folders: Folders) -> OpenStudy:
     Raises:
         InputError: the study is missing or wrong.
     """
-    from eil.core.files import at_home
+    from eil.core.files import expand_home
     from eil.study.study import load
 
     study = load(path)
     if folders.data_root is not None:
-        root = at_home(folders.data_root, "--data-root")
+        root = expand_home(folders.data_root, "--data-root")
         study = study.model_copy(update={"dataset": study.dataset.model_copy(update={"root": root})})
     results = folders.results or Path("results") / study.name  # where the workflow writes them
     return OpenStudy(path, study, results, folders.data)

@@ -70,7 +70,7 @@ def _make_maps(opened: OpenStudy, run: "Run", data: Path, folder: Path, share: b
         share: whether to make the maps of other extractors too.
     """
     from eil.execution import ahead
-    from eil.training.localize import localize_together
+    from eil.training.localize import localize_extractors
 
     if (folder / ahead.FOLDER).is_dir() and ahead.take("localize", folder, _note(opened, run, "localize")):
         return
@@ -78,7 +78,7 @@ def _make_maps(opened: OpenStudy, run: "Run", data: Path, folder: Path, share: b
     with _without_maps(opened, run, share) as others:
         folders = {each.name: opened.folder(each) / ahead.FOLDER for each in others} | {run.name: folder}
         protocol = opened.study.protocols[0]
-        errors = localize_together([run, *others], data, opened.folder(run.trained), folders, protocol)
+        errors = localize_extractors([run, *others], data, opened.folder(run.training_run), folders, protocol)
         for each in others:
             if each.name in errors:
                 _log.warning("%s was not localized ahead: %s", each.name, errors[each.name])
@@ -96,7 +96,7 @@ def _without_maps(opened: OpenStudy, run: "Run", share: bool) -> "Iterator[list[
     """
     from eil.execution import ahead, run_lock
 
-    lent = opened.study.borrowers(run.trained) if share else []
+    lent = opened.study.dependents(run.training_run) if share else []
     found = []
     with contextlib.ExitStack() as held:
         for each in (each for each in lent if each.extractor and each.name != run.name):
@@ -138,7 +138,7 @@ def _go_on(opened: OpenStudy, run: "Run") -> None:
 
     if read_json(opened.folder(run) / "train.json")["seconds"] > ahead.LONGEST_TRAINING:
         return
-    lent = opened.study.borrowers(run)
+    lent = opened.study.dependents(run)
     made: list[tuple[Run, ahead.Step]] = []
     for each in lent:  # of an earlier training, which may have ended in the same weights
         ahead.discard(opened.folder(each))

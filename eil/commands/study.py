@@ -75,7 +75,10 @@ def plan(
     counts = dict(zip(("train", "val", "test"), images, strict=True))
     costs = cost.cost(runs, counts, classes)
     measured = cost.rates(rates if rates is not None else cost.measured())
-    trainings, parts = sum(not run.borrows and run.checkpoint is None for run in runs), " + ".join(map(str, images))
+    trainings, parts = (
+        sum(not run.reuses_network and run.checkpoint is None for run in runs),
+        " + ".join(map(str, images)),
+    )
     words = class_subset.describe_count(classes, whole)
     print(f"{opened.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {words}")
     print("\n".join(cost.lines(costs, measured, tflops, cost.cached_bytes(runs, counts))))
@@ -168,18 +171,18 @@ def aggregate(study: Path, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:
         study: The study's YAML file.
         folders: Where the study's files are.
     """
-    from eil.core.files import replacing, write_text
+    from eil.core.files import atomic_write, write_text
     from eil.execution import collect
     from eil.report import results, tables
 
     opened = open_study(study, folders)
     runs, dropped = opened.study.expand(str(study))
     found, outdated = opened.split_by_data(runs, collect.collect(runs, opened.runs_folder))
-    with replacing(opened.results / results.FILE) as beside:
+    with atomic_write(opened.results / results.FILE) as beside:
         results.table(found).to_parquet(beside)
     notes = [f"left out: {line}" for line in dropped]
     notes += collect.outdated(runs, [*found, *outdated], opened.runs_folder) + collect.changed_data(outdated)
-    with replacing(opened.results / "tables") as beside:  # the whole folder, so that no older table stays in it
+    with atomic_write(opened.results / "tables") as beside:  # the whole folder, so that no older table stays in it
         beside.mkdir()
         for name, text in tables.write(opened.study, found, len(runs), notes).items():
             write_text(beside / name, text)

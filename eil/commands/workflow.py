@@ -87,7 +87,7 @@ def _targets_of_job(path: Path, runs_per_job: int | None, job: int | None) -> li
     study = load(path)
     families: dict[str, list[str]] = {}
     for run in study.expand(str(path))[0]:
-        families.setdefault(run.trained.name, []).append(f"results/{study.name}/runs/{run.name}/record.json")
+        families.setdefault(run.training_run.name, []).append(f"results/{study.name}/runs/{run.name}/record.json")
     jobs = math.ceil(len(families) / runs_per_job)
     if job is None or not 1 <= job <= jobs:
         raise InputError(f"--job {job}: {len(families)} trainings are {jobs} jobs, expected --job 1 to --job {jobs}")

@@ -33,7 +33,7 @@ class CellGrid(NamedTuple):
         rows, columns = (side / cells for cells in shape)
         return cls(((rows - 1) / 2, (columns - 1) / 2), (rows, columns))
 
-    def draws_like_resizing(self, shape: tuple[int, int], side: int) -> bool:
+    def matches_resizing(self, shape: tuple[int, int], side: int) -> bool:
         """Whether no cell of a map of ``shape`` (h, w) looks elsewhere than where resizing to S pixels draws it."""
         drawn = self.half_pixel(shape, side)
         return all(

@@ -26,7 +26,7 @@ class InputError(Exception):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Write a file or folder atomically: yield a temporary path and rename it to ``path`` if the block succeeds.
 
     If the process is killed or the disk is full, ``path`` keeps its old content. A folder has one exception: a kill
@@ -57,7 +57,7 @@ def replacing(path: Path) -> Iterator[Path]:
         remove(beside)
 
 
-def at_home(path: Path, key: str) -> Path:
+def expand_home(path: Path, key: str) -> Path:
     """Replace a leading ``~`` or ``~user`` by the user's home folder.
 
     Args:
@@ -75,7 +75,7 @@ def at_home(path: Path, key: str) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically."""
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
@@ -113,7 +113,7 @@ def write_arrays(path: Path, arrays: Mapping[str, "npt.NDArray[Any]"]) -> None:
     """Write named arrays to a compressed ``.npz``, atomically."""
     import numpy as np
 
-    with replacing(path) as beside, beside.open("wb") as file:
+    with atomic_write(path) as beside, beside.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 

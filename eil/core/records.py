@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, PlainSerializer, PlainV
 from pydantic.dataclasses import dataclass
 
 from eil.core.files import InputError, read_json, write_json
-from eil.core.metrics import METRICS, ScoreKey, Split, ThresholdFrom
-from eil.core.run import Run, readable
+from eil.core.metric_definitions import METRICS, ScoreKey, Split, ThresholdFrom
+from eil.core.run import Run, format_value
 
 Status = Literal["done", "failed"]
 VERSION: Final = 2
@@ -35,7 +35,7 @@ class _Scored:
         split: "val" or "test".
         protocol: a name in protocols.yaml.
         threshold_from: "val", "oracle" (chosen on the scored images), "fixed", "otsu", or "" if there is no threshold.
-        metric: a name in :data:`eil.core.metrics.METRICS`.
+        metric: a name in :data:`eil.core.metric_definitions.METRICS`.
         subset: "" for all images; else an object's size, a part, or a kind of error.
     """
 
@@ -165,7 +165,7 @@ def require_version(content: Mapping[str, Any], path: Path) -> None:
 
 def settings_label(settings: Mapping[str, Any]) -> str:
     """``gamma=0.7, sigma=1, at=pool3+pool4``."""
-    return ", ".join(f"{key}={readable(value)}" for key, value in settings.items())
+    return ", ".join(f"{key}={format_value(value)}" for key, value in settings.items())
 
 
 def labelled(name: str, settings: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eil.core import registry
-from eil.core.files import at_home
+from eil.core.files import expand_home
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
 # A name, or LIBRARY/NAME.TAG for a network of a library (eil.core.registry.LIBRARIES).
@@ -138,7 +138,7 @@ class DatasetChoice(BaseModel):
         if self.root is not None:
             return self.root
         if data := os.environ.get("EIL_DATA"):
-            folder = at_home(Path(data), "EIL_DATA")
+            folder = expand_home(Path(data), "EIL_DATA")
             inside = folder / self.name
             return inside if inside.is_dir() else folder
         return None
@@ -159,7 +159,7 @@ class ExtractorChoice(BaseModel):
     @property
     def parts(self) -> list[str]:
         """Its part of a run's name: ``["layercam", "atlayer3"]``."""
-        return [self.name, *(f"{key}{readable(value)}" for key, value in sorted(self.settings.items()))]
+        return [self.name, *(f"{key}{format_value(value)}" for key, value in sorted(self.settings.items()))]
 
 
 class Run(StrictModel):
@@ -202,7 +202,7 @@ class Run(StrictModel):
     @property
     def name(self) -> str:
         """Name of the run's folder: ``vgg_small-eil-gamma0.7-sigma1-seed0``."""
-        settings = [f"{key}{readable(value)}" for key, value in sorted(self.settings.items())]
+        settings = [f"{key}{format_value(value)}" for key, value in sorted(self.settings.items())]
         control = [self.control] if self.control else []
         extractor = self.extractor.parts if self.extractor else []
         return "-".join(
@@ -210,12 +210,12 @@ class Run(StrictModel):
         )
 
     @property
-    def borrows(self) -> bool:
+    def reuses_network(self) -> bool:
         """Whether its maps are a control's or an extractor's, made with another run's trained network."""
         return self.control is not None or self.extractor is not None
 
     @property
-    def trained(self) -> "Run":
+    def training_run(self) -> "Run":
         """The run that trains the network of this one: itself, or the run from which it borrows."""
         return self.model_copy(update={"control": None, "extractor": None})
 
@@ -259,10 +259,10 @@ def file_name(backbone: str) -> str:
     return backbone.replace("/", ".")
 
 
-def readable(value: object) -> str:
+def format_value(value: object) -> str:
     """A setting's value in names of runs: ``0.7``, ``pool3+pool4``."""
     if isinstance(value, list | tuple):
-        return "+".join(map(readable, value))
+        return "+".join(map(format_value, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

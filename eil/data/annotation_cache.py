@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from eil.core.files import InputError, locked, read_json, replacing, write_json
+from eil.core.files import InputError, atomic_write, locked, read_json, write_json
 from eil.data import Boxes, Dataset, Image, Split, decode, fingerprint, geometry, parallel, photo_cache
 from eil.data.clipping import Overhang
 from eil.data.fingerprint import Stats
@@ -45,7 +45,7 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
         photos = photo_cache.describe(folder)["photos_sha256"]
         if is_current(dataset, folder):
             return
-        with replacing(folder / photo_cache.ANNOTATIONS) as beside:
+        with atomic_write(folder / photo_cache.ANNOTATIONS) as beside:
             beside.mkdir()
             rows, overhang = {}, Overhang()
             for name, split in dataset.splits.items():
@@ -105,7 +105,7 @@ def source_state(dataset: Dataset, folder: Path) -> str:
             split.masks, recorded, known.get(name, recorded), rows["mask_sha256"]
         )
     if any(name not in known or not np.array_equal(stats, known[name]) for name, stats in now_known.items()):
-        with contextlib.suppress(OSError), replacing(own / KNOWN) as beside:
+        with contextlib.suppress(OSError), atomic_write(own / KNOWN) as beside:
             np.savez(beside, allow_pickle=False, **now_known)
     return _hash_state(dataset, found)
 

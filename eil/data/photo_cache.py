@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from eil.core.files import InputError, locked, read_json, remove, replacing, write_json
+from eil.core.files import InputError, atomic_write, locked, read_json, remove, write_json
 from eil.data import Dataset, Split, decode, fingerprint, geometry, parallel
 from eil.data.fingerprint import Stats
 from eil.data.geometry import Frame
@@ -128,7 +128,10 @@ def _recorded_stats(split: Split, target: Path) -> Stats:
     before = np.load(target / KNOWN) if (target / KNOWN).exists() else recorded
     found, known = fingerprint.reconcile_stats(split.sources, recorded, before, index["sha256"])
     if not np.array_equal(known, before):
-        with contextlib.suppress(OSError), replacing(target / KNOWN) as beside:  # a read-only cache does not remember
+        with (
+            contextlib.suppress(OSError),
+            atomic_write(target / KNOWN) as beside,
+        ):  # a read-only cache does not remember
             np.save(beside, known)
     return found
 

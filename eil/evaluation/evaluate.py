@@ -16,7 +16,7 @@ import numpy.typing as npt
 from eil.core import provenance
 from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_json, write_arrays
-from eil.core.metrics import MAIN
+from eil.core.metric_definitions import MAIN
 from eil.core.records import Record, Score
 from eil.core.run import Run
 from eil.data import annotation_cache, cache, fingerprint
@@ -60,19 +60,21 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
         iou_curves.cells_for(each, arrays, folder / "maps.npz")
     with ImageFile(folder, side) as images:
         curves, pixels = _scan(folder, arrays, splits, side, protocol, images)
-        on, scored = (iou_curves.scores_of(curves[key], arrays[f"{key}_logits"], splits[key]) for key in splits)
-        threshold = metrics.threshold_of(protocol.threshold_from, on, scored, protocol)
+        val_scores, test_scores = (
+            iou_curves.scores_of(curves[key], arrays[f"{key}_logits"], splits[key]) for key in ("val", "test")
+        )
+        threshold = metrics.threshold_of(protocol.threshold_from, val_scores, test_scores, protocol)
         against_masks = _against_masks(pixels, images, test, threshold, parts)
-        mistakes = _mistakes(images, scored, test, side, protocol, threshold)
+        mistakes = _mistakes(images, test_scores, test, side, protocol, threshold)
         positions = arrays["examples"].tolist()
         examples = example_images.example_arrays([images[i] for i in positions], test, protocol, threshold, positions)
-    found = _scores(on, scored, protocol, name, threshold)
+    found = _scores(val_scores, test_scores, protocol, name, threshold)
     found += rows(against_masks | mistakes, name, protocol.threshold_from)
     for other in others:
         further = protocols.find(other)
         found += rows(_under(further, arrays, val, test, side), other, further.threshold_from)
-    training = {} if run.borrows else read_json(folder / "train.json", "eil train")
-    hits = protocol.hits(scored.curve, 0.5)
+    training = {} if run.reuses_network else read_json(folder / "train.json", "eil train")
+    hits = protocol.hits(test_scores.curve, 0.5)
     record = Record(
         run=run,
         key=run.key,
@@ -80,7 +82,9 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
         protocol=name,
         threshold_from={each: protocols.find(each).threshold_from for each in (name, *others)},
         scores=found,
-        replicates=replicate_rows(statistics.replicates(scored, on, protocol), name, protocol.threshold_from),
+        replicates=replicate_rows(
+            statistics.replicates(test_scores, val_scores, protocol), name, protocol.threshold_from
+        ),
         curves={"gt_known_loc": metrics.accuracy_over_thresholds(hits).round(3).tolist()},
         history=_history(training.pop("history", [])),
         training=training,
@@ -135,23 +139,23 @@ def _require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) 
             raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
-def _scores(on: Scores, scored: Scores, protocol: Protocol, name: str, threshold: int | metrics.Ints) -> list[Score]:
+def _scores(val: Scores, test: Scores, protocol: Protocol, name: str, threshold: int | metrics.Ints) -> list[Score]:
     """Scores of test with every way to choose thresholds, and of val with thresholds chosen there."""
     found: list[Score] = []
     for threshold_from in THRESHOLD_SOURCES:
-        mean = {"threshold": float(np.mean(metrics.threshold_of(threshold_from, on, scored, protocol)))}
-        found += rows(metrics.metrics(scored, on, protocol, threshold_from) | mean, name, threshold_from)
-    found += rows(metrics.metrics(on, on, protocol, "val"), name, "val", split="val")
-    found += rows(metrics.losses(scored, threshold, protocol), name, protocol.threshold_from)
+        mean = {"threshold": float(np.mean(metrics.threshold_of(threshold_from, val, test, protocol)))}
+        found += rows(metrics.metrics(test, val, protocol, threshold_from) | mean, name, threshold_from)
+    found += rows(metrics.metrics(val, val, protocol, "val"), name, "val", split="val")
+    found += rows(metrics.losses(test, threshold, protocol), name, protocol.threshold_from)
     return list(dict.fromkeys(found))  # classification needs no threshold: one row stands for all four
 
 
 def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
     """Scores of the same maps under another protocol, with the threshold that it chooses."""
-    on, scored = (
+    val_scores, test_scores = (
         iou_curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test))
     )
-    return metrics.metrics(scored, on, protocol, protocol.threshold_from)
+    return metrics.metrics(test_scores, val_scores, protocol, protocol.threshold_from)
 
 
 def _against_masks(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core.files import read_arrays
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.records import Record
 from eil.data import Boxes, Image, cache
 from eil.data.cache import Cached

@@ -179,7 +179,7 @@ _cached_weights = functools.lru_cache(maxsize=16)(interpolation_weights)
 
 
 def _resized(m: Floats, side: int, protocol: Protocol, cells: CellGrid | None) -> Floats:
-    if protocol.alignment == "receptive_field" and cells and not cells.draws_like_resizing(m.shape, side):
+    if protocol.alignment == "receptive_field" and cells and not cells.matches_resizing(m.shape, side):
         rows, columns = (
             _cached_weights(count, side, origin, stride, protocol.interpolation)
             for count, origin, stride in zip(m.shape, cells.origin, cells.stride, strict=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from eil.core.metrics import METRICS, Split, ThresholdFrom
+from eil.core.metric_definitions import METRICS, Split, ThresholdFrom
 from eil.core.records import Replicates, Score
 
 Named = dict[str | tuple[str, str], float]  # metric, or metric and subset -> value

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from eil.core.metrics import METRICS
+from eil.core.metric_definitions import METRICS
 from eil.evaluation import metrics
 from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, iou_at
 from eil.evaluation.protocols import Protocol

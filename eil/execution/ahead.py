@@ -41,7 +41,7 @@ def made_from(step: Step, run: Run, data: Path, folder: Path, protocols: Sequenc
     """
     # train.json names the hash of the weights. Times tell nothing: a workflow engine touches what a step has written.
     files = [_PROTOCOLS, data / "dataset.json", data / "annotations" / "annotations.json"]
-    files += [folder.with_name(run.trained.name) / "train.json"]
+    files += [folder.with_name(run.training_run.name) / "train.json"]
     files += [folder / "maps.npz"] if step == "evaluate" else []
     return {
         "key": run.key,

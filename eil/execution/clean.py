@@ -25,7 +25,7 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
         weights: include weights of finished runs; only training makes them again.
     """
     known = {run.name: run for run in runs}
-    borrowed = {run.trained.name for run in known.values() if not _done(folder / run.name, run)}
+    borrowed = {run.training_run.name for run in known.values() if not _done(folder / run.name, run)}
     found: list[Path] = []
     for own in sorted(path for path in folder.glob("*") if path.is_dir() and not is_busy(path)):
         found += [path for pattern in LEFT for path in own.glob(pattern)]

@@ -86,5 +86,5 @@ def _from_scratch(run: Run, data: Path, folder: Path, recorded: Record) -> None:
 
     # The number of threads decides the order in which sums are taken.
     torch.set_num_threads(recorded.training.get("provenance", recorded.provenance).get("threads", 1))
-    train.train(run.trained, data, folder.with_name(run.trained.name))
+    train.train(run.training_run, data, folder.with_name(run.training_run.name))
     localize.localize(run, data, folder)

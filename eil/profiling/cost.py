@@ -69,7 +69,7 @@ def cost(runs: Sequence[Run], images: Mapping[str, int], classes: int) -> dict[s
     """
     found: dict[str, list[Cost]] = {}
     known: dict[str, Cost] = {}
-    for run in (run for run in runs if not run.borrows):
+    for run in (run for run in runs if not run.reuses_network):
         label = run.name.rsplit("-", 1)[0]  # repetitions cost the same
         if label not in known:
             known[label] = _cost(run, images, classes)

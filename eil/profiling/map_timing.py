@@ -61,13 +61,15 @@ def timings(runs: Sequence[Run], data: Path, batches: int = 30, warmup: int = 5)
     for backbone in dict.fromkeys(run.backbone for run in runs):
         here = [run for run in runs if run.backbone == backbone and run.extractor]
         if here:
-            found += _of_network([run for run in here if run.trained == here[0].trained], data, batches, warmup)
+            found += _of_network(
+                [run for run in here if run.training_run == here[0].training_run], data, batches, warmup
+            )
     return found
 
 
 def _of_network(runs: Sequence[Run], data: Path, batches: int, warmup: int) -> list[MapTiming]:
     """Of runs with the same trained network."""
-    run = on_one_device(runs[0].trained)
+    run = on_one_device(runs[0].training_run)
     contender = Contender(run, data / run.cache)
     contender.model.eval()
     network, device = contender.model.module, contender.fabric.device

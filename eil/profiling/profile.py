@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from torch.profiler import ProfilerActivity
 
 from eil.core import provenance
-from eil.core.files import replacing, write_json, write_text
+from eil.core.files import atomic_write, write_json, write_text
 from eil.core.provenance import device_name
 from eil.core.run import Run
 from eil.profiling.stopwatch import stopwatch
@@ -103,7 +103,7 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
         if on_gpu:
             torch.cuda.synchronize()
         wall = time.perf_counter() - started
-    with replacing(trace) as beside:
+    with atomic_write(trace) as beside:
         profiler.export_chrome_trace(str(beside))
     laps = contender.watch.seconds()
     key = "self_device_time_total" if on_gpu else "self_cpu_time_total"

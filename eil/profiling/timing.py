@@ -214,7 +214,7 @@ def timings(
     """
     chosen: dict[tuple[str, str], Run] = {}
     for run in runs:
-        if not run.borrows:
+        if not run.reuses_network:
             chosen.setdefault((run.backbone, run.method), run)
     found = []
     for (backbone, _), run in chosen.items():

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import settings_label
-from eil.core.run import file_name, readable
+from eil.core.run import file_name, format_value
 from eil.evaluation import statistics
 from eil.report.configurations import (
     Configuration,
@@ -65,7 +65,7 @@ def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Not
     """Mean GT-known Loc at each value of each setting, over the rest of the grid."""
     rows: list[list[str | Value]] = [
         [
-            *(f"{SIGNS.get(setting, setting)} = {readable(each.value)}", Value(*each.score, percent=True)),
+            *(f"{SIGNS.get(setting, setting)} = {format_value(each.value)}", Value(*each.score, percent=True)),
             *(Value(*each.change) if each.change else "–", _counted(each, study.seeds)),
         ]
         for setting, at in found.items()
@@ -106,7 +106,7 @@ def gamma_sigma_grids(configurations: Sequence[Configuration]) -> dict[str, list
     grids: dict[str, list[Configuration]] = {}
     for each in configurations:
         if all(isinstance(each.settings.get(key), int | float) for key in SIGNS):
-            others = [f"{key}-{readable(value)}" for key, value in sorted(each.grid_settings.items())]
+            others = [f"{key}-{format_value(value)}" for key, value in sorted(each.grid_settings.items())]
             grids.setdefault("_".join([file_name(each.backbone), each.method, *others]), []).append(each)
     return {label: grid for label, grid in grids.items() if len(grid) > 1}
 
@@ -115,7 +115,7 @@ def _effect(configurations: Sequence[Configuration], setting: str) -> list[Effec
     by_value: dict[str, dict[str, Configuration]] = {}  # by the value, and by their other settings
     for each in configurations:
         rest = settings_label({key: value for key, value in each.settings.items() if key != setting})
-        by_value.setdefault(readable(each.settings[setting]), {})[rest] = each
+        by_value.setdefault(format_value(each.settings[setting]), {})[rest] = each
     shared = set.intersection(*map(set, by_value.values()))
     compared = [[own[rest] for rest in own if rest in shared] for own in by_value.values()]
     if not shared or not (seeds := common_repetitions(itertools.chain(*compared))):

@@ -5,7 +5,7 @@ from statistics import mean
 
 from matplotlib.figure import Figure
 
-from eil.core.metrics import SELECTION
+from eil.core.metric_definitions import SELECTION
 from eil.report.configurations import Configuration, by_backbone
 from eil.report.figure_style import caption
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from eil.core import records
 from eil.core.files import InputError
-from eil.core.metrics import MAIN
+from eil.core.metric_definitions import MAIN
 from eil.core.records import Record, settings_label
 from eil.evaluation import statistics
 from eil.report.configurations import Configuration, difference, group, interval

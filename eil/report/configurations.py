@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, extractor_label, labelled, settings_label
 from eil.evaluation import seed_variance, statistics
 from eil.evaluation.seed_variance import SeedVariance
 from eil.evaluation.statistics import Estimate
 from eil.report import convergence
-from eil.report.layout import Layout
+from eil.report.seed_design import SeedDesign
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class Configuration:
         records: done, one a repetition, in order.
         control: whose maps they are, if not the method's own.
         extractor: likewise, with its settings: ``layercam (at=layer3)``.
-        layout: over which the seeds' variance is pooled; empty: over its own records alone.
+        seed_design: over which the seeds' variance is pooled; empty: over its own records alone.
     """
 
     backbone: str
@@ -40,7 +40,7 @@ class Configuration:
     records: tuple[Record, ...]
     control: str | None = None
     extractor: str | None = None
-    layout: Layout = field(default_factory=Layout)
+    seed_design: SeedDesign = field(default_factory=SeedDesign)
 
     @property
     def label(self) -> str:
@@ -52,7 +52,7 @@ class Configuration:
         return f"{label}: {self.extractor}" if self.extractor else label
 
     @property
-    def borrows(self) -> bool:
+    def reuses_network(self) -> bool:
         """Whether the maps are a control's or an extractor's."""
         return self.control is not None or self.extractor is not None
 
@@ -69,7 +69,9 @@ class Configuration:
     @functools.cached_property  # every table asks
     def converged(self) -> bool:
         """Whether the training had converged; true for what was not trained here."""
-        return self.imported or self.borrows or convergence.converged([record.history for record in self.records])
+        return (
+            self.imported or self.reuses_network or convergence.converged([record.history for record in self.records])
+        )
 
     @property
     def grid_settings(self) -> dict[str, Any]:
@@ -108,7 +110,7 @@ class Configuration:
         return np.array(found) if found else None
 
     def seed_variance(self, key: ScoreKey) -> SeedVariance | None:
-        """The variance between seeds, pooled over the layout; of its own records if some there lack the score.
+        """The variance between seeds, pooled over the design; of its own records if some there lack the score.
 
         None for an imported network: nothing is known of its other seeds.
         """
@@ -117,7 +119,7 @@ class Configuration:
             return None
         if self.control and np.ptp(values) == 0:
             return None  # a full image has the same score with every seed
-        return self.layout.variance(key) or Layout((self.records,)).variance(key)
+        return self.seed_design.variance(key) or SeedDesign((self.records,)).variance(key)
 
     def has(self, key: ScoreKey) -> bool:
         """Whether all records have the score."""
@@ -142,8 +144,8 @@ def group(records: Iterable[Record]) -> list[Configuration]:
     for own in found.values():
         run, kept = own[0].run, tuple(sorted(own, key=lambda each: each.run.repetition))
         ungrouped.append(Configuration(run.backbone, run.method, run.settings, kept, run.control, extractor_label(run)))
-    layouts = {backbone: _layout(own) for backbone, own in by_backbone(ungrouped)}
-    return [replace(each, layout=layouts[each.backbone]) for each in ungrouped]
+    designs = {backbone: _seed_design(own) for backbone, own in by_backbone(ungrouped)}
+    return [replace(each, seed_design=designs[each.backbone]) for each in ungrouped]
 
 
 def by_backbone(configurations: Sequence[Configuration]) -> list[tuple[str, list[Configuration]]]:
@@ -170,7 +172,7 @@ def chosen(configurations: Sequence[Configuration]) -> list[Configuration]:
 def other_maps(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
     """Of each method with extractors its own maps, then each extractor's; settings chosen on val by its own."""
     found = []
-    for own in chosen([each for each in configurations if not each.borrows]):
+    for own in chosen([each for each in configurations if not each.reuses_network]):
         place = (own.backbone, own.method, own.settings)
         others = [
             each for each in configurations if each.extractor and place == (each.backbone, each.method, each.settings)
@@ -181,7 +183,7 @@ def other_maps(configurations: Sequence[Configuration]) -> list[list[Configurati
 
 def accuracy(records: Iterable[Record]) -> dict[tuple[str, str], float]:
     """Mean GT-known Loc by backbone and method, with the settings chosen on val; borrowed networks are left out."""
-    best = chosen([each for each in group(records) if not each.borrows])
+    best = chosen([each for each in group(records) if not each.reuses_network])
     return {(each.backbone, each.method): each.mean(GT_KNOWN_LOC) for each in best}
 
 
@@ -229,10 +231,10 @@ def difference(configuration: Configuration, other: Configuration, key: ScoreKey
 
 
 def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
-    """Methods of the layout whose seeds differ far more than the others'; the pooled model does not hold for these."""
-    scores = configuration.layout.scores(key)
+    """Methods of the design whose seeds differ far more than the others'; the pooled model does not hold for these."""
+    scores = configuration.seed_design.scores(key)
     found = [] if scores is None else seed_variance.outliers(scores)
-    return [configuration.layout.cells[k][0].run.method for k in found]
+    return [configuration.seed_design.cells[k][0].run.method for k in found]
 
 
 def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
@@ -262,19 +264,19 @@ def _rank(configuration: Configuration) -> tuple[int, float]:
     return len(configuration.records), configuration.mean(SELECTION)
 
 
-def _layout(configurations: Sequence[Configuration]) -> Layout:
+def _seed_design(configurations: Sequence[Configuration]) -> SeedDesign:
     """Records of one backbone over which the seeds' variance is pooled.
 
     Of three or more methods each with the settings chosen on val: the cells of one method's grid resemble each other,
     and would make the variance between methods look smaller. Of fewer methods every configuration.
     """
-    methods = [each for each in configurations if not (each.borrows or each.imported)]
+    methods = [each for each in configurations if not (each.reuses_network or each.imported)]
     few = len({each.method for each in methods}) < 3 or not all(each.has(SELECTION) for each in methods)
-    return Layout(tuple(each.records for each in (methods if few else chosen(methods))))
+    return SeedDesign(tuple(each.records for each in (methods if few else chosen(methods))))
 
 
 def _of_both(one: Configuration, other: Configuration, key: ScoreKey) -> SeedVariance | None:
-    return one.layout.variance(key) or Layout((one.records, other.records)).variance(key)
+    return one.seed_design.variance(key) or SeedDesign((one.records, other.records)).variance(key)
 
 
 def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:

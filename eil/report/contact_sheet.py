@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from eil.core.files import replacing
+from eil.core.files import atomic_write
 from eil.data import IGNORED, Dataset, Image, decode
 from eil.data.decode import Annotation
 
@@ -53,7 +53,7 @@ def write(dataset: Dataset, path: Path) -> None:
         _draw_images(list(grid[:rows].T.flat), images, found, titles)  # a class's images stand below each other
         if test.masks is not None:
             _draw_parts(figure, grid[-1], found[::rows], dataset.parts or ("object",))
-        with replacing(path) as beside:
+        with atomic_write(path) as beside:
             figure.savefig(beside)
     finally:
         plt.close(figure)

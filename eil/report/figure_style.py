@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eil.core import registry
-from eil.core.files import replacing
+from eil.core.files import atomic_write
 from eil.report.configurations import Configuration
 
 matplotlib.use("agg")  # files, never a window
@@ -133,7 +133,7 @@ def caption(figure: Figure, text: str) -> None:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as ``path``.png and ``path``.svg, each whole or not at all, and close it."""
     for suffix in (".png", ".svg"):
-        with replacing(path.with_name(path.name + suffix)) as beside:
+        with atomic_write(path.with_name(path.name + suffix)) as beside:
             figure.savefig(beside, metadata={"Date": None} if suffix == ".svg" else None)
     plt.close(figure)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from eil.core.files import InputError, read_arrays, replacing
-from eil.core.metrics import GT_KNOWN_LOC, ScoreKey
+from eil.core.files import InputError, atomic_write, read_arrays
+from eil.core.metric_definitions import GT_KNOWN_LOC, ScoreKey
 from eil.core.records import Record
 from eil.core.run import file_name
 from eil.evaluation import example_images
@@ -63,8 +63,8 @@ def write(records: Sequence[Record], results: Path, data: Path) -> None:
         data: folder in which the decoded images' folders are; some figures need them.
     """
     every = group(records)
-    methods = [each for each in every if not each.borrows]
-    with replacing(results / "figures") as beside, plt.rc_context(STYLE):
+    methods = [each for each in every if not each.reuses_network]
+    with atomic_write(results / "figures") as beside, plt.rc_context(STYLE):
         beside.mkdir()
         for name, draw in drawable(methods, results / "runs", data) if methods else ():
             save(draw(), beside / name)

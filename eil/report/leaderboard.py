@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eil.core.files import InputError
-from eil.core.metrics import MAIN, METRICS
+from eil.core.metric_definitions import MAIN, METRICS
 from eil.data.class_subset import FULL_SIZES
 from eil.evaluation import protocols
 from eil.report import convergence

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from eil.core.metrics import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
+from eil.core.metric_definitions import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
 from eil.data import class_subset
 from eil.evaluation import protocols
 from eil.report import convergence, published

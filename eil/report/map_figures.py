@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.report.configurations import Configuration, interval
 from eil.report.figure_style import COLUMN, about, caption, colors_of, error_bars, legend
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.evaluation import statistics
 from eil.report.configurations import Configuration, as_good_as_the_best, compared, interval, other_maps
 from eil.report.main_table import columns_of

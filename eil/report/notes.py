@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from eil.core.files import InputError
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.data import class_subset
 from eil.evaluation import protocols, statistics
@@ -171,7 +171,7 @@ def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
         given = {each.records[0].run.output_stride for each in own}
         default = _info(backbone).output_strides[0] if len(given) > 1 else None
         held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
-        for run in (each.records[0].run for each in own if not (each.borrows or each.imported)):
+        for run in (each.records[0].run for each in own if not (each.reuses_network or each.imported)):
             values = {
                 "output_stride": run.output_stride or default,
                 **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},

@@ -12,8 +12,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from eil.core.metrics import GT_KNOWN_LOC, METRICS, ScoreKey
-from eil.core.run import readable
+from eil.core.metric_definitions import GT_KNOWN_LOC, METRICS, ScoreKey
+from eil.core.run import format_value
 from eil.evaluation import statistics
 from eil.evaluation.box_conventions import N_THRESHOLDS
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
@@ -158,7 +158,9 @@ def effects(axes: Axes, setting: str, found: Sequence[Effect], method: str) -> N
     axes.errorbar(places, means, error_bars(means, halves), **style)
     axes.set(xlabel=SIGNS.get(setting, setting))
     if not numbers or len(values) <= MOST_CELLS:
-        axes.set_xticks(places, [readable(value) for value in values], rotation=90 if len(values) > MOST_CELLS else 0)
+        axes.set_xticks(
+            places, [format_value(value) for value in values], rotation=90 if len(values) > MOST_CELLS else 0
+        )
     axes.margins(x=0.2 if numbers else 0.4)
 
 

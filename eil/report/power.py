@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.seed_variance import SeedVariance
@@ -25,7 +25,7 @@ def lines(records: Sequence[Record], points: Sequence[float], seeds: int) -> lis
         seeds: how many the study has.
     """
     found = []
-    for backbone, (base, *others) in by_backbone([each for each in chosen(group(records)) if not each.borrows]):
+    for backbone, (base, *others) in by_backbone([each for each in chosen(group(records)) if not each.reuses_network]):
         pairs = [each for other in others if (each := compared(other, base, GT_KNOWN_LOC)) is not None]
         model, images = base.seed_variance(GT_KNOWN_LOC), base.records[0].provenance.get("images")
         if not pairs or model is None or not images:

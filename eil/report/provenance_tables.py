@@ -6,12 +6,12 @@ from typing import Any
 
 from eil.core import registry
 from eil.core.records import Record, labelled
-from eil.core.run import Run, readable
+from eil.core.run import Run, format_value
 from eil.core.settings import schema
 from eil.data import class_subset
 from eil.report.notes import Notes
 from eil.report.table import Table
-from eil.study import borrowed
+from eil.study import reused_networks
 from eil.study.study import Study
 
 # Keys of a recipe that matter where nothing is trained.
@@ -26,16 +26,16 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
         study: the runs' own.
         runs: of the study; those that borrow a network have no settings of their own.
     """
-    trained = [run for run in runs if not run.borrows]
+    trained = [run for run in runs if not run.reuses_network]
     values: dict[str, dict[str, dict[Place, None]]] = {}  # setting -> value -> where, in order
     for run in trained:
         for key, value in _of(run):
-            values.setdefault(key, {}).setdefault(readable(value), {})[run.method, run.backbone] = None
+            values.setdefault(key, {}).setdefault(format_value(value), {})[run.method, run.backbone] = None
     rows = [["dataset.name", study.dataset.name, "all"]]
     rows += [[f"dataset.{key}", _short(value), "all"] for key, value in study.dataset.settings.items()]
     rows += [["seeds", str(study.seeds), "all"], ["protocols", ", ".join(study.protocols), "all"]]
     rows += [["controls", ", ".join(study.controls) or "none", "all"]]
-    maps = [labelled(each.name, each.settings) for each in borrowed.choices(study.maps)]
+    maps = [labelled(each.name, each.settings) for each in reused_networks.choices(study.maps)]
     rows += [["maps", ", ".join(maps), "all"]] if maps else []
     for key, held in values.items():
         everywhere = {place for places in held.values() for place in places}
@@ -53,7 +53,7 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Record]] = {}
     for record in records:
-        trained = not (record.run.borrows or record.run.checkpoint)
+        trained = not (record.run.reuses_network or record.run.checkpoint)
         if trained and "provenance" in record.training:
             groups.setdefault(tuple(_origin(record.training["provenance"])), []).append(record)
     rows = [
@@ -90,7 +90,7 @@ def _of(run: Run) -> Iterator[tuple[str, Any]]:
 
 def _short(value: Any) -> str:
     """A setting of a data set; a list of classes may be long, and study.yaml has it whole."""
-    return class_subset.abbreviated(value) if isinstance(value, list | tuple) else readable(value)
+    return class_subset.abbreviated(value) if isinstance(value, list | tuple) else format_value(value)
 
 
 def _or_dash(value: Any) -> Any:

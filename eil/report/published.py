@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from eil.core import project_files
 from eil.core.files import InputError
-from eil.core.metrics import MetricLabel
+from eil.core.metric_definitions import MetricLabel
 from eil.core.run import StrictModel
 from eil.core.settings import problems
 
@@ -27,7 +27,7 @@ class Published(StrictModel):
 
     Attributes:
         dataset: as its paper calls it; ``backbone`` ("" if not stated) and ``method`` likewise.
-        metric: the label of one in :mod:`eil.core.metrics`.
+        metric: the label of one in :mod:`eil.core.metric_definitions`.
         value: in percent.
         protocol: a name in protocols.yaml, or words where it is none of these.
         source: where it was read.

@@ -12,7 +12,7 @@ import pandas as pd
 from eil.core import records
 from eil.core.files import InputError
 from eil.core.records import Record, Score, extractor_label, settings_label
-from eil.core.run import readable
+from eil.core.run import format_value
 
 FILE = "records.parquet"
 _log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def table(found: Iterable[Record]) -> pd.DataFrame:
         given = frame[name].dropna()
         kinds = {type(value) for value in given}
         if not kinds <= {int, float} and kinds != {bool}:  # a column of a file has one type
-            frame[name] = given.map(readable).reindex(frame.index)
+            frame[name] = given.map(format_value).reindex(frame.index)
     return frame
 
 
@@ -82,7 +82,7 @@ def _of_run(record: Record) -> dict[str, Any]:
     return {
         "run": run.name,
         "backbone": run.backbone,
-        "pretrained": readable(run.pretrained),
+        "pretrained": format_value(run.pretrained),
         "method": run.method,
         "control": run.control,
         "extractor": extractor_label(run),

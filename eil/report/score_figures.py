@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eil.core.metrics import GT_KNOWN_LOC, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, ScoreKey
 from eil.evaluation.errors import SIZE_SUBSETS
 from eil.report import convergence, panels
 from eil.report.ablation import Effect

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eil.core.files import InputError, read_json
-from eil.core.metrics import COLUMNS
+from eil.core.metric_definitions import COLUMNS
 from eil.core.records import Record, extractor_label, settings_label
 from eil.core.run import Run
 from eil.data.cache import Fingerprints
@@ -59,7 +59,7 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
         folder: in which the runs' folders are.
         own: 1 for a process that was at work until now, and will be followed by another.
     """
-    trained = [run for run in runs if not (run.borrows or run.checkpoint)]
+    trained = [run for run in runs if not (run.reuses_network or run.checkpoint)]
     trainings = [folder / run.name for run in trained]
     taken = [seconds for run in trained if (seconds := _taken(folder, run)) is not None]
     busy = sum(map(run_lock.is_busy, trainings))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from eil.core.metrics import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
 from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.errors import KINDS, SIZE_SUBSETS
@@ -105,7 +105,7 @@ def write(study: Study, records: Sequence[Record], planned: int, left_out: Seque
         if any(isinstance(cell, Value) for row in table.rows for cell in row)
     }
     done = [record for record in records if record.status == "done"]
-    if any(not record.run.borrows for record in done):
+    if any(not record.run.reuses_network for record in done):
         found["settings"] = provenance_tables.settings(study, [record.run for record in done])
         found["provenance"] = provenance_tables.provenance(study, done)
     failed = [[r.run.name, r.step or "–", " ".join((r.error or "").split())] for r in records if r.status == "failed"]
@@ -144,7 +144,7 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
 
 def _of_scores(study: Study, configurations: Sequence[Configuration], shared: Notes) -> dict[str, Table]:
     """Every table that the records allow, by its file's name."""
-    methods = [each for each in configurations if not each.borrows]
+    methods = [each for each in configurations if not each.reuses_network]
     if not methods:
         return {}
     best = chosen(methods)

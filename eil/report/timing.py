@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from eil.core import provenance
-from eil.core.files import replacing, write_json, write_text
+from eil.core.files import atomic_write, write_json, write_text
 from eil.core.provenance import device_name
 from eil.profiling.map_timing import MapTiming
 from eil.profiling.timing import PARTS, Timing
@@ -43,7 +43,7 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy, of_maps: Se
         "MFU: share of what a large product of matrices reaches on the device in the same precision",
     )
     path = folder / f"{stem}.csv"
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         pd.DataFrame([row(each) for each in found]).to_csv(beside, index=False)
     write_text(path.with_suffix(".md"), table(found, notes).markdown())
     drawn = timing_figures.write(found, accuracy, folder / stem)

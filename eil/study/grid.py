@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from eil.core.files import InputError
-from eil.core.run import Run, file_name, readable
-from eil.study import borrowed, checkpoints, precedence
+from eil.core.run import Run, file_name, format_value
+from eil.study import checkpoints, precedence, reused_networks
 
 if TYPE_CHECKING:
     from eil.study.study import Study
@@ -41,7 +41,7 @@ def spread(study: "Study", backbone: str, method: str, name: str | None = None) 
     checkpoint = checkpoints.find(study, backbone, method, axes)
     repetitions: list[int] | range = range(1 if checkpoint else study.seeds)
     if name is not None:
-        axes = {key: [v for v in values if f"-{key}{readable(v)}-" in name] for key, values in axes.items()}
+        axes = {key: [v for v in values if f"-{key}{format_value(v)}-" in name] for key, values in axes.items()}
         repetitions = [k for k in repetitions if name.endswith(f"-seed{k}")]
     for values in itertools.product(*axes.values()):
         for repetition in repetitions:
@@ -69,7 +69,7 @@ def find(study: "Study", name: str) -> Run | None:
     for backbone, method in itertools.product(study.backbones, study.methods):
         if name.startswith(f"{file_name(backbone)}-{method}-"):
             for own in spread(study, backbone, method, name):
-                for run in (own, *borrowed.runs([own], study.controls, study.maps)):
+                for run in (own, *reused_networks.runs([own], study.controls, study.maps)):
                     if run.name == name:
                         return run
     return None
@@ -82,7 +82,7 @@ def count(study: "Study") -> int:
         InputError: the grid is empty, or has more than :data:`MOST_RUNS`; the message names the list or the method.
     """
     found = len(study.backbones) * len(study.controls) * study.seeds
-    of_each = 1 + borrowed.count(study.maps)
+    of_each = 1 + reused_networks.count(study.maps)
     for backbone, method in itertools.product(study.backbones, study.methods):
         given = study.methods[method] | study.backbones[backbone].methods.get(method, {})
         axes = {
@@ -114,10 +114,10 @@ def warning(runs: int) -> str:
 def sample(study: "Study", backbone: str, method: str) -> Iterator[Run]:
     """Runs of a method on a backbone with every value, one list spread at a time, and with the longest name."""
     axes = precedence.resolve(study, backbone, method).part("settings")
-    longest = {key: max(range(len(values)), key=lambda k: len(readable(values[k]))) for key, values in axes.items()}
+    longest = {key: max(range(len(values)), key=lambda k: len(format_value(values[k]))) for key, values in axes.items()}
     settings = {key: values[longest[key]] for key, values in axes.items()}
     first = next(spread(study, backbone, method)).model_copy(update={"settings": settings})
-    yield from (first, *borrowed.runs([first], study.controls, study.maps))
+    yield from (first, *reused_networks.runs([first], study.controls, study.maps))
     for key, values in axes.items():
         for k, value in enumerate(values):
             if k != longest[key]:

@@ -18,7 +18,7 @@ def lines(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         runs: of :meth:`Study.expand`; repetitions, controls and extractors have no values of their own.
     """
     for run in runs:
-        if run.repetition or run.borrows:
+        if run.repetition or run.reuses_network:
             continue
         found = precedence.resolve(study, run.backbone, run.method)
         yield run.name.removesuffix("-seed0")

@@ -18,10 +18,10 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from eil import data
 from eil.core import registry, safe_yaml
 from eil.core.files import InputError
-from eil.core.metrics import ColumnLabel
+from eil.core.metric_definitions import ColumnLabel
 from eil.core.run import BackboneName, DatasetChoice, ExtractorChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
-from eil.study import borrowed, grid, run_names, study_paths
+from eil.study import grid, reused_networks, run_names, study_paths
 
 T = TypeVar("T", bound=BaseModel)
 Refusal = InputError | IncompatibleSetting
@@ -56,7 +56,7 @@ class Study(StrictModel):
         logger: "tensorboard" to write every epoch's losses for TensorBoard too, "wandb" for Weights & Biases, offline.
         columns: columns of the main table (default: the field's usual ones).
         controls: maps without training that replace the first method's maps (default: all installed).
-        maps: extractors that make other maps from every trained run, see :mod:`eil.study.borrowed` (default: none).
+        maps: extractors that make other maps from every trained run (:mod:`eil.study.reused_networks`; default: none).
     """
 
     name: Name
@@ -107,7 +107,7 @@ class Study(StrictModel):
         runs = []
         for backbone in self.backbones:
             own = [run for method in self.methods for run in grid.spread(self, backbone, method)]
-            runs += own + borrowed.runs(own, self.controls, self.maps)
+            runs += own + reused_networks.runs(own, self.controls, self.maps)
         return runs
 
     def find_run(self, name: str) -> Run:
@@ -121,17 +121,17 @@ class Study(StrictModel):
             raise InputError(f"study {self.name}: has no run {name}; `eil check` lists its runs")
         return run
 
-    def borrowers(self, run: Run) -> list[Run]:
+    def dependents(self, run: Run) -> list[Run]:
         """Runs that use the network of this run: what :meth:`expand` makes of it, without the rest of the grid."""
         if not self.maps and not self.controls:
             return []
-        built, fitting = dict[str, Any](), borrowed.Fitting(self.maps)
+        built, fitting = dict[str, Any](), reused_networks.Fitting(self.maps)
         self._try(run, built, fitting)
         every = (each for method in self.methods for each in grid.spread(self, run.backbone, method))
-        usable = (each for each in every if self._try(each, built, borrowed.Fitting(())) is None)
+        usable = (each for each in every if self._try(each, built, reused_networks.Fitting(())) is None)
         first = next(usable, run)
         controls = self.controls if (first.method, first.settings) == (run.method, run.settings) else ()
-        return fitting.split(borrowed.runs([run], controls, self.maps))[0]
+        return fitting.split(reused_networks.runs([run], controls, self.maps))[0]
 
     def expand(self, source: str) -> tuple[list[Run], list[str]]:
         """All runs, and a line for each combination that cannot be used and was dropped.
@@ -154,7 +154,7 @@ class Study(StrictModel):
                 if name not in known[key]
             ]
         runs, dropped, built = list[Run](), list[str](), dict[str, Any]()
-        fitting = borrowed.Fitting(self.maps)
+        fitting = reused_networks.Fitting(self.maps)
         for backbone in shapes:
             own = []
             for run in (run for method in self.methods for run in grid.spread(self, backbone, method)):
@@ -166,7 +166,7 @@ class Study(StrictModel):
                     dropped.append(f"{run.name}: {refused}")
                 else:
                     errors += str(refused).splitlines()
-            lent, unfit = fitting.split(borrowed.runs(own, self.controls, self.maps))
+            lent, unfit = fitting.split(reused_networks.runs(own, self.controls, self.maps))
             runs += own + lent
             dropped += unfit
         errors += fitting.problems()
@@ -190,7 +190,7 @@ class Study(StrictModel):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, built: dict[str, Any], fitting: borrowed.Fitting) -> Refusal | None:
+    def _try(self, run: Run, built: dict[str, Any], fitting: reused_networks.Fitting) -> Refusal | None:
         """Build a method without memory and try extractors on it: what is wrong and where, or why it is no use."""
         from eil import backbones
         from eil.backbones.meta import meta_tensors

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from eil.core import registry
-from eil.core.files import InputError, at_home
+from eil.core.files import InputError, expand_home
 from eil.core.run import LOCAL_WEIGHTS
 
 Change = Callable[[str, str], str]  # (path, key) -> path
@@ -37,7 +37,7 @@ def absolute(path: str, folder: Path, key: str) -> str:
         raise InputError(f"{key} = {path}: expected $NAME or ${{NAME}}, or $$ for a dollar sign") from None
     if not found:
         raise InputError(f"{key}: empty, expected a path")
-    whole = (folder / at_home(Path(found), key)).absolute()
+    whole = (folder / expand_home(Path(found), key)).absolute()
     tidy = Path(os.path.normpath(whole))  # without "..", unless it follows a link and so means another folder
     return str(tidy if tidy.resolve() == whole.resolve() else whole)
 

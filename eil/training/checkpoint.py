@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from eil.core import source_hash
-from eil.core.files import InputError, replacing
+from eil.core.files import InputError, atomic_write
 from eil.core.run import Run
 from eil.core.safe_yaml import in_a_line
 from eil.methods.base import Method
@@ -70,7 +70,7 @@ def save(folder: Path, run: Run, model: Method, optimizer: Any, state: State, ph
     last = folder / LAST
     whole = io.BytesIO()
     torch.save(content, whole)  # on a full disk torch.save raises an uninformative error
-    with replacing(last) as beside:
+    with atomic_write(last) as beside:
         beside.write_bytes(whole.getbuffer())
         if last.exists():
             last.replace(folder / PREVIOUS)

@@ -19,7 +19,7 @@ from eil.backbones.meta import meta_tensors
 from eil.backbones.pretrained import read_local
 from eil.backbones.state_dicts import COUNTER, kind_of
 from eil.core import provenance, ranks, registry, source_hash
-from eil.core.files import InputError, replacing, write_json
+from eil.core.files import InputError, atomic_write, write_json
 from eil.core.run import DatasetChoice, Recipe, Run
 from eil.data import cache
 from eil.methods.base import Method
@@ -189,7 +189,7 @@ def import_run(run: Run, data: Path, folder: Path) -> None:
     model = train_step.build(run, data)
     found = load(run, model)
     photos = str(cache.describe(data)["photos_sha256"])
-    with replacing(folder / "history.csv") as beside:
+    with atomic_write(folder / "history.csv") as beside:
         beside.write_text(",".join(_HISTORY) + "\n", encoding="utf-8")
     train.save_weights(folder / "weights.safetensors", model, run, photos)
     write_json(

@@ -61,7 +61,7 @@ class _Result:
 
 
 def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, meanwhile: bool | None = None) -> None:
-    """Write a run's maps.npz; see :func:`localize_together`.
+    """Write a run's maps.npz; see :func:`localize_extractors`.
 
     Args:
         run: a trained run, or one that borrows a network.
@@ -74,12 +74,12 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         InputError: no weights of this run, or a map that is not finite (the message names the image); the protocol
             needs to know where the cells look, and it cannot be measured.
     """
-    trained = folder.with_name(run.trained.name) if run.borrows else folder
-    for error in localize_together([run], data, trained, {run.name: folder}, protocol, meanwhile).values():
+    trained = folder.with_name(run.training_run.name) if run.reuses_network else folder
+    for error in localize_extractors([run], data, trained, {run.name: folder}, protocol, meanwhile).values():
         raise error
 
 
-def localize_together(
+def localize_extractors(
     runs: Sequence[Run],
     data: Path,
     trained: Path,
@@ -129,7 +129,7 @@ def localize_together(
 def has_current_maps(run: Run, data: Path, folder: Path) -> bool:
     """Whether maps.npz of an extractor's run is what :func:`localize` would write now, by what it was made from."""
     try:
-        weights = read_json(folder.with_name(run.trained.name) / "train.json").get("weights_sha256")
+        weights = read_json(folder.with_name(run.training_run.name) / "train.json").get("weights_sha256")
         wanted = {"weights": weights, "photos": cache.fingerprints(data).photos} | _origin(run)
         keys = {f"made_from_{what}": value for what, value in wanted.items()}
         found = read_arrays(folder / "maps.npz", only=keys)
@@ -146,7 +146,7 @@ def _load(run: Run, data: Path, trained: Path) -> _Network:
     """A run's network with its trained weights, in evaluation mode."""
     made_from = cache.fingerprints(data)
     model = train_step.build(run, data)
-    train.load_weights(trained / "weights.safetensors", model, run.trained, made_from.photos)
+    train.load_weights(trained / "weights.safetensors", model, run.training_run, made_from.photos)
     weights = backbones.fingerprint(model)
     known = _logits_of(trained / "maps.npz", weights, made_from.photos) if run.control else {}
     fabric = train_step.fabric_of(run.recipe)
@@ -192,7 +192,7 @@ def _pass(network: _Network, runs: Sequence[Run], wanted: Protocol | None) -> li
             for name, found in results.items():
                 found.error = found.error or _not_finite(batches.split.ids, map=maps[name], logits=logits)
                 found.arrays |= {f"{split}_maps": maps[name].numpy(), f"{split}_logits": logits.numpy()}
-        views = _views(model, batches, further=not first.borrows)
+        views = _views(model, batches, further=not first.reuses_network)
     for found in results.values():
         found.arrays |= views
     return [results[run.name] for run in runs]

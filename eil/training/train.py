@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from eil import backbones
 from eil.core import provenance, ranks, source_hash
-from eil.core.files import InputError, replacing, write_json
+from eil.core.files import InputError, atomic_write, write_json
 from eil.core.run import Recipe, Run
 from eil.core.safe_yaml import in_a_line
 from eil.data import cache
@@ -32,7 +32,7 @@ from eil.methods.base import Method
 from eil.training import checkpoint, train_step
 from eil.training.accuracy import accuracy
 from eil.training.checkpoint import State
-from eil.training.cpu_traps import CpuShare, tell_slow_bf16
+from eil.training.cpu_slowdowns import CpuShare, warn_if_bf16_slow
 from eil.training.tensorboard import Logger
 
 _log = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
         NotFinite: the loss became NaN or infinite; the message names step and parts.
         InputError: missing data or pretrained weights, a control or extractor, or a checkpoint of another network.
     """
-    if run.borrows:
-        raise InputError(f"{run.name}: has no training of its own; it takes the network of {run.trained.name}")
+    if run.reuses_network:
+        raise InputError(f"{run.name}: has no training of its own; it takes the network of {run.training_run.name}")
     if run.checkpoint:
         from eil.training import imported  # it needs `save_weights`
 
@@ -77,7 +77,7 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
     state, model = training.state, training.model.module
     if inexact:
         _log.warning("not deterministic: %s", "; ".join(inexact))
-    with replacing(folder / "history.csv") as beside:
+    with atomic_write(folder / "history.csv") as beside:
         pd.DataFrame(state.history).to_csv(beside, index=False)
     save_weights(folder / "weights.safetensors", model, run, training.photos)
     write_json(
@@ -94,7 +94,7 @@ def train(run: Run, data: Path, folder: Path, logger: str | None = None) -> None
 def save_weights(path: Path, model: Method, run: Run, photos: str = "") -> None:
     """Write the weights as safetensors, bound to the run's settings and to the fingerprint of its photos."""
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    with replacing(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(save(state, metadata={"run": run.name, "key": run.key, "photos": photos}))
 
 
@@ -141,7 +141,7 @@ class _Training:
         self.val = train_step.batches(run, data, "val", method, self.fabric.device)
         self.photos = str(cache.describe(data)["photos_sha256"])
         self.cpu = CpuShare(self.fabric.device)
-        tell_slow_bf16(run, self.fabric, method, self.batches)
+        warn_if_bf16_slow(run, self.fabric, method, self.batches)
         self.state = checkpoint.resume(folder, run, method, self.optimizer, self.photos)
 
     def train_remaining(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from baselines import controls
 from eil.core import records, registry
 from eil.core.files import InputError, read_arrays
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.augment import Batch
@@ -103,7 +103,7 @@ def test_a_study_has_every_control_unless_told_otherwise(controlled: dict[str, R
     names = [f"vgg_small-cam-{name}-seed0" for name in registry.available(registry.CONTROLS)]
     assert list(controlled) == ["vgg_small-cam-seed0", *names]
     assert len({run.key for run in controlled.values()}) == len(controlled)
-    assert {run.trained.name for run in controlled.values()} == {"vgg_small-cam-seed0"}
+    assert {run.training_run.name for run in controlled.values()} == {"vgg_small-cam-seed0"}
     content["controls"] = ["full_image"]
     assert len(parse(content, "x").runs()) == 2
     content["controls"] = ["full_image", "empty"]

@@ -31,7 +31,7 @@ OF_A_RUN = ("weights.safetensors", "history.csv", "maps.npz")
 TRAIN = (
     "import sys; from eil.training import train, localize; train.train = lambda *a, **k: None\n"
     "def stop(*a, **k): raise RuntimeError('nothing was trained')\n"
-    "localize.localize_together = stop\n"
+    "localize.localize_extractors = stop\n"
     "from eil.commands.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 TOUCH = (  # Snakemake waits a tenth of a second for each job that it touches

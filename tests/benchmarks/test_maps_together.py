@@ -56,7 +56,7 @@ def test_localizing_together(
             localize.localize(run, data, tmp_path / run.name)
 
     def together() -> None:
-        localize.localize_together(
+        localize.localize_extractors(
             extractors, data, tmp_path / own.name, {run.name: tmp_path / run.name for run in extractors}
         )
 

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
 from eil.core.files import read_arrays, read_json
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.geometry import Frame

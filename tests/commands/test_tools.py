@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from eil.commands import cli
 from eil.core import records
 from eil.core.files import InputError, read_arrays, read_json, write_json
-from eil.core.metrics import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
+from eil.core.metric_definitions import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
 from eil.execution import run_lock
 from eil.report import compare, main_table, status
 from eil.study.study import load, parse

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eil.core.files import InputError, read_arrays, read_json, replacing, write_arrays, write_json
+from eil.core.files import InputError, atomic_write, read_arrays, read_json, write_arrays, write_json
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
-    with pytest.raises(OSError, match="No space"), replacing(path) as beside:
+    with pytest.raises(OSError, match="No space"), atomic_write(path) as beside:
         beside.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert read_json(path) == {"old": 1}
@@ -26,7 +26,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
     for text in ("old", "new"):
-        with replacing(tmp_path / "folder") as beside:
+        with atomic_write(tmp_path / "folder") as beside:
             beside.mkdir()
             (beside / text).write_text(text)
     assert os.listdir(tmp_path / "folder") == ["new"]
@@ -35,8 +35,8 @@ def test_a_folder_replaces_a_folder(tmp_path: Path) -> None:
 
 def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from eil.core.files import replacing\n"
-        "with replacing(Path(sys.argv[1])) as beside:\n"
+        "import sys, time; from pathlib import Path; from eil.core.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as beside:\n"
         "    beside.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
     )
     path = tmp_path / "weights.safetensors"

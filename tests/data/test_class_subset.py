@@ -13,7 +13,7 @@ from miniatures import LAYOUTS, cub, ilsvrc, photo, wsoleval_cub
 from eil import data
 from eil.commands import cli
 from eil.core.files import InputError
-from eil.core.metrics import MAIN, METRICS, SELECTION
+from eil.core.metric_definitions import MAIN, METRICS, SELECTION
 from eil.core.records import Record, Score
 from eil.data import class_subset
 from eil.report import configurations, main_table, notes, provenance_tables

@@ -19,7 +19,7 @@ from eil import data
 from eil.commands import cli
 from eil.core import records
 from eil.core.files import InputError
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.data import IGNORED, Split
 from eil.data.annotation_formats import coco, voc
 from eil.data.annotation_formats.objects import Polygons, Rle

@@ -28,7 +28,7 @@ from eil import data
 from eil.commands import cli
 from eil.core import records
 from eil.core.files import InputError
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Run
 from eil.data import cache, check, decode
 from eil.data.geometry import Frame

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 from eil import data
 from eil.commands import cli
 from eil.core.files import InputError, write_arrays
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.data import Dataset, cache, geometry
 from eil.data.geometry import Frame
 from eil.evaluation import protocols

@@ -10,7 +10,7 @@ from conftest import SMOKE
 
 from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.evaluation import boxes, evaluate, map_pass, maps, masks, metrics, protocols, score

@@ -76,13 +76,13 @@ def place(trained: Path, tmp_path: Path) -> Place:
 @pytest.fixture(autouse=True)
 def passes(monkeypatch: pytest.MonkeyPatch, alone: Place) -> list[list[str]]:
     """Names of the runs that are localized together, one list each time."""
-    found, own = list[list[str]](), localize.localize_together
+    found, own = list[list[str]](), localize.localize_extractors
 
     def watched(runs: Any, *given: Any) -> Any:
         found.append([run.name for run in runs])
         return own(runs, *given)
 
-    monkeypatch.setattr(localize, "localize_together", watched)
+    monkeypatch.setattr(localize, "localize_extractors", watched)
     return found
 
 

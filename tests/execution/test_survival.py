@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from eil import backbones
 from eil.commands import cli
 from eil.core import records, source_hash
-from eil.core.files import InputError, locked, replacing, write_json, write_text
+from eil.core.files import InputError, atomic_write, locked, write_json, write_text
 from eil.core.run import Run
 from eil.execution import collect, gpu_lease, run_lock, signals, verify
 from eil.study.study import load
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_what_was_there(place: Path, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"), replacing(place / "kept.txt") as beside:
+        with pytest.raises(OSError, match="No space left"), atomic_write(place / "kept.txt") as beside:
             beside.write_text("after")
         assert eil(place, "train") == 1
     assert (place / "kept.txt").read_text() == "before"

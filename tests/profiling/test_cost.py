@@ -114,7 +114,7 @@ def test_plan_counts_the_data_set_itself(tmp_path: Path, capsys: Any) -> None:
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_studies_are_sound_and_as_large_as_they_say(path: Path) -> None:
     runs, _ = load(path).expand(str(path))
-    trainings = sum(not run.borrows for run in runs)
+    trainings = sum(not run.reuses_network for run in runs)
     says = re.search(r"(\d+) runs, (\d+) of them trainings", path.read_text(encoding="utf-8"))
     assert says is not None
     assert (len(runs), trainings) == (int(says[1]), int(says[2]))

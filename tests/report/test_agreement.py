@@ -10,7 +10,7 @@ import pytest
 from made_records import made_record, score_rows
 from matplotlib import pyplot as plt
 
-from eil.core.metrics import GT_KNOWN_LOC, SELECTION
+from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION
 from eil.core.records import Record, Replicates
 from eil.evaluation import seed_variance, statistics
 from eil.report import configurations, notes, power, score_figures, tables

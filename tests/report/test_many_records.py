@@ -9,7 +9,7 @@ from made_records import whole_record
 from matplotlib import pyplot as plt
 
 from eil.core import records
-from eil.core.metrics import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.evaluation import seed_variance
 from eil.report import choice, configurations, results, score_figures, tables

@@ -19,7 +19,7 @@ from scipy import stats
 
 from eil.core import provenance, records
 from eil.core.files import InputError, write_arrays
-from eil.core.metrics import GT_KNOWN_LOC, MAIN, MAIN_ORACLE, SELECTION, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, MAIN, MAIN_ORACLE, SELECTION, ScoreKey
 from eil.core.records import Record, Replicates, Score
 from eil.evaluation import protocols, statistics
 from eil.evaluation.errors import KINDS

@@ -9,7 +9,7 @@ from made_records import made_record, score_rows
 from matplotlib import pyplot as plt
 
 from eil.core.files import InputError
-from eil.core.metrics import GT_KNOWN_LOC, SELECTION, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, Replicates
 from eil.execution import collect
 from eil.report import (

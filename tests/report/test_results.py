@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import eil
-from eil.core import metrics, records
+from eil.core import metric_definitions, records
 from eil.core.files import InputError
-from eil.core.metrics import METRICS, ScoreKey
+from eil.core.metric_definitions import METRICS, ScoreKey
 from eil.report import results
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
@@ -91,7 +91,7 @@ def test_importing_eil_loads_no_pandas() -> None:
 
 def test_every_metric_is_in_the_docs() -> None:
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    for line in [*metrics.documented(), *metrics.COLUMNS]:
+    for line in [*metric_definitions.documented(), *metric_definitions.COLUMNS]:
         assert line in text, line
 
 

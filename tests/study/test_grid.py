@@ -63,8 +63,10 @@ def test_a_training_knows_what_uses_its_network(content: dict[str, Any]) -> None
     content |= {"maps": ["gradcam++"], "controls": ["gaussian"], "backbones": ["vgg_small"], "seeds": 2}
     study = parse(content, "x")
     runs, _ = study.expand("x")
-    for own in (run for run in runs if not run.borrows):
-        assert study.borrowers(own) == [run for run in runs if run.borrows and run.trained.name == own.name]
+    for own in (run for run in runs if not run.reuses_network):
+        assert study.dependents(own) == [
+            run for run in runs if run.reuses_network and run.training_run.name == own.name
+        ]
 
 
 def test_a_hundred_trainings_tell_the_progress_of_ten_thousand(content: dict[str, Any]) -> None:

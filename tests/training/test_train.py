@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from eil import backbones
 from eil.core import records
 from eil.core.files import InputError, read_arrays, read_json, write_arrays
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Recipe, Run
 from eil.data import cache, fingerprint
 from eil.data.geometry import Frame
@@ -237,7 +237,7 @@ def test_convolutions_run_in_the_recipes_precision(
         return model
 
     monkeypatch.setattr(train_step, "build", watched)
-    monkeypatch.setattr(train, "tell_slow_bf16", lambda *_: None)  # it measures fp32 too
+    monkeypatch.setattr(train, "warn_if_bf16_slow", lambda *_: None)  # it measures fp32 too
     # This runs a copy of the network, always in fp32.
     monkeypatch.setattr(map_sources, "locate_cells", lambda runs, *_: {run.name: None})
     train.train(run, images, tmp_path / run.name)

@@ -188,7 +188,7 @@ def trained(name):
     """An input function: a file of the run whose network is used; controls and extractors use another run's."""
 
     def find(wildcards):
-        return f"{RESULTS}/runs/{RUNS[wildcards.run].trained.name}/{name}"
+        return f"{RESULTS}/runs/{RUNS[wildcards.run].training_run.name}/{name}"
 
     return find
 
@@ -243,7 +243,7 @@ def annotations_of_controls(wildcards):
 def classification_of_controls(wildcards):
     """The maps from which a control takes the classification: those of the run whose network it uses."""
     run = RUNS[wildcards.run]
-    return f"{RESULTS}/runs/{run.trained.name}/maps.npz" if run.control else []
+    return f"{RESULTS}/runs/{run.training_run.name}/maps.npz" if run.control else []
 
 
 def content_of(what):

@@ -79,6 +79,8 @@ rule profile:
         [
             f"{RESULTS}/profile/{run.name}/profile.html"
             for run in {
-                run.backbone: run for run in reversed(RUNS.values()) if not run.borrows
+                run.backbone: run
+                for run in reversed(RUNS.values())
+                if not run.reuses_network
             }.values()
         ],

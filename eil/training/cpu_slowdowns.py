@@ -52,7 +52,7 @@ class CpuShare:
         return {"cpu_share": share}
 
 
-def tell_slow_bf16(run: Run, fabric: Fabric, method: Method, batches: Batches) -> float | None:
+def warn_if_bf16_slow(run: Run, fabric: Fabric, method: Method, batches: Batches) -> float | None:
     """Measure how long a step in bf16 takes as a multiple of one in fp32, on a CPU, and warn if it saves nothing.
 
     Nothing that the training uses changes: copies of the method are measured, and random states are restored.

@@ -37,7 +37,7 @@ def together(images: Path, tmp_path: Path) -> Together:
 
     def act(runs: list[Run], *options: Any) -> dict[str, Exception]:
         folders = {run.name: tmp_path / run.name for run in runs}
-        return localize.localize_together(runs, images, tmp_path / runs[0].trained.name, folders, *options)
+        return localize.localize_extractors(runs, images, tmp_path / runs[0].training_run.name, folders, *options)
 
     return act
 
@@ -125,7 +125,7 @@ def test_an_extractor_that_raises_does_not_lose_the_others_maps(
 def test_without_weights_nobody_is_tried(
     extractors: list[Run], together: Together, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / extractors[0].trained.name / "weights.safetensors").unlink()
+    (tmp_path / extractors[0].training_run.name / "weights.safetensors").unlink()
     passes = counted(monkeypatch)
     with pytest.raises(InputError, match="no such file; train the run first"):
         together(extractors)
@@ -145,7 +145,7 @@ def test_maps_are_current_until_what_they_were_made_from_changes(
     monkeypatch.setattr(source_hash, "of_step", lambda *_: "other")
     assert not localize.has_current_maps(run, images, folder)
     monkeypatch.undo()
-    summary = tmp_path / run.trained.name / "train.json"
+    summary = tmp_path / run.training_run.name / "train.json"
     summary.write_text(summary.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
     assert not localize.has_current_maps(run, images, folder)
 

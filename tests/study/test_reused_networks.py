@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from eil.core import records
 from eil.core.files import InputError, read_arrays
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
 from eil.data.augment import normalise
@@ -35,9 +35,9 @@ def test_every_trained_run_has_every_map(content: dict[str, Any]) -> None:
     assert [run.name for run in runs] == expected
     assert dropped == []
     assert len({run.key for run in runs}) == len(runs)
-    borrowing = [run for run in runs if run.borrows]
-    assert {run.trained.name for run in borrowing} == {f"vgg_small-{method}-seed0" for method in methods}
-    assert all(not run.trained.borrows for run in runs)
+    borrowing = [run for run in runs if run.reuses_network]
+    assert {run.training_run.name for run in borrowing} == {f"vgg_small-{method}-seed0" for method in methods}
+    assert all(not run.training_run.reuses_network for run in runs)
     assert parse(content, "x").find_run(expected[-1]) == runs[-1]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eil.core.run import Run
-from eil.training import cpu_traps, train_step
+from eil.training import cpu_slowdowns, train_step
 
 NAME = "vgg_small-eil-gamma0.6-sigma1-seed0"
 
@@ -24,7 +24,7 @@ def test_a_starved_training_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog
     clocks = {"monotonic": 0.0, "process_time": 0.0}
     for name in tuple(clocks):
         monkeypatch.setattr(time, name, lambda name=name: clocks[name])
-    share = cpu_traps.CpuShare(torch.device("cpu"))
+    share = cpu_slowdowns.CpuShare(torch.device("cpu"))
     with caplog.at_level(logging.WARNING):
         for wall, cpu, cores in ((10.0, 19.0, 2), (10.0, 3.0, 1), (10.0, 3.0, 1)):
             share.restart()
@@ -35,13 +35,13 @@ def test_a_starved_training_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog
 
 
 def test_the_share_is_measured() -> None:
-    share = cpu_traps.CpuShare(torch.device("cpu"))
+    share = cpu_slowdowns.CpuShare(torch.device("cpu"))
     busy(0.05)
     assert 0 < share.tell(1)["cpu_share"] <= 1
     share.restart()
     time.sleep(0.1)
     assert share.tell(1)["cpu_share"] < 0.5
-    assert cpu_traps.CpuShare(torch.device("meta")).tell() == {}
+    assert cpu_slowdowns.CpuShare(torch.device("meta")).tell() == {}
 
 
 @pytest.mark.parametrize(("multiple", "told", "compiled"), [(1.5, 1, False), (0.5, 0, True)])
@@ -62,15 +62,15 @@ def test_bf16_that_saves_nothing_is_told(
         method.loss = MethodType(lambda _, images, targets: own(images, targets), method)
     batches = train_step.batches(run, images, "train", method, fabric.device)
     before, drawn = {name: value.clone() for name, value in method.state_dict().items()}, torch.get_rng_state()
-    measured = cpu_traps.tell_slow_bf16(run, fabric, method, batches)
+    measured = cpu_slowdowns.warn_if_bf16_slow(run, fabric, method, batches)
     assert measured is not None
     assert measured > 0
     assert all(torch.equal(before[name], value) for name, value in method.state_dict().items())
     assert all(parameter.grad is None for parameter in method.parameters())
     assert torch.equal(drawn, torch.get_rng_state())
     caplog.clear()
-    monkeypatch.setattr(cpu_traps, "_seconds", lambda *given: multiple if given[3] else 1.0)
+    monkeypatch.setattr(cpu_slowdowns, "_seconds", lambda *given: multiple if given[3] else 1.0)
     with caplog.at_level(logging.WARNING):
-        assert cpu_traps.tell_slow_bf16(run, fabric, method, batches) == multiple
+        assert cpu_slowdowns.warn_if_bf16_slow(run, fabric, method, batches) == multiple
     assert len(caplog.records) == told
-    assert cpu_traps.tell_slow_bf16(runs[NAME], fabric, method, batches) is None
+    assert cpu_slowdowns.warn_if_bf16_slow(runs[NAME], fabric, method, batches) is None

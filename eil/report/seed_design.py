@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from eil.core.metrics import ScoreKey
+from eil.core.metric_definitions import ScoreKey
 from eil.core.records import Record
 from eil.evaluation import seed_variance
 from eil.evaluation.seed_variance import SeedVariance
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class SeedDesign:
     """A two-way layout, which all configurations of a backbone share.
 
     Attributes:

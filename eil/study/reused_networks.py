@@ -105,4 +105,4 @@ def _problems(place: int, choice: ExtractorChoice) -> list[str]:
 
 def _place(run: Run, choice: ExtractorChoice) -> tuple[str, str]:
     """The network, whatever its seed, and the extractor with its settings."""
-    return run.trained.name.removesuffix(f"-seed{run.repetition}"), "-".join(choice.parts)
+    return run.training_run.name.removesuffix(f"-seed{run.repetition}"), "-".join(choice.parts)
