@@ -40,16 +40,10 @@ def score(
     """
     import json
 
-    from eil.core.files import InputError
     from eil.evaluation import box_files
     from eil.evaluation.score import score as step
 
-    if (val_maps is None) != (val_metadata is None):
-        raise InputError("--val-maps and --val-metadata need each other")
-    if (maps is None) == (boxes is None):
-        raise InputError("give either --maps or --boxes")
-    if boxes and (val_maps or masks):
-        raise InputError("--boxes has no threshold to choose, and no masks: leave out --val-maps and --masks")
+    _require_sound(maps, boxes, val_maps, val_metadata, masks, side)
     val = (val_maps, val_metadata) if val_maps and val_metadata else None
     if boxes:
         found = box_files.score_boxes(boxes, metadata, protocol, side, allow_missing)
@@ -68,6 +62,35 @@ def score(
     else:
         shown = {key: value for key, value in found.items() if value != ""}
         print("\n".join(f"{k}: {v if isinstance(v, str | int) else f'{v:.2f}'}" for k, v in shown.items()))
+
+
+def _require_sound(
+    maps: Path | None,
+    boxes: Path | None,
+    val_maps: Path | None,
+    val_metadata: Path | None,
+    masks: Path | None,
+    side: int,
+) -> None:
+    """Refuse options of :func:`score` that do not go together, or name no folder.
+
+    Raises:
+        InputError: the message names the option.
+    """
+    from eil.core.files import InputError
+    from eil.evaluation.score import LARGEST_SIDE
+
+    if not 1 <= side <= LARGEST_SIDE:
+        raise InputError(f"--side {side}: expected 1 to {LARGEST_SIDE} pixels")
+    for option, folder in (("--maps", maps), ("--val-maps", val_maps), ("--masks", masks)):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{option} {folder}: no such folder")
+    if (val_maps is None) != (val_metadata is None):
+        raise InputError("--val-maps and --val-metadata need each other")
+    if (maps is None) == (boxes is None):
+        raise InputError("give either --maps or --boxes")
+    if boxes and (val_maps or masks):
+        raise InputError("--boxes has no threshold to choose, and no masks: leave out --val-maps and --masks")
 
 
 def compare(first: Path, second: Path, /, *, out: Path | None = None) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -96,28 +96,42 @@ def _targets_of_job(path: Path, runs_per_job: int | None, job: int | None) -> li
 
 
 def _run(command: list[str]) -> int:
-    """The exit code of Snakemake, which handles Ctrl-C itself: the terminal sends it there as well."""
+    """The exit code of Snakemake, which handles Ctrl-C itself: the terminal sends it there as well.
+
+    SIGTERM, by `docker stop` say, reaches this process alone, and is passed on to Snakemake and all its jobs.
+    """
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
-        with subprocess.Popen(command) as process, _deaf_to_interrupts():
+        with subprocess.Popen(command) as process, _signals_left_to(process):
             return process.wait()
     from eil.commands import progress_bar
 
     with (
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1
-        ) as process,
-        _deaf_to_interrupts(),
+        ) as told,
+        _signals_left_to(told),
     ):
-        assert process.stdout is not None
-        progress_bar.follow(process.stdout, sys.stderr)
-        return process.wait()
+        assert told.stdout is not None
+        progress_bar.follow(told.stdout, sys.stderr)
+        return told.wait()
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C. Entered after a process is started, as that would inherit it."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals_left_to(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Ignore Ctrl-C, and pass SIGTERM on. Entered after the process is started, as that would inherit it."""
+
+    def pass_on(*_: object) -> None:
+        import psutil  # type: ignore[import-untyped]  # comes with Snakemake
+
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.terminate()
+
+    ways: dict[signal.Signals, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: pass_on}
+    before = {which: signal.signal(which, way) for which, way in ways.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for which, way in before.items():
+            signal.signal(which, way)

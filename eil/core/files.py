@@ -138,7 +138,8 @@ def read_arrays(
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable .npz of plain arrays: {error}") from None
+        remedy = f"; delete it, and {made_by} makes it again" if made_by else ""
+        raise InputError(f"{path}: not a readable .npz of plain arrays: {error}{remedy}") from None
 
 
 def remove(path: Path) -> None:

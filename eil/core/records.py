@@ -6,12 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FiniteFloat,
+    PlainSerializer,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from eil.core.files import InputError, read_json, write_json
 from eil.core.metric_definitions import METRICS, ScoreKey, Split, ThresholdFrom
 from eil.core.run import Run, format_value
+from eil.core.settings import problems
 
 Status = Literal["done", "failed"]
 VERSION: Final = 2
@@ -102,6 +112,12 @@ class Record(BaseModel):
     training: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Record":
+        if self.status == "done" and not self.scores:
+            raise ValueError("a done run without scores")
+        return self
+
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
         write_json(path, self.model_dump(mode="json"))
@@ -146,8 +162,10 @@ def read(path: Path) -> Record:
     require_version(content, path)
     try:
         return Record.model_validate(content)
-    except ValueError as error:
-        raise InputError(f"{path}: not a record of version {VERSION}: {error}") from None
+    except ValidationError as error:
+        first, *others = problems(error, Record)
+        more = f" (and {len(others)} more)" if others else ""
+        raise InputError(f"{path}: not a record of version {VERSION}: {first}{more}; evaluate the run again") from None
 
 
 def require_version(content: Mapping[str, Any], path: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from eil.core import registry
 from eil.core.files import expand_home
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=100)]  # a part of files' names
 # A name, or LIBRARY/NAME.TAG for a network of a library (eil.core.registry.LIBRARIES).
 BackboneName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*(/[A-Za-z0-9][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)?)?$")
@@ -95,7 +95,7 @@ class Recipe(StrictModel):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     stop: Literal["epochs", "plateau"] = "epochs"
     patience: Annotated[int, Field(ge=1)] = 3
-    min_delta: Annotated[float, Field(ge=0)] = 0.01
+    min_delta: Annotated[float, Field(ge=0, lt=1)] = 0.01
     resize: Annotated[int, Field(ge=8)] = 256
     crop: Annotated[int, Field(ge=8)] = 224
     flip: bool = True
@@ -108,6 +108,8 @@ class Recipe(StrictModel):
             raise ValueError(f"batch_size = {self.batch_size} cannot be shared by devices = {self.devices}")
         if self.crop > self.resize:
             raise ValueError(f"crop = {self.crop} is larger than resize = {self.resize}")
+        if (self.stop, self.schedule) == ("plateau", "cosine"):
+            raise ValueError("stop = plateau: expected schedule = step; a cosine is made for its last epoch")
         return self
 
 

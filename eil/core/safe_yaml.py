@@ -24,7 +24,7 @@ def read(text: str) -> Any:
     """Parse a YAML document.
 
     Raises:
-        InputError: it is not YAML, constructs an object, or is too large.
+        InputError: it is not YAML, constructs an object, gives a key twice, or is too large.
     """
     if len(text) > MOST_CHARACTERS:
         raise InputError(f"is longer than {MOST_CHARACTERS:,} characters")
@@ -82,14 +82,28 @@ def _require_bounded(node: yaml.Node) -> None:
     """Count the nodes of a document as if every alias were written out."""
     waiting, count = [node], 1
     while waiting:
-        found = waiting.pop().value
+        node = waiting.pop()
+        found = node.value
         if isinstance(found, str):
             continue
+        if isinstance(node, yaml.MappingNode):
+            _require_each_key_once(node)
         inner = [each for entry in found for each in (entry if isinstance(entry, tuple) else (entry,))]
         count += len(inner)
         if count > 2 * MOST_VALUES:  # a key is a node as well
             raise InputError(f"more than {MOST_VALUES:,} values, aliases written out")
         waiting += inner
+
+
+def _require_each_key_once(mapping: yaml.MappingNode) -> None:
+    """YAML's parser would take the last of two equal keys without a word."""
+    lines: dict[str, int] = {}
+    for key, _ in mapping.value:
+        line = key.start_mark.line + 1
+        if isinstance(key.value, str):
+            if key.value in lines:
+                raise InputError(f"line {line}: {key.value} is given twice, first in line {lines[key.value]}")
+            lines[key.value] = line
 
 
 def _inner(value: Any) -> Iterator[tuple[str | int, Any]]:

@@ -66,9 +66,16 @@ def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         elif problem["type"] == "extra_forbidden":
             lines.append(f"{path}: unknown key (known: {', '.join(_keys(model, problem['loc'])) or 'none'})")
         else:
-            text = problem["msg"] + (LIST_HINT if problem["type"] == "tuple_type" else "")
+            text = problem["msg"].removeprefix("Value error, ") + _hint(problem["type"], path)
             lines.append(f"{path} = {safe_yaml.shown(problem['input'])}: {text}" if path else text)
     return lines
+
+
+def _hint(kind: str, path: str) -> str:
+    """A setting of a method stands below others, a list of the study does not."""
+    if kind != "tuple_type":
+        return ""
+    return LIST_HINT if "." in path else "; a list stands in brackets: [...]"
 
 
 def check(factory: Callable[..., object], settings: Mapping[str, Any], prefix: str) -> list[str]:

@@ -6,6 +6,7 @@ file while the device computes the next maps; otherwise evaluation writes it.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from eil.evaluation.protocols import Contours, Protocol
 Arrays = dict[str, npt.NDArray[Any]]
 FILE = "curves.npz"
 CHUNK = 256  # full-size maps in memory at once
+_log = logging.getLogger(__name__)
 
 
 class IouCurves:
@@ -168,9 +170,13 @@ def scores_of(curves: Arrays, logits: npt.NDArray[np.floating], split: Cached) -
 
 
 def kept(folder: Path, mark: str) -> dict[str, Arrays]:
-    """Curves of each split from a run's curves.npz; {} if there are none with this :func:`stamp`."""
+    """Curves of each split from a run's curves.npz; {} if there are none with this :func:`stamp`, or it is damaged."""
     path = folder / FILE
-    arrays = read_arrays(path) if path.exists() else {}
+    try:
+        arrays = read_arrays(path) if path.exists() else {}
+    except InputError as error:
+        _log.warning("%s; computed again", error)
+        return {}
     if str(arrays.get("stamp")) != mark:
         return {}
     found: dict[str, Arrays] = {}

@@ -265,6 +265,10 @@ def score(
     protocol = protocols.current_name(protocol)
     needs_val = protocols.find(protocol).threshold_from == "val"
     metadata = wsoleval.lists(lists)
+    if val is not None and not needs_val:
+        raise InputError(f"protocol {protocol} chooses no threshold on val: leave out --val-maps and --val-metadata")
+    if masks_root is not None and metadata.masks is None:
+        raise InputError(f"{lists}: names no masks: leave out --masks")
     found: dict[str, Any]
     if metadata.masks is not None:
         if masks_root is None:

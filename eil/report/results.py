@@ -26,7 +26,10 @@ def results(folder: str | Path) -> pd.DataFrame:
         if not found:
             raise InputError(f"{folder}: no {FILE} and no runs/*/record.json; give a study's folder of results")
         return table(map(records.read, found))
-    frame = pd.read_parquet(path)
+    try:
+        frame = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable table: {error}; `eil aggregate` makes it again") from None
     if "metric" not in frame:
         raise InputError(f"{path}: was made by version 1 of eil: `eil aggregate` makes it again")
     newer = [each for each in found if each.stat().st_mtime > path.stat().st_mtime]

@@ -9,7 +9,7 @@ the first run.
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -63,7 +63,7 @@ class Study(StrictModel):
     dataset: DatasetChoice
     backbones: dict[BackboneName, BackboneChoice]
     methods: dict[Name, dict[str, Any]]
-    seeds: Annotated[int, Field(ge=1)] = 3
+    seeds: Annotated[int, Field(ge=1, strict=True)] = 3
     recipe: Recipe = Recipe()
     preset: str | None = None
     layout: str | None = None
@@ -74,6 +74,11 @@ class Study(StrictModel):
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))
     maps: tuple[ExtractorChoice, ...] = ()
+
+    @field_validator("protocols")
+    @classmethod
+    def _each_protocol_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_each_once(names))
 
     @field_validator("protocols")
     @classmethod
@@ -95,7 +100,7 @@ class Study(StrictModel):
         for key in ("backbones", "methods"):
             value = content.get(key)
             if isinstance(value, list) and all(isinstance(name, str) for name in value):
-                value = dict.fromkeys(value)
+                value = dict.fromkeys(_each_once(value))
             if isinstance(value, Mapping):
                 content[key] = {name: {} if inner is None else inner for name, inner in value.items()}
         if isinstance(maps := content.get("maps"), list):
@@ -224,6 +229,13 @@ class Study(StrictModel):
         given = (self.methods[method] | own).get(error.setting)
         at = f"[{given.index(error.value)}]" if isinstance(given, list) and error.value in given else ""
         return f"{prefix}.{error.setting}{at} = {error.value}"
+
+
+def _each_once(names: Sequence[str]) -> Sequence[str]:
+    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice")
+    return names
 
 
 def load(path: Path) -> Study:

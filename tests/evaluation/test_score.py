@@ -200,6 +200,25 @@ def test_val_maps_come_with_their_lists(maps: Path, capsys: pytest.CaptureFixtur
     assert "--val-maps and --val-metadata need each other" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--side", "0"], "--side 0: expected 1 to 8192 pixels"),
+        (["--side", "1000000"], "--side 1000000: expected 1 to 8192 pixels"),
+        (["--masks", "{maps}"], "names no masks: leave out --masks"),
+        (["--masks", "nowhere"], "--masks nowhere: no such folder"),
+        (["--maps", "nowhere", "--allow-missing"], "--maps nowhere: no such folder"),
+        (["--val-maps", "{maps}", "--val-metadata", str(LISTS)], "wsoleval-v2 chooses no threshold on val: leave out"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    maps: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--maps", str(maps), *(option.format(maps=maps) for option in options)]
+    assert cli.main(["score", "--metadata", str(LISTS), *(arguments if "--maps" not in options else options)]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_an_unknown_protocol_is_named(maps: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["score", "--maps", str(maps), "--metadata", str(LISTS), "--protocol", "v3"]) == 1
     assert "must be one of val-threshold, val-threshold-aligned, wsoleval-v1" in capsys.readouterr().err

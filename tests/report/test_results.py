@@ -52,6 +52,18 @@ def test_a_table_older_than_its_records_is_told(tmp_path: Path, caplog: pytest.L
     assert "records.parquet: is older than 4 records" in caplog.text
 
 
+def test_a_damaged_table_and_a_record_without_scores_are_told(tmp_path: Path) -> None:
+    folder = shutil.copytree(STUDY, tmp_path / "s")
+    (folder / results.FILE).write_bytes(b"PAR1 cut")
+    with pytest.raises(InputError, match=r"records\.parquet: not a readable table: .*; `eil aggregate` makes it again"):
+        eil.results(folder)
+    (folder / results.FILE).unlink()
+    path = folder / "runs" / RUN / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scores": []}))
+    with pytest.raises(InputError, match=r"record\.json.*a done run without scores"):
+        eil.results(folder)
+
+
 def test_other_versions_are_refused_in_one_line(tmp_path: Path) -> None:
     folder = shutil.copytree(STUDY, tmp_path / "s")
     path = folder / "runs" / RUN / "record.json"

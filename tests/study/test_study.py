@@ -105,6 +105,16 @@ def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any])
         (("recipe", "epochs"), 0, "s.yaml: recipe.epochs = 0: Input should be greater than or equal to 1"),
         (("recipe", "crop"), 40, "crop = 40 is larger than resize = 36"),
         (("seeds",), "many", "s.yaml: seeds = 'many'"),
+        (("seeds",), True, "s.yaml: seeds = True: Input should be a valid integer"),
+        (("name",), "a" * 101, "String should have at most 100 characters"),
+        (("methods",), ["cam", "cam"], "s.yaml: cam is given twice"),
+        (("protocols",), ["val-threshold"] * 2, ": val-threshold is given twice"),
+        (
+            ("controls",),
+            "gaussian",
+            "controls = 'gaussian': Input should be a valid tuple; a list stands in brackets: [...]",
+        ),
+        (("recipe", "min_delta"), 2, "s.yaml: recipe.min_delta = 2: Input should be less than 1"),
         (("name",), "../up", "s.yaml: name = '../up'"),
         (("methods", "eil", "gamma"), [0.6, 0.6], "two runs are named vgg_small-eil-gamma0.6"),
         (
@@ -172,6 +182,19 @@ def test_a_file_that_is_no_study_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match=r"s\.yaml"):
         load(path)
+
+
+def test_a_key_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nmethods:\n  eil: {gamma: 0.6}\n  cam:\n  eil: {gamma: 0.8}\n")
+    with pytest.raises(InputError, match=r"s\.yaml: line 5: eil is given twice, first in line 3"):
+        load(path)
+
+
+def test_a_plateau_needs_steps(content: dict[str, Any]) -> None:
+    content["recipe"] |= {"stop": "plateau", "schedule": "cosine"}
+    with pytest.raises(InputError, match="stop = plateau: expected schedule = step; a cosine is made for its last"):
+        parse(content, "s.yaml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

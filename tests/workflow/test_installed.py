@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
 import zipfile
 from pathlib import Path
@@ -82,6 +83,40 @@ def test_run_hands_on_snakemakes_options_and_exit_code(empty: Path, capfd: pytes
         cli.main(["run", "wrong.yaml", "--cores", "1", "-n"])
     assert ended.value.code == 1
     assert "wrong.yaml: backbone: unknown" in capfd.readouterr().err
+
+
+# A process whose own process says when it began, and when it was told to end.
+PARENT = """
+import subprocess, sys
+sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]]).returncode)
+"""
+CHILD = """
+import signal, sys, time
+from pathlib import Path
+def end(*_):
+    Path(sys.argv[1], "ended").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, end)
+Path(sys.argv[1], "began").touch()
+time.sleep(60)
+"""
+
+
+def test_a_run_that_is_told_to_end_tells_every_process_of_snakemakes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, CHILD, str(tmp_path)]
+    code = f"import sys; from eil.commands import workflow; sys.exit(workflow._run({command!r}) != 0)"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as process:
+        for _ in range(600):
+            if (tmp_path / "began").exists():
+                break
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(timeout=30) == 1
+    for _ in range(100):
+        if (tmp_path / "ended").exists():
+            break
+        time.sleep(0.05)
+    assert (tmp_path / "ended").exists()
 
 
 def environment_with_the_wheel(folder: Path) -> Path:

@@ -195,6 +195,15 @@ def test_a_bad_study_is_one_clear_error(tmp_path: Path, content: dict[str, Any])
     assert not (tmp_path / "results").exists()
 
 
+def test_a_key_that_is_given_twice_is_one_clear_error(tmp_path: Path, content: dict[str, Any]) -> None:
+    arguments = study(tmp_path, content)
+    with (tmp_path / "tiny.yaml").open("a") as file:
+        file.write("seeds: 3\n")
+    output = planned(tmp_path, *arguments, code=1)
+    assert re.search(r"tiny\.yaml: line \d+: seeds is given twice, first in line \d+", output)
+    assert "Traceback" not in output
+
+
 def test_a_dry_run_of_a_thousand_runs(tmp_path: Path, content: dict[str, Any]) -> None:
     content["methods"]["eil"] = {"gamma": [k / 100 for k in range(50, 100)], "sigma": [k / 10 for k in range(1, 11)]}
     plan = planned(tmp_path, *study(tmp_path, content))

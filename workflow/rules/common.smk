@@ -6,12 +6,11 @@ from pathlib import Path
 
 import yaml
 
-from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from eil import execution
-from eil.core import source_hash, user_cache
+from eil.core import safe_yaml, source_hash, user_cache
 from eil.study import grid, study_paths
 from eil.execution import data_state
 from eil.study import study as studies
@@ -101,13 +100,16 @@ def parts_of_study():
         return [(f"config of module {workflow.modifier.namespace}", Path(), config)]
     # A study that is given on the command line replaces that of a `configfile:` statement.
     paths = workflow.overwrite_configfiles or workflow.configfiles
-    files = [(str(path), Path(path).parent, load_configfile(path)) for path in paths]
+    files = [(str(path), Path(path).parent, safe_yaml.load(Path(path)) or {}) for path in paths]
     return [*files, ("--config", Path(), workflow.config_settings.config)]
 
 
 def resolve():
     """Check the study, expand its grid, and write it to the results, where every step reads it."""
-    *files, (last, folder, given) = parts_of_study()
+    try:
+        *files, (last, folder, given) = parts_of_study()
+    except InputError as error:
+        sys.exit(str(error))
     given = {key: value for key, value in given.items() if key != "container"}
     source = ", ".join([name for name, _, _ in files] or [last])
     if root := given.pop("data_root", None):
