@@ -193,6 +193,9 @@ def test_maps_scored_meanwhile_are_not_scored_again(
     # Another protocol's contours, and other maps, are scored anew.
     evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])
     assert counted
+    # So are those whose curves are damaged.
+    (trained / "curves.npz").write_bytes(b"PK cut")
+    assert evaluate.evaluate(runs[EIL], images, trained).scores == record.scores
     counted.clear()
     write_arrays(trained / "maps.npz", maps | {"test_maps": maps["test_maps"] ** 2})
     evaluate.evaluate(runs[EIL], images, trained, ["wsoleval-v1"])
