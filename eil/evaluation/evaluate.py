@@ -52,7 +52,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     val, test = splits["val"], splits["test"]
     arrays = iou_curves.read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
     made_from = cache.fingerprints(data)
-    _require_same_data(arrays, made_from, run, folder / "maps.npz")
+    iou_curves.require_same_data(arrays, made_from, run, folder / "maps.npz")
     _require_boxes(splits)
     name, *others = map(protocols.current_name, names)
     protocol = protocols.find(name)
@@ -130,13 +130,6 @@ def _require_boxes(splits: Mapping[str, Cached]) -> None:
         for name, own in zip(split.ids, split.boxes, strict=True):
             if not len(own):
                 raise InputError(f"image {name} has neither box nor mask and cannot be scored; its map is in maps.npz")
-
-
-def _require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) -> None:
-    """Refuse maps made from other photos; those of a control also if made from other boxes, which it may use."""
-    for what, value in now._asdict().items():
-        if str(arrays.get(f"made_from_{what}")) != value and (what == "photos" or run.control):
-            raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
 def _scores(val: Scores, test: Scores, protocol: Protocol, name: str, threshold: int | metrics.Ints) -> list[Score]:

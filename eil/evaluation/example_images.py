@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eil.core.files import read_arrays
+from eil.core.files import InputError, read_arrays
 from eil.core.metric_definitions import ScoreKey
 from eil.core.records import Record
 from eil.data import Boxes, Image, cache
@@ -131,7 +131,12 @@ def _read_run(record: Record, data: Path, folder: Path) -> tuple[Arrays, Cached,
     """A run's maps, the test images, the side of the frame, and the protocol."""
     description, splits = cache.describe(data), {name: cache.open_split(data, name) for name in ("val", "test")}
     side = int(description["crop"])
-    arrays = iou_curves.read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
+    path = folder / "maps.npz"
+    arrays = iou_curves.read_maps(path, splits, side, len(description["classes"]))
+    iou_curves.require_same_data(arrays, cache.fingerprints(data), record.run, path)
+    for name, score_map in zip(splits["test"].ids, arrays["test_maps"], strict=True):
+        if not np.isfinite(score_map).all():
+            raise InputError(f"{path}: the map of {name} holds NaN or infinity; delete the file and localize again")
     return arrays, splits["test"], side, protocols.find(record.protocol)
 
 

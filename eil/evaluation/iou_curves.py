@@ -18,8 +18,9 @@ from eil.core import provenance, source_hash
 from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.npz import MOST
+from eil.core.run import Run
 from eil.data import Boxes, Image
-from eil.data.cache import Cached
+from eil.data.cache import Cached, Fingerprints
 from eil.evaluation import boxes, maps, metrics
 from eil.evaluation.metrics import Scores
 from eil.evaluation.protocols import Contours, Protocol
@@ -122,6 +123,17 @@ def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int)
     if not np.isin(arrays["examples"], np.arange(len(splits["test"].ids))).all():
         raise InputError(f"{path}: its examples are not test images; delete the file and localize again")
     return arrays
+
+
+def require_same_data(arrays: Arrays, now: Fingerprints, run: Run, path: Path) -> None:
+    """Refuse maps made from other photos; those of a control also if made from other boxes, which it may use.
+
+    Raises:
+        InputError: they were; the message names the file.
+    """
+    for what, value in now._asdict().items():
+        if str(arrays.get(f"made_from_{what}")) != value and (what == "photos" or run.control):
+            raise InputError(f"{path}: was made from other {what} than there are now; localize the run again")
 
 
 def cells_for(protocol: Protocol, arrays: Arrays, path: Path) -> CellGrid | None:

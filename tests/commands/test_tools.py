@@ -1,6 +1,7 @@
 """The commands that look at what there is: status, show, compare, boxes; and losses for TensorBoard and others."""
 
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image as PILImage
 
 from eil.commands import cli
 from eil.core import records
-from eil.core.files import InputError, read_arrays, read_json, write_json
+from eil.core.files import InputError, read_arrays, read_json, write_arrays, write_json
 from eil.core.metric_definitions import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
 from eil.execution import run_lock
 from eil.report import compare, main_table, status
@@ -110,6 +111,24 @@ def test_boxes_are_cocos(place: Path) -> None:
         assert [x, y, x + width - 1, y + height - 1] == shown[row["image_id"]]
         assert row["score"] == pytest.approx(np.exp(scores)[row["category_id"]] / np.exp(scores).sum(), abs=1e-5)
         assert (row["image_width"], row["image_height"]) == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("test_maps", np.full((8, 8, 8), np.nan, np.float32), "the map of test/00/0000 holds NaN or infinity; delete"),
+        ("made_from_photos", np.array("0"), "was made from other photos than there are now; localize the run again"),
+    ],
+)
+def test_spoilt_maps_give_no_boxes(
+    place: Path, tmp_path: Path, key: str, value: Any, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "results/runs" / NAME / "maps.npz"
+    write_arrays(path, read_arrays(path) | {key: value})
+    assert eil(tmp_path, "boxes", NAME, "--out", str(tmp_path / "none.json")) == 1
+    assert f"{path}: {message}" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_compare_pairs_what_two_studies_share(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
