@@ -100,7 +100,10 @@ def parts_of_study():
         return [(f"config of module {workflow.modifier.namespace}", Path(), config)]
     # A study that is given on the command line replaces that of a `configfile:` statement.
     paths = workflow.overwrite_configfiles or workflow.configfiles
-    files = [(str(path), Path(path).parent, safe_yaml.load(Path(path)) or {}) for path in paths]
+    files = [
+        (str(path), Path(path).parent, safe_yaml.load(Path(path)) or {})
+        for path in paths
+    ]
     return [*files, ("--config", Path(), workflow.config_settings.config)]
 
 
