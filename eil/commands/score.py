@@ -44,6 +44,7 @@ def score(
     from eil.evaluation.score import score as step
 
     _require_sound(maps, boxes, val_maps, val_metadata, masks, side)
+    _require_used(protocol, metadata, val_maps, masks)
     val = (val_maps, val_metadata) if val_maps and val_metadata else None
     if boxes:
         found = box_files.score_boxes(boxes, metadata, protocol, side, allow_missing)
@@ -82,15 +83,31 @@ def _require_sound(
 
     if not 1 <= side <= LARGEST_SIDE:
         raise InputError(f"--side {side}: expected 1 to {LARGEST_SIDE} pixels")
-    for option, folder in (("--maps", maps), ("--val-maps", val_maps), ("--masks", masks)):
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"{option} {folder}: no such folder")
     if (val_maps is None) != (val_metadata is None):
         raise InputError("--val-maps and --val-metadata need each other")
     if (maps is None) == (boxes is None):
         raise InputError("give either --maps or --boxes")
     if boxes and (val_maps or masks):
         raise InputError("--boxes has no threshold to choose, and no masks: leave out --val-maps and --masks")
+    for option, folder in (("--maps", maps), ("--val-maps", val_maps), ("--masks", masks)):
+        if folder is not None and not folder.is_dir():
+            raise InputError(f"{option} {folder}: no such folder")
+
+
+def _require_used(protocol: str, metadata: Path, val_maps: Path | None, masks: Path | None) -> None:
+    """Refuse options of :func:`score` that would change nothing.
+
+    Raises:
+        InputError: the message names the option.
+    """
+    from eil.core.files import InputError
+    from eil.data.readers import wsoleval
+    from eil.evaluation import protocols
+
+    if val_maps is not None and protocols.find(protocol).threshold_from != "val":
+        raise InputError(f"protocol {protocol} chooses no threshold on val: leave out --val-maps and --val-metadata")
+    if masks is not None and wsoleval.lists(metadata).masks is None:
+        raise InputError(f"{metadata}: names no masks: leave out --masks")
 
 
 def compare(first: Path, second: Path, /, *, out: Path | None = None) -> None:

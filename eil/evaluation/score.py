@@ -247,28 +247,15 @@ def score(
     """The output of ``eil score``, by :func:`score_folder` or :func:`score_masks`.
 
     ``missing`` lists ids; ``clipped_boxes`` is one line about clipped boxes, "" if there are none.
-
-    Args:
-        folder: of the maps, ``{image id}.npy``.
-        lists: folder of the benchmark's lists.
-        protocol: its name.
-        val: folder of the maps of val, and that of its lists, on which a threshold is chosen.
-        masks_root: folder of the masks, if the lists name some.
-        side: of the square in which maps, boxes and masks are compared, in pixels.
-        allow_missing: treat a missing map as one without contrast.
+    Arguments are theirs; ``val`` is the folder of val's maps and that of its lists.
 
     Raises:
         SettingError: there is no such protocol.
-        InputError: a file that is missing or wrong, masks without their folder, or a protocol that chooses its
-            threshold on val without val's maps.
+        InputError: a file that is missing or wrong, or what the protocol or the lists need is not given.
     """
     protocol = protocols.current_name(protocol)
     needs_val = protocols.find(protocol).threshold_from == "val"
     metadata = wsoleval.lists(lists)
-    if val is not None and not needs_val:
-        raise InputError(f"protocol {protocol} chooses no threshold on val: leave out --val-maps and --val-metadata")
-    if masks_root is not None and metadata.masks is None:
-        raise InputError(f"{lists}: names no masks: leave out --masks")
     found: dict[str, Any]
     if metadata.masks is not None:
         if masks_root is None:
