@@ -108,12 +108,12 @@ def _run(command: list[str]) -> int:
     with (
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1
-        ) as told,
-        _signals_left_to(told),
+        ) as piped,
+        _signals_left_to(piped),
     ):
-        assert told.stdout is not None
-        progress_bar.follow(told.stdout, sys.stderr)
-        return told.wait()
+        assert piped.stdout is not None
+        progress_bar.follow(piped.stdout, sys.stderr)
+        return piped.wait()
 
 
 @contextlib.contextmanager
@@ -128,10 +128,10 @@ def _signals_left_to(process: "subprocess.Popen[Any]") -> Iterator[None]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.terminate()
 
-    ways: dict[signal.Signals, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: pass_on}
-    before = {which: signal.signal(which, way) for which, way in ways.items()}
+    handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: pass_on}
+    before = {which: signal.signal(which, handler) for which, handler in handlers.items()}
     try:
         yield
     finally:
-        for which, way in before.items():
-            signal.signal(which, way)
+        for which, handler in before.items():
+            signal.signal(which, handler)

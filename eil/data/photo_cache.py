@@ -128,10 +128,8 @@ def _recorded_stats(split: Split, target: Path) -> Stats:
     before = np.load(target / KNOWN) if (target / KNOWN).exists() else recorded
     found, known = fingerprint.reconcile_stats(split.sources, recorded, before, index["sha256"])
     if not np.array_equal(known, before):
-        with (
-            contextlib.suppress(OSError),
-            atomic_write(target / KNOWN) as beside,
-        ):  # a read-only cache does not remember
+        # A read-only cache does not remember.
+        with contextlib.suppress(OSError), atomic_write(target / KNOWN) as beside:
             np.save(beside, known)
     return found
 

@@ -38,7 +38,7 @@ os.environ.update(
 
 
 def all_cores():
-    """As many as Snakemake was given. None are with `--unlock`, as Snakemake says to call it; `workflow.cores` then fails."""
+    """The number of cores that Snakemake was given; 1 with `--unlock`, which needs none and may come without."""
     try:
         return workflow.cores
     except WorkflowError:
