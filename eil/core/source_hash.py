@@ -4,15 +4,13 @@ The hash of a module covers all that it imports from its own package and from th
 covers meaning only: comments, docstrings and layout change no hash.
 """
 
-import ast
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from eil.core import registry
+from eil.core import registry, source_files
 from eil.core.registry import Group
 from eil.core.run import Run
 
@@ -72,9 +70,11 @@ def digest(*modules: str, without: str = "") -> str:
         path = None if name in found or f"{name}.".startswith(f"{without}.") else _path(name)
         if path is None:
             continue
-        found[name] = _meaning(path)
+        source = source_files.parse(path)
+        found[name] = source.meaning
         followed = {*_PROJECT, name.split(".")[0]}
-        waiting += [each for each in _imported(path) if each.split(".")[0] in followed]
+        waiting += [each for each in source.imports if each.split(".")[0] in followed]
+    source_files.remember()
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:12]
 
 
@@ -90,32 +90,3 @@ def _path(name: str) -> Path | None:
     inside = Path(spec.origin).parent.joinpath(*rest)
     candidates = (inside.with_suffix(".py"), inside / "__init__.py") if rest else (Path(spec.origin),)
     return next((path for path in candidates if path.is_file()), None)
-
-
-@functools.cache
-def _imported(path: Path) -> tuple[str, ...]:
-    """Names of modules that a file imports; for ``from a import b`` both a and a.b, as either can be a module."""
-
-    def names() -> Iterator[str]:
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                yield node.module
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-                # ``from baselines import CAM`` imports baselines/cam.py (registry.class_finder).
-                yield from (f"{node.module}.{alias.name.lower()}" for alias in node.names)
-
-    return tuple(dict.fromkeys(names()))
-
-
-@functools.cache
-def _meaning(path: Path) -> str:
-    """Hash of a file's syntax tree without docstrings."""
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

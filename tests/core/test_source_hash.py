@@ -6,28 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from eil.core import source_hash
+from eil.core import source_files, source_hash
 from eil.core.run import Run
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     """Hashes are kept for a process; a test changes files in between."""
-    caches = (source_hash.digest, source_hash._imported, source_hash._meaning, source_hash._path)
-    for cached in caches:
-        cached.cache_clear()
+    forget()
     yield
-    for cached in caches:
-        cached.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    source_files.forget()
+    source_hash.digest.cache_clear()
+    source_hash._path.cache_clear()
 
 
 def change(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Let a file of the project count as edited."""
     path = Path(source_hash.__file__).parents[2].joinpath(*name.split(".")).with_suffix(".py")
     assert path.is_file()
-    meaning = source_hash._meaning
     source_hash.digest.cache_clear()
-    monkeypatch.setattr(source_hash, "_meaning", lambda file: "edited" if file == path else meaning(file))
+    monkeypatch.setitem(source_files._parsed, path, source_files.parse(path)._replace(meaning="edited"))
 
 
 def of(runs: dict[str, Run], **changes: str) -> dict[str, str]:
@@ -86,7 +88,6 @@ def test_comments_and_docstrings_change_nothing(tmp_path: Path, monkeypatch: pyt
     found = []
     for text in ("x = 1\n", '"""New."""\n\nx = 1  # one\n', "x = 2\n"):
         (tmp_path / "module.py").write_text(text)
-        source_hash._meaning.cache_clear()
-        source_hash.digest.cache_clear()
+        forget()
         found.append(source_hash.digest("module"))
     assert found[0] == found[1] != found[2]

@@ -1,0 +1,87 @@
+"""What is remembered of source files is never older than they are."""
+
+import ast
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from eil.core import source_files, user_cache
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A cache of this test's own, and nothing kept for other tests."""
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(user_cache, "private_folder", lambda name: tmp_path / "cache")
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    source_files.forget()
+    source_files._cache.cache_clear()
+
+
+def write(path: Path, text: str, age: float = 60.0) -> Path:
+    """A source file that was last changed so many seconds ago."""
+    path.write_text(text)
+    date = time.time() - age
+    os.utime(path, (date, date))
+    return path
+
+
+def in_a_new_process(path: Path) -> source_files.SourceFile:
+    """What a process that starts now says of a file."""
+    source_files.remember()
+    source_files.forget()
+    return source_files.parse(path)
+
+
+def test_a_later_process_parses_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "module.py", "import json\nfrom os import path as here\nx = 1\n")
+    first = source_files.parse(path)
+    assert first.imports == ("json", "os", "os.path")
+    monkeypatch.setattr(ast, "parse", None)
+    assert in_a_new_process(path) == first
+
+
+@pytest.mark.parametrize(("text", "age"), [("x = 2\n", 30.0), ("x = 22\n", 60.0)])
+def test_an_edited_file_is_parsed_again(tmp_path: Path, text: str, age: float) -> None:
+    """Edited to the same size, and dated back to the same time."""
+    before = source_files.parse(write(tmp_path / "module.py", "x = 1\n"))
+    assert in_a_new_process(write(tmp_path / "module.py", text, age)) != before
+
+
+def test_a_file_that_may_change_within_a_tick_is_not_remembered(tmp_path: Path) -> None:
+    path = write(tmp_path / "module.py", "x = 1\n", age=0.0)
+    date = path.stat().st_mtime_ns
+    before = source_files.parse(path)
+    path.write_text("x = 2\n")
+    os.utime(path, ns=(date, date))
+    assert in_a_new_process(path) != before
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", '{"PATH": [1]}', '{"PATH": null}', '{"PATH": [1, 2, 3, 4]}'])
+def test_a_damaged_cache_costs_time_alone(tmp_path: Path, damage: str) -> None:
+    path = write(tmp_path / "module.py", "import json\n")
+    expected = source_files.parse(path)
+    source_files.remember()
+    [cache] = (tmp_path / "cache").iterdir()
+    cache.write_text(damage.replace("PATH", str(path)))
+    assert in_a_new_process(path) == expected
+
+
+def test_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    gone, here = write(tmp_path / "gone.py", "x = 1\n"), write(tmp_path / "here.py", "x = 1\n")
+    source_files.parse(gone)
+    source_files.remember()
+    gone.unlink()
+    in_a_new_process(here)
+    source_files.remember()
+    [cache] = (tmp_path / "cache").iterdir()
+    assert str(here) in cache.read_text()
+    assert str(gone) not in cache.read_text()
