@@ -25,6 +25,7 @@ from eil.core.settings import problems
 
 Status = Literal["done", "failed"]
 VERSION: Final = 2
+_ROUNDING: Final = 1e-6
 _NUMBERS = TypeAdapter(list[FiniteFloat])
 
 
@@ -116,6 +117,10 @@ class Record(BaseModel):
     def _is_whole(self) -> "Record":
         if self.status == "done" and not self.scores:
             raise ValueError("a done run without scores")
+        for row in self.scores:
+            metric = METRICS.get(row.metric)
+            if metric is not None and metric.unit == "%" and not -_ROUNDING <= row.value <= 100 + _ROUNDING:
+                raise ValueError(f"{row.metric} of {row.split} is {row.value:g}, expected a percentage from 0 to 100")
         return self
 
     def save(self, path: Path) -> None:

@@ -178,8 +178,8 @@ def in_frame(
         own = size if each.size is None else each.size
         if own not in (size, (side, side)):
             raise InputError(
-                f"{each.where}: image_width x image_height is {own[0]}x{own[1]}; expected the photo's "
-                f"{size[0]}x{size[1]}, or {side}x{side} for boxes in the frame"
+                f"{each.where}: image_width, image_height = {own[0]}, {own[1]}: expected the photo's "
+                f"{size[0]}, {size[1]}, or {side}, {side} if the box is in the resized image"
             )
         # Edges run from 0 to the width, where pixels end at width - 1.
         edges, beyond = clip(np.array([each.edges]), (own[0] + 1, own[1] + 1), each.where)

@@ -74,6 +74,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
         further = protocols.find(other)
         found += rows(_under(further, arrays, val, test, side), other, further.threshold_from)
     training = {} if run.reuses_network else read_json(folder / "train.json", "eil train")
+    history = _history(training.pop("history", []), folder / "train.json")
     hits = protocol.hits(test_scores.curve, 0.5)
     record = Record(
         run=run,
@@ -86,7 +87,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
             statistics.replicates(test_scores, val_scores, protocol), name, protocol.threshold_from
         ),
         curves={"gt_known_loc": metrics.accuracy_over_thresholds(hits).round(3).tolist()},
-        history=_history(training.pop("history", [])),
+        history=history,
         training=training,
         provenance=provenance.provenance() | _of_data(data, description, made_from, len(test.ids)),
     )
@@ -196,5 +197,16 @@ def _mistakes(
     return errors.decompose(predicted, test.boxes, scored.top1) | errors.by_size(located, test.boxes, side)
 
 
-def _history(epochs: list[dict[str, float]]) -> dict[str, list[float]]:
-    return {key: [epoch[key] for epoch in epochs] for key in (epochs[0] if epochs else ())}
+def _history(epochs: Any, path: Path) -> dict[str, list[float]]:
+    """Columns of the rows that a training wrote, one for each epoch.
+
+    Raises:
+        InputError: they are not such rows.
+    """
+    try:
+        return {key: [float(epoch[key]) for epoch in epochs] for key in (epochs[0] if epochs else ())}
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: history: expected an object of the same numbers for each epoch ({type(error).__name__}: "
+            f"{error}); train the run again"
+        ) from None

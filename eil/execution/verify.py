@@ -52,7 +52,10 @@ def verify(run: Run, data: Path, folder: Path, protocols: Sequence[str], retrain
             for name in ("maps.npz", "train.json"):
                 if (folder / name).exists():
                     _link(folder / name, again / name)
-        found = evaluate(run, data, again, protocols)
+        try:
+            found = evaluate(run, data, again, protocols)
+        except InputError as error:  # the run's own file is at fault, of which this one is gone in a moment
+            raise InputError(str(error).replace(str(again), str(folder))) from None
     return differences(recorded, found)
 
 

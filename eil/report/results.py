@@ -32,6 +32,12 @@ def results(folder: str | Path) -> pd.DataFrame:
         raise InputError(f"{path}: not a readable table: {error}; `eil aggregate` makes it again") from None
     if "metric" not in frame:
         raise InputError(f"{path}: was made by version 1 of eil: `eil aggregate` makes it again")
+    if missing := [name for name in ("run", "value") if name not in frame]:
+        raise InputError(f"{path}: has no column {missing[0]}: `eil aggregate` makes it again")
+    if not pd.api.types.is_float_dtype(frame["value"]):
+        raise InputError(
+            f"{path}: value: expected numbers, found {frame['value'].dtype}: `eil aggregate` makes it again"
+        )
     newer = [each for each in found if each.stat().st_mtime > path.stat().st_mtime]
     if newer:
         _log.warning("%s: is older than %d records, %s first; run `eil aggregate`", path, len(newer), newer[0])

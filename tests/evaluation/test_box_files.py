@@ -105,7 +105,7 @@ def test_a_box_beyond_its_photo_is_clipped_and_counted(tmp_path: Path) -> None:
         ({"bbox": [9000, 2, 3, 4]}, "lies outside the"),
         ({"score": "high"}, r"\[2\]\.score = high: expected a number"),
         ({"image_id": 7}, r"\[2\]\.image_id = 7: the lists have no such image; their first is"),
-        ({"image_width": 11, "image_height": 12}, "image_width x image_height is 11x12; expected the photo's"),
+        ({"image_width": 11, "image_height": 12}, "image_width, image_height = 11, 12: expected the photo's"),
         ({"image_width": 11}, "image_width and image_height as whole numbers, or neither"),
     ],
 )

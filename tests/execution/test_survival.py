@@ -221,7 +221,7 @@ def test_verify_finds_the_same_numbers_or_says_which_differ(
     assert "every metric of a new training equals the recorded one" in capsys.readouterr().out
     content = json.loads((own / "record.json").read_text())
     row = next(row for row in content["scores"] if (row["split"], row["metric"]) == ("test", "top1_cls"))
-    row["value"] += 0.001
+    row["value"] += 0.001 if row["value"] < 50 else -0.001
     content["training"]["weights_sha256"] = "0" * 64
     write_json(own / "record.json", content)
     assert cli.main(["verify", *where, "--retrain"]) == 1
@@ -230,6 +230,13 @@ def test_verify_finds_the_same_numbers_or_says_which_differ(
     assert "test, val-threshold, top1_cls: recorded" in error
     assert "weights: recorded 000000" in error
     assert not list(own.glob(".verify*"))
+    (own / "train.json").write_text(json.dumps(content["training"] | {"history": [{"epoch": 1}, 2]}))
+    for command in ("verify", "evaluate"):
+        assert eil(place, command) == 1
+        assert f"{own / 'train.json'}: history: expected an object of the same numbers" in capsys.readouterr().err
+    (own / "maps.npz").write_bytes(b"PK cut")
+    assert eil(place, "verify") == 1
+    assert f"{own / 'maps.npz'}: not a readable .npz" in capsys.readouterr().err
     (own / "maps.npz").unlink()
     assert eil(place, "verify") == 1
     assert "maps.npz: is not kept any more; `eil localize` makes it again" in capsys.readouterr().err

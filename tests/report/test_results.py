@@ -62,6 +62,30 @@ def test_a_damaged_table_and_a_record_without_scores_are_told(tmp_path: Path) ->
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scores": []}))
     with pytest.raises(InputError, match=r"record\.json.*a done run without scores"):
         eil.results(folder)
+    content = json.loads((STUDY / "runs" / RUN / "record.json").read_text())
+    row = next(row for row in content["scores"] if row["metric"] == "top1_cls")
+    row["value"] = 1e9
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"record\.json.*top1_cls of test is 1e\+09, expected a percentage from 0 to 100"
+    ):
+        eil.results(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("run", None, "has no column run"),
+        ("value", "x", "value: expected numbers, found"),
+        ("value", None, "no column"),
+    ],
+)
+def test_a_table_of_other_columns_is_refused(tmp_path: Path, column: str, values: object, message: str) -> None:
+    frame = results.results(STUDY).drop(columns=column)
+    frame = frame if values is None else frame.assign(**{column: values})
+    frame.to_parquet(tmp_path / results.FILE)
+    with pytest.raises(InputError, match=rf"records\.parquet: .*{message}.*: `eil aggregate` makes it again"):
+        eil.results(tmp_path)
 
 
 def test_other_versions_are_refused_in_one_line(tmp_path: Path) -> None:
