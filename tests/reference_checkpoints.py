@@ -1,6 +1,6 @@
 """The benchmark's checkpoints: its networks from plain torch layers, with its names.
 
-Names follow from the benchmark's lists of layers and from torchvision's names, not from eil.training.namings.
+Names follow from the benchmark's lists of layers and from torchvision's names, not from eil.training.key_maps.
 """
 
 from collections.abc import Callable, Iterator

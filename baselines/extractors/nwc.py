@@ -1,8 +1,8 @@
 """NWC: negative weight clamping, CAM without the channels that speak against the class.
 
 Rethinking Class Activation Mapping for Weakly Supervised Object Localization, Bae, Noh & Kim, ECCV 2020. The paper's
-thresholded average pooling is a head (``head: tap``); its percentile as a standard, a threshold policy, is not here.
-No settings.
+thresholded average pooling is a head (``head: tap``); its percentile as a standard, which chooses a threshold, is not
+here. No settings.
 """
 
 from torch import Tensor

@@ -40,8 +40,9 @@ def load_torchvision(net: Network, name: str, weights: str | None, keep_classifi
     if LOCAL_WEIGHTS.fullmatch(weights):
         try:
             optional = ("AuxLogits.",) if keep_classifier else _CLASSIFIERS
-            net.load_state_dict(state_dicts.fitting(read_local(weights), net.state_dict(), optional), strict=False)
-        except state_dicts.NotFitting as error:
+            found = state_dicts.required_tensors(read_local(weights), net.state_dict(), optional)
+            net.load_state_dict(found, strict=False)
+        except state_dicts.IncompatibleTensors as error:
             raise InputError(f"pretrained weights {weights}: not {name}'s: {error}") from None
         return net
     entry = torchvision.models.get_model_weights(name)[weights]
@@ -104,7 +105,7 @@ def tensors_of(data: bytes, source: str) -> dict[str, Tensor]:
         if data[8:9] == b"{":  # safetensors, whatever the file is called: 8 bytes of length, then JSON
             return state_dicts.unwrapped(safetensors.torch.load(data))
         return state_dicts.unwrapped(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
-    except state_dicts.NotFitting as error:
+    except state_dicts.IncompatibleTensors as error:
         raise InputError(f"{source}: not a file of weights: {error}") from None
     except Exception as error:  # a damaged file raises many unrelated types
         raise InputError(f"{source}: not a file of weights: {_reason(error)}") from None

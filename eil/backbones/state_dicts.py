@@ -12,7 +12,7 @@ COUNTER = ".num_batches_tracked"  # of batch norm; older files lack it, and noth
 _SHOWN = 3
 
 
-class NotFitting(ValueError):
+class IncompatibleTensors(ValueError):
     """The tensors do not fit the network; the message says what was expected and what was found."""
 
 
@@ -23,26 +23,28 @@ def unwrapped(content: object) -> dict[str, Tensor]:
         content: of a file.
 
     Raises:
-        NotFitting: no state dict, or two.
+        IncompatibleTensors: no state dict, or two.
     """
     while isinstance(content, Mapping):
         inner = [name for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
         if len(inner) > 1:
-            raise NotFitting(f"expected one state dict, found {' and '.join(inner)}")
+            raise IncompatibleTensors(f"expected one state dict, found {' and '.join(inner)}")
         if not inner:
             break
         content = content[inner[0]]
     if not isinstance(content, Mapping):
-        raise NotFitting(f"expected a state dict, found {type(content).__name__}")
+        raise IncompatibleTensors(f"expected a state dict, found {type(content).__name__}")
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
-        raise NotFitting(f"expected a state dict, found no tensors but {_listed(map(str, content))}")
+        raise IncompatibleTensors(f"expected a state dict, found no tensors but {_listed(map(str, content))}")
     if all(name.startswith(_PREFIX) for name in tensors):
         return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
     return tensors
 
 
-def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: tuple[str, ...]) -> dict[str, Tensor]:
+def required_tensors(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: tuple[str, ...]
+) -> dict[str, Tensor]:
     """The tensors of a state dict that a network needs.
 
     Args:
@@ -51,7 +53,7 @@ def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: 
         without: prefixes of the tensors that are ignored in both: the classifier's.
 
     Raises:
-        NotFitting: names, shapes or types differ; the message names the first few.
+        IncompatibleTensors: names, shapes or types differ; the message names the first few.
     """
     needed = {name: value for name, value in wanted.items() if not name.startswith(without)}
     given = {name: value for name, value in found.items() if not name.startswith(without)}
@@ -59,11 +61,11 @@ def fitting(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], without: 
     unknown = [name for name in given if name not in needed]
     if missing or unknown:
         expected = f"expected {_listed(missing)}" if missing else "expected nothing besides the network's"
-        raise NotFitting(f"{expected}, found {_listed(unknown or given)}")
+        raise IncompatibleTensors(f"{expected}, found {_listed(unknown or given)}")
     other = [name for name, value in given.items() if kind_of(value) != kind_of(needed[name])]
     if other:
         expected, there = (_listed(f"{name} {kind_of(each[name])}" for name in other) for each in (needed, given))
-        raise NotFitting(f"expected {expected}, found {there}")
+        raise IncompatibleTensors(f"expected {expected}, found {there}")
     return given
 
 

@@ -41,7 +41,7 @@ def check(
     chosen = DatasetChoice(name=dataset, root=root and expand_home(root, "--root"), **given)
     read = data.read(dataset, chosen.folder(), given)
     found = checking.check_dataset(read)
-    folder = out or Path("results/check") / chosen.subject
+    folder = out or Path("results/check") / chosen.data_name
     write_json(folder / "check.json", found)
     print("\n".join(checking.lines(found, folder / "check.json")))
     try:

@@ -34,10 +34,10 @@ def import_checkpoint(
 
     found, run = imported.inspect(checkpoint, backbone, method, layout, output_stride, classes)
     total = len(found.tensors) + found.problems - len(found.missing)
-    print(f"{checkpoint}: {found.naming.name}'s names of {method} on {backbone}")
+    print(f"{checkpoint}: {found.key_map.name}'s names of {method} on {backbone}")
     print(
-        f"{len(found.tensors)} of {total} tensors mapped, {len(found.missing)} missing, {len(found.left)} left, "
-        f"{len(found.unfit)} of another shape, {len(found.unused)} not needed"
+        f"{len(found.tensors)} of {total} tensors mapped, {len(found.missing)} missing, {len(found.unexpected)} "
+        f"unexpected, {len(found.mismatched)} mismatched, {len(found.ignored)} ignored"
     )
     print("\n".join(found.lines()), end="\n" if found.problems else "")
     if found.problems:

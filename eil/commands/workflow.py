@@ -45,7 +45,7 @@ def run(
     study: Path,
     /,
     *snakemake: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    runs_per_job: int | None = None,
+    trainings_per_job: int | None = None,
     job: int | None = None,
 ) -> None:
     """Run a study by Snakemake with the workflow that comes with eil: everything, or the targets that are given.
@@ -55,7 +55,8 @@ def run(
     Args:
         study: The study's YAML file.
         snakemake: Snakemake's targets and options, such as `partial`, --cores 4, -n.
-        runs_per_job: So many trainings are one job of a cluster, with all that uses their networks.
+        trainings_per_job: Trainings in a job of a cluster, which also makes the controls and extractors that reuse
+            their networks.
         job: Run only this job, counted from 1; the next command without it makes tables and figures.
     """
     from eil import snakefile
@@ -64,8 +65,8 @@ def run(
     if not study.is_file():
         raise InputError(f"{study}: no such file, expected a study; `eil init NAME` writes one")
     share = []
-    if runs_per_job is not None or job is not None:
-        share = ["--nolock", *_targets_of_job(study, runs_per_job, job)]  # the jobs write no file in common
+    if trainings_per_job is not None or job is not None:
+        share = ["--nolock", *_targets_of_job(study, trainings_per_job, job)]  # the jobs write no file in common
     # -P: a file of the working directory, yaml.py say, is not imported in place of a library. The targets stand before
     # --configfile, which takes every word after it.
     command = [sys.executable, "-P", "-m", "snakemake", *share, *snakemake, "--snakefile", snakefile()]
@@ -73,7 +74,7 @@ def run(
         raise SystemExit(code)
 
 
-def _targets_of_job(path: Path, runs_per_job: int | None, job: int | None) -> list[str]:
+def _targets_of_job(path: Path, trainings_per_job: int | None, job: int | None) -> list[str]:
     """Files that a job makes: the records of its trainings, and of the controls and extractors on their networks.
 
     Raises:
@@ -82,16 +83,16 @@ def _targets_of_job(path: Path, runs_per_job: int | None, job: int | None) -> li
     from eil.core.files import InputError
     from eil.study.study import load
 
-    if runs_per_job is None or runs_per_job < 1:
-        raise InputError(f"--runs-per-job {runs_per_job}: expected a number of at least 1, with --job {job}")
+    if trainings_per_job is None or trainings_per_job < 1:
+        raise InputError(f"--trainings-per-job {trainings_per_job}: expected a number of at least 1, with --job {job}")
     study = load(path)
     families: dict[str, list[str]] = {}
     for run in study.expand(str(path))[0]:
         families.setdefault(run.training_run.name, []).append(f"results/{study.name}/runs/{run.name}/record.json")
-    jobs = math.ceil(len(families) / runs_per_job)
+    jobs = math.ceil(len(families) / trainings_per_job)
     if job is None or not 1 <= job <= jobs:
         raise InputError(f"--job {job}: {len(families)} trainings are {jobs} jobs, expected --job 1 to --job {jobs}")
-    own = list(families.values())[(job - 1) * runs_per_job : job * runs_per_job]
+    own = list(families.values())[(job - 1) * trainings_per_job : job * trainings_per_job]
     return [target for family in own for target in family]
 
 

@@ -121,9 +121,9 @@ _DECLARED: Final = (
     ),
     Metric("part_coverage", "part coverage", "share of a part's pixels that the map covers; subset: the part",
            needs="parts", better=""),
-    Metric("map_loss", "map loss", "share of images for which no threshold makes the map's box good enough",
-           better="lower", threshold_from=""),
-    Metric("threshold_loss", "threshold loss",
+    Metric("map_loss", "missed at every threshold",
+           "share of images for which no threshold makes the map's box good enough", better="lower", threshold_from=""),
+    Metric("threshold_loss", "missed by this threshold",
            "share of images for which some threshold makes a good box, but not the one that is used", better="lower"),
     Metric("box_kind", "kind of box",
            "share of images whose scored box is correct or has the kind of error that subset names; a "

@@ -48,9 +48,9 @@ def read_npz(path: Path, most: int = MOST, only: Container[str] | None = None) -
             names = {member: member.filename.removesuffix(".npy") for member in archive.infolist()}
             members = {member: name for member, name in names.items() if only is None or name in only}
             if (declared := sum(member.file_size for member in members)) > most:
-                raise ValueError(f"declares {declared / 1e9:.3g} GB unpacked, where {most / 1e9:.3g} are the most")
+                raise ValueError(f"declares {declared / 1e9:.3g} GB unpacked, expected at most {most / 1e9:.3g} GB")
             if odd := next((each.filename for each in members if each.compress_type not in _METHODS), None):
-                raise ValueError(f"{odd!r} is compressed as no .npz is")
+                raise ValueError(f"{odd!r} has a compression that numpy does not write")
             found = {}
             for member, name in members.items():
                 with archive.open(member) as file:

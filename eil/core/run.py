@@ -127,7 +127,7 @@ class DatasetChoice(BaseModel):
         return dict(self.model_extra or {})
 
     @property
-    def subject(self) -> str:
+    def data_name(self) -> str:
         """Name of the data where a layout has several: cub for {name: wsoleval, benchmark: CUB}."""
         return str(self.settings.get("benchmark", self.name)).lower()
 

@@ -46,7 +46,7 @@ def of_step(step: str, run: Run) -> str:
         maps += [_module(registry.CONTROLS, run.control)] if run.control else []
         maps += [_module(registry.EXTRACTORS, run.extractor.name)] if run.extractor else []
     method, backbone = _module(registry.METHODS, run.method), _module(registry.BACKBONES, run.backbone)
-    # Localizing may also compute curves, which have their own hash (eil.evaluation.iou_curves.stamp).
+    # Localizing may also compute curves, which have their own hash (eil.evaluation.iou_curves.curves_key).
     return digest(STEPS[step], method, backbone, *maps, without="eil.evaluation")
 
 

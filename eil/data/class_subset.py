@@ -68,7 +68,7 @@ def positions(wanted: Sequence[str | int], names: Sequence[str], ids: Sequence[s
                 f"{place}: {len(same)} classes have this name; their ids: {', '.join(ids[i] for i in same)}"
             )
         if same[0] in found:
-            raise InputError(f"{place}: is {found[same[0]]} again")
+            raise InputError(f"{place}: is the same class as {found[same[0]]}")
         found[same[0]] = each
     return sorted(found)
 

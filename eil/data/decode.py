@@ -9,9 +9,9 @@ import numpy.typing as npt
 from eil.core.files import InputError
 from eil.data import IGNORED, Boxes, Image, Split, fingerprint
 from eil.data.clipping import Overhang, clip
-from eil.data.masks import require_shape
+from eil.data.masks import require_aspect_ratio
 
-SAME_SHAPE = 0.02  # largest relative difference of two aspect ratios that is still rounding
+ASPECT_TOLERANCE = 0.02  # largest relative difference of two aspect ratios that is still rounding
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def annotation(split: Split, index: int, size: tuple[int, int], scored: bool) ->
         has_file = any(True for _ in fingerprint.files_of(source))
         content = fingerprint.content_of(source) if has_file else hashlib.sha256(mask.tobytes()).hexdigest()
     if scored and mask is not None:
-        require_shape(mask.shape, size, name)
+        require_aspect_ratio(mask.shape, size, name)
         if not ((mask > 0) & (mask != IGNORED)).any():
             raise InputError(f"{name}: its mask shows no object")
     if scored and mask is not None and not len(boxes):
@@ -96,7 +96,7 @@ def _at_size(boxes: Boxes, size: tuple[int, int], sizes: npt.NDArray[np.int64] |
     """Boxes scaled from the size at which they were drawn, if that is known and different."""
     if sizes is None or (drawn := tuple(map(int, sizes[index]))) == size:
         return boxes
-    if abs(drawn[0] * size[1] - drawn[1] * size[0]) > SAME_SHAPE * size[0] * drawn[1]:
+    if abs(drawn[0] * size[1] - drawn[1] * size[0]) > ASPECT_TOLERANCE * size[0] * drawn[1]:
         swapped = ", or are width and height swapped in the list of sizes?" if drawn == size[::-1] else "?"
         raise InputError(
             f"{name}: is {size[0]}x{size[1]}, but its boxes were drawn at {drawn[0]}x{drawn[1]}: is it another photo"

@@ -28,7 +28,7 @@ Colour = (
         Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
     ]
 )
-SAME_SHAPE: Final = 0.02  # largest relative difference of two aspect ratios that is still rounding
+ASPECT_TOLERANCE: Final = 0.02  # largest relative difference of two aspect ratios that is still rounding
 SETTING: Final = "say what they mean by dataset.mask: {object: [...], ignore: [...]}, or save it in black and white"
 SHOWN: Final = 6  # values or colours in a message
 LABELS: Final = 20  # grey values up to this and 255, with none between, are class numbers, not brightness
@@ -159,13 +159,13 @@ def by_rule(
     return _by_grey(values, path)
 
 
-def require_shape(mask: tuple[int, ...], size: tuple[int, int], name: str) -> None:
+def require_aspect_ratio(mask: tuple[int, ...], size: tuple[int, int], name: str) -> None:
     """Refuse a mask, (h, w), of another aspect ratio than its photo's (width, height).
 
     Raises:
         InputError: the aspect ratios differ.
     """
-    if abs(mask[1] * size[1] - mask[0] * size[0]) > SAME_SHAPE * size[0] * mask[0]:
+    if abs(mask[1] * size[1] - mask[0] * size[0]) > ASPECT_TOLERANCE * size[0] * mask[0]:
         raise InputError(
             f"{name}: is {size[0]}x{size[1]}, but its mask is {mask[1]}x{mask[0]}: is it another photo's, or of the "
             "photo turned by its EXIF tag (dataset.exif: apply)?"
@@ -248,7 +248,7 @@ def _resized(mask: Bools, shape: tuple[int, ...], path: Path) -> Bools:
     """A mask resized to (height, width)."""
     if mask.shape == shape:
         return mask
-    require_shape(mask.shape, (shape[1], shape[0]), f"{path}: the first mask")
+    require_aspect_ratio(mask.shape, (shape[1], shape[0]), f"{path}: the first mask")
     return np.asarray(PILImage.fromarray(mask).resize((shape[1], shape[0]), PILImage.Resampling.NEAREST))
 
 

@@ -10,7 +10,15 @@ from eil.data import Boxes
 from eil.evaluation.boxes import area, intersection, iou
 from eil.evaluation.score_rows import Named
 
-KINDS = ("correct", "cls", "multi_instance", "part", "more", "other")
+KIND_LABELS = {
+    "correct": "correct",
+    "cls": "wrong class",
+    "multi_instance": "several objects",
+    "part": "part of the object",
+    "more": "larger than the object",
+    "other": "other",
+}
+KINDS = tuple(KIND_LABELS)
 SIZES = (0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100)  # percent of the image; squares of 0, 10, 20, ... % of its side
 SIZE_SUBSETS = {f"object size {low}-{high} %": f"{low}-{high} %" for low, high in pairwise(SIZES)}  # -> short label
 Bools = npt.NDArray[np.bool_]

@@ -91,7 +91,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
         training=training,
         provenance=provenance.provenance() | _of_data(data, description, made_from, len(test.ids)),
     )
-    write_arrays(folder / "examples.npz", examples | example_images.extra_views(arrays, side, protocol))
+    write_arrays(folder / "examples.npz", examples | example_images.extra_maps(arrays, side, protocol))
     record.save(folder / "record.json")
     shown = [(key.label, record.value(key)) for key in MAIN]
     _log.info("%s: %s", run.name, ", ".join(f"{label} {value:.1f}" for label, value in shown if value is not None))
@@ -101,16 +101,17 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
 def _scan(
     folder: Path, arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol, images: ImageFile
 ) -> tuple[Mapping[str, Arrays], Mapping[str, PixelHistogram]]:
-    """Curves of each split (kept ones if they are current) and pixel histograms if there are masks, in one pass."""
-    mark, cells = iou_curves.stamp(arrays, splits, side, protocol), CellGrid.of_arrays(arrays, str(folder / "maps.npz"))
-    kept = iou_curves.kept(folder, mark)
-    made = {} if kept else {name: IouCurves(protocol, side, cells) for name in splits}
+    """Curves of each split (saved ones if they are current) and pixel histograms if there are masks, in one pass."""
+    cells = CellGrid.of_arrays(arrays, str(folder / "maps.npz"))
+    key = iou_curves.curves_key(arrays, splits, side, protocol)
+    saved = iou_curves.load_curves(folder, key)
+    made = {} if saved else {name: IouCurves(protocol, side, cells) for name in splits}
     masked = all(split.masks is not None for split in splits.values())
     pixels = {name: PixelHistogram() for name in splits} if masked else {}
     for name, split in splits.items():
-        keep = images if name == "test" else None
-        map_pass.scan(arrays[f"{name}_maps"], split, side, protocol, made.get(name), pixels.get(name), keep, cells)
-    return kept or iou_curves.keep(folder, made, mark), pixels
+        found, histogram, opened = made.get(name), pixels.get(name), images if name == "test" else None
+        map_pass.scan(arrays[f"{name}_maps"], split, side, protocol, found, histogram, opened, cells)
+    return saved or iou_curves.save_curves(folder, made, key), pixels
 
 
 def _of_data(data: Path, description: Mapping[str, Any], made_from: Fingerprints, images: int) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _scores(val: Scores, test: Scores, protocol: Protocol, name: str, threshold:
         mean = {"threshold": float(np.mean(metrics.threshold_of(threshold_from, val, test, protocol)))}
         found += rows(metrics.metrics(test, val, protocol, threshold_from) | mean, name, threshold_from)
     found += rows(metrics.metrics(val, val, protocol, "val"), name, "val", split="val")
-    found += rows(metrics.losses(test, threshold, protocol), name, protocol.threshold_from)
+    found += rows(metrics.miss_rates(test, threshold, protocol), name, protocol.threshold_from)
     return list(dict.fromkeys(found))  # classification needs no threshold: one row stands for all four
 
 

@@ -20,8 +20,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 Thresholds = int | metrics.Ints  # one for all test images, or one each (N,)
 
 
-def extra_views(arrays: Mapping[str, npt.NDArray[Any]], side: int, protocol: Protocol) -> Arrays:
-    """The method's further maps of the example images (``view_erased``, say) as 8-bit maps, (E, S, S) each.
+def extra_maps(arrays: Mapping[str, npt.NDArray[Any]], side: int, protocol: Protocol) -> Arrays:
+    """The method's further maps of the example images (``extra_erased``, say) as 8-bit maps, (E, S, S) each.
 
     They come from several stages, so they are drawn by half-pixel resizing under every protocol.
     """
@@ -29,7 +29,7 @@ def extra_views(arrays: Mapping[str, npt.NDArray[Any]], side: int, protocol: Pro
     return {
         name: np.stack([maps.to_8_bit(view, side, resized) for view in array])
         for name, array in arrays.items()
-        if name.startswith("view_")
+        if name.startswith("extra_")
     }
 
 

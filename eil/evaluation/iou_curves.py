@@ -107,7 +107,7 @@ def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int)
     """
     images = sum(len(split.ids) for split in splits.values())
     arrays = read_arrays(path, "eil localize", most=MOST + 8 * images * (side**2 + classes))
-    dimensions = {"examples": 1} | {key: 3 for key in arrays if key.startswith("view_")}
+    dimensions = {"examples": 1} | {key: 3 for key in arrays if key.startswith("extra_")}
     dimensions |= {f"{name}_{what}": count for name in splits for what, count in (("maps", 3), ("logits", 2))}
     for key, count in dimensions.items():
         found = arrays.get(key)
@@ -181,33 +181,33 @@ def scores_of(curves: Arrays, logits: npt.NDArray[np.floating], split: Cached) -
     )
 
 
-def kept(folder: Path, mark: str) -> dict[str, Arrays]:
-    """Curves of each split from a run's curves.npz; {} if there are none with this :func:`stamp`, or it is damaged."""
+def load_curves(folder: Path, key: str) -> dict[str, Arrays]:
+    """Curves of each split from a run's curves.npz; {} if none has this :func:`curves_key`, or the file is damaged."""
     path = folder / FILE
     try:
         arrays = read_arrays(path) if path.exists() else {}
     except InputError as error:
         _log.warning("%s; computed again", error)
         return {}
-    if str(arrays.get("stamp")) != mark:
+    if str(arrays.get("key")) != key:
         return {}
     found: dict[str, Arrays] = {}
-    for key, array in arrays.items():
-        split, _, what = key.partition("_")
+    for name, array in arrays.items():
+        split, _, what = name.partition("_")
         if what:
             found.setdefault(split, {})[what] = array
     return found
 
 
-def keep(folder: Path, curves: Mapping[str, IouCurves], mark: str) -> dict[str, Arrays]:
+def save_curves(folder: Path, curves: Mapping[str, IouCurves], key: str) -> dict[str, Arrays]:
     """Write each split's curves to curves.npz as ``{split}_curve`` etc., and return them by split."""
     found = {name: each.arrays() for name, each in curves.items()}
-    flat = {f"{name}_{key}": array for name, arrays in found.items() for key, array in arrays.items()}
-    write_arrays(folder / FILE, flat | {"stamp": np.array(mark)})
+    flat = {f"{name}_{what}": array for name, arrays in found.items() for what, array in arrays.items()}
+    write_arrays(folder / FILE, flat | {"key": np.array(key)})
     return found
 
 
-def stamp(arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol) -> str:
+def curves_key(arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol: Protocol) -> str:
     """Hash of all that curves depend on: maps, true boxes, frame, protocol and source code."""
     digest = hashlib.sha256()
     placed = protocol.alignment == "receptive_field"

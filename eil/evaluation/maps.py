@@ -76,8 +76,8 @@ def require_cells(protocol: Protocol, cells: CellGrid | None, where: str = "") -
     """
     if protocol.alignment == "receptive_field" and cells is None:
         raise InputError(
-            f"{where}{': ' if where else ''}the protocol's alignment is receptive_field, and nothing says where the "
-            "cells of these maps look; localize the run again, or use a protocol with the alignment grid"
+            f"{where}{': ' if where else ''}the protocol's alignment is receptive_field, and these maps do not say "
+            "where their cells' receptive fields are; localize the run again, or use a protocol with the alignment grid"
         )
 
 

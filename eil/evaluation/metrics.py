@@ -112,8 +112,8 @@ def iou_at(curve: Curves, threshold: int | Ints) -> Curves:
     return np.asarray(curve[np.arange(len(curve)), threshold])
 
 
-def losses(scored: Scores, threshold: int | Ints, protocol: Protocol) -> dict[str, float]:
-    """What is missing from GT-known Loc to 100, in percent of the images; the three add up to 100.
+def miss_rates(scored: Scores, threshold: int | Ints, protocol: Protocol) -> dict[str, float]:
+    """Percent of images without a hit, by cause; with GT-known Loc they add up to 100.
 
     - ``map_loss``: at no threshold is the map's box a hit.
     - ``threshold_loss``: at some threshold it is, but not at the chosen one.

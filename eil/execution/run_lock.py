@@ -56,7 +56,7 @@ def exclusive_if_free(folder: Path) -> contextlib.AbstractContextManager[bool]:
 
 
 def failed_before(folder: Path) -> bool:
-    """Whether the last step that was executed for a run failed or crashed, or is at work now."""
+    """Whether the last step that was executed for a run failed or crashed, or is running now."""
     return any((folder / name).exists() for name in (_FAILURE, _RUNNING))
 
 

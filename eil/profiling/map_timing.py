@@ -18,7 +18,7 @@ from eil.core.run import Run
 from eil.methods.extractor import Extractor
 from eil.methods.shared_pass import extract, fit
 from eil.profiling.stopwatch import stopwatch
-from eil.profiling.timing import Contender, on_one_device, quartiles
+from eil.profiling.timing import TimedRun, on_one_device, quartiles
 
 ALL = "all of these in one pass"
 _log = logging.getLogger(__name__)
@@ -70,9 +70,9 @@ def timings(runs: Sequence[Run], data: Path, batches: int = 30, warmup: int = 5)
 def _of_network(runs: Sequence[Run], data: Path, batches: int, warmup: int) -> list[MapTiming]:
     """Of runs with the same trained network."""
     run = on_one_device(runs[0].training_run)
-    contender = Contender(run, data / run.cache)
-    contender.model.eval()
-    network, device = contender.model.module, contender.fabric.device
+    timed = TimedRun(run, data / run.cache)
+    timed.model.eval()
+    network, device = timed.model.module, timed.fabric.device
     extractors: dict[str, Extractor] = {
         str(extractor_label(each)): registry.load(registry.EXTRACTORS, each.extractor.name)(
             network, **each.extractor.settings
@@ -84,21 +84,21 @@ def _of_network(runs: Sequence[Run], data: Path, batches: int, warmup: int) -> l
     def extracting(chosen: Mapping[str, Extractor]) -> Callable[[Tensor, Tensor], object]:
         return lambda images, labels: extract(network, chosen, images, labels)
 
-    contestants = {"": contender.model.maps} | {name: extracting({name: each}) for name, each in extractors.items()}
+    contestants = {"": timed.model.maps} | {name: extracting({name: each}) for name, each in extractors.items()}
     contestants[ALL] = extracting(extractors)
     with torch.inference_mode():
-        fit(network, extractors.values(), itertools.islice(contender.batches.by_class(), 1))
+        fit(network, extractors.values(), itertools.islice(timed.batches.by_class(), 1))
     watches = {name: stopwatch(device) for name in contestants}
-    with torch.inference_mode(), contender.fabric.autocast():
+    with torch.inference_mode(), timed.fabric.autocast():
         for k in range(warmup + batches):
-            batch = next(contender.endless)
+            batch = next(timed.endless)
             for name, maps in contestants.items():
                 watch = watches[name] if k >= warmup else stopwatch(device)
                 watch.start()
                 maps(batch.images, batch.labels)
                 watch.lap("maps")
     taken = {name: watch.seconds()["maps"] for name, watch in watches.items()}
-    size = contender.batches.images_in(1)
+    size = timed.batches.images_in(1)
     found = [
         MapTiming(
             *(run.backbone, run.method, name, size, run.recipe.precision, batches),

@@ -19,7 +19,7 @@ from eil.core.files import atomic_write, write_json, write_text
 from eil.core.provenance import device_name
 from eil.core.run import Run
 from eil.profiling.stopwatch import stopwatch
-from eil.profiling.timing import Contender, on_one_device
+from eil.profiling.timing import TimedRun, on_one_device
 from eil.report import figure_style
 from eil.report.notes import Notes
 from eil.report.table import Table
@@ -65,17 +65,18 @@ class Profile:
         total = sum(each.seconds for each in self.operations)
         products = sum(each.seconds for each in self.operations if any(word in each.name for word in _PRODUCTS)) / total
         if self.waiting > WAITING:
-            return f"The loader bounds this run: {100 * self.waiting:.0f} % of an iteration waits for its batch."
+            return f"Loading data is the bottleneck: {100 * self.waiting:.0f} % of an iteration waits for its batch."
         if self.on_gpu and self.busy < BUSY:
             return (
-                f"The host bounds this run: the device is idle for {100 * (1 - self.busy):.0f} % of the time, waiting "
-                "for work to be launched. A larger batch, or compile: true, may help."
+                f"Launching work is the bottleneck: the device is idle for {100 * (1 - self.busy):.0f} % of the time. "
+                "A larger batch, or compile: true, may help."
             )
         if products > PRODUCTS:
-            return f"Products bound this run: convolutions and matrix products are {100 * products:.0f} % of the work."
+            share = f"{100 * products:.0f} %"
+            return f"Arithmetic is the bottleneck: convolutions and matrix products are {share} of the work."
         return (
-            f"Memory bounds this run: {100 * (1 - products):.0f} % of the work is no convolution or matrix product, "
-            "but element by element."
+            f"Memory bandwidth is the bottleneck: {100 * (1 - products):.0f} % of the work is no convolution or matrix "
+            "product, but element by element."
         )
 
 
@@ -89,23 +90,23 @@ def profile(run: Run, data: Path, trace: Path, iterations: int = 10, warmup: int
         iterations: number of profiled iterations.
         warmup: number of iterations before them.
     """
-    contender = Contender(on_one_device(run), data)
-    device = contender.fabric.device
+    timed = TimedRun(on_one_device(run), data)
+    device = timed.fabric.device
     on_gpu = device.type == "cuda"
     for _ in range(warmup):
-        contender.iterate()
-    contender.watch = stopwatch(device)
+        timed.iterate()
+    timed.watch = stopwatch(device)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profiler:
         started = time.perf_counter()
         for _ in range(iterations):
-            contender.iterate()
+            timed.iterate()
         if on_gpu:
             torch.cuda.synchronize()
         wall = time.perf_counter() - started
     with atomic_write(trace) as beside:
         profiler.export_chrome_trace(str(beside))
-    laps = contender.watch.seconds()
+    laps = timed.watch.seconds()
     key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     found = [
         Operation(each.key, each.count / iterations, getattr(each, key) / 1e6 / iterations)

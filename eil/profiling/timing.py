@@ -40,7 +40,7 @@ class Timing:
         peak_bytes: peak memory on the device; None on a CPU.
         flops: floating-point operations of an iteration.
         mfu: achieved share of the device's measured peak (a large matrix product).
-        overhead: time relative to the first method's, quartiles over pairs of iterations.
+        time_ratio: time relative to the first method's, quartiles over pairs of iterations.
         predicted: operations relative to the first method's.
     """
 
@@ -55,8 +55,8 @@ class Timing:
     peak_bytes: int | None
     flops: int
     mfu: float
-    overhead: tuple[float, float, float]
-    predicted: float
+    time_ratio: tuple[float, float, float]
+    operation_ratio: float
 
     @property
     def images_per_second(self) -> float:
@@ -64,7 +64,7 @@ class Timing:
         return self.batch_size / self.seconds["total"][1]
 
 
-class Contender:
+class TimedRun:
     """A run's network with everything that a training iteration needs.
 
     Args:
@@ -137,7 +137,7 @@ def measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> Ti
 
 
 def _measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> Timing:
-    ours, theirs = Contender(run, data), Contender(base, data)
+    ours, theirs = TimedRun(run, data), TimedRun(base, data)
     device = ours.fabric.device
     for _ in range(warmup):
         ours.iterate()
@@ -167,8 +167,8 @@ def _measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> T
         peak_bytes=_peak(ours),
         flops=flops,
         mfu=flops / seconds["total"][1] / ceiling(device, run.recipe.precision),
-        overhead=quartiles([a / b for a, b in zip(found["total"], base_found["total"], strict=True)]),
-        predicted=flops / base_flops,
+        time_ratio=quartiles([a / b for a, b in zip(found["total"], base_found["total"], strict=True)]),
+        operation_ratio=flops / base_flops,
     )
 
 
@@ -231,7 +231,7 @@ def timings(
                     continue
                 _log.info(
                     "%s, batch %d, %s: %.1f ms an iteration, %.2f times %s",
-                    *(run.name, size, precision, 1000 * timing.seconds["total"][1], timing.overhead[1], base.method),
+                    *(run.name, size, precision, 1000 * timing.seconds["total"][1], timing.time_ratio[1], base.method),
                 )
                 found.append(timing)
     return found
@@ -246,12 +246,12 @@ def _with(run: Run, **recipe: object) -> Run:
     return run.model_copy(update={"recipe": run.recipe.model_copy(update=recipe)})
 
 
-def _peak(contender: Contender) -> int | None:
+def _peak(timed: TimedRun) -> int | None:
     """Peak memory of an iteration in bytes, measured after freeing everything else."""
-    if contender.fabric.device.type != "cuda":
+    if timed.fabric.device.type != "cuda":
         return None
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    contender.iterate()
+    timed.iterate()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()

@@ -74,7 +74,7 @@ def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Not
     blocks = list(itertools.accumulate(map(len, found.values())))[:-1]
     header = ["setting", GT_KNOWN_LOC.heading, "Δ vs. first value", "configurations"]
     explanation = (
-        "mean over the configurations of the grid that have the value, and counterparts at the setting's other values; "
+        "mean over the configurations that exist at every value of the setting; "
         "differences are of the same images and seeds"
     )
     title = f"{study.name}: marginal effects, {name}"

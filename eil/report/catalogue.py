@@ -41,11 +41,11 @@ TABLES: Final = (
         "several methods",
     ),
     Kind(
-        "policies",
-        "the threshold from val, fixed, Otsu, oracle; what the map loses, what the threshold loses",
+        "threshold_sources",
+        "the threshold from val, fixed, Otsu, oracle; images missed at every threshold, and by this one alone",
     ),
     Kind("errors", "what is wrong with the boxes"),
-    Kind("sizes", "accuracy by the object's share of the image"),
+    Kind("sizes", "GT-known Loc by the object's share of the image"),
     Kind("protocols", "the same maps by every protocol of the study", "several `protocols`"),
     Kind("masks", "PxAP, pixel IoU, share of each part that is covered", "masks"),
     Kind("failures", "what failed, in which step, and why", "a failed run"),
@@ -54,16 +54,16 @@ TABLES: Final = (
 )
 
 FIGURES: Final = (
-    Kind("thresholds", "accuracy over thresholds, with the chosen (●) and the oracle's (★)"),
+    Kind("thresholds", "GT-known Loc over thresholds, with the chosen (●) and the oracle's (★)"),
     Kind("errors", "kinds of error of each method's boxes"),
-    Kind("sizes", "accuracy by the object's share of the image"),
+    Kind("sizes", "GT-known Loc by the object's share of the image"),
     Kind("part_coverage", "share of each part that the maps cover", "masks of parts"),
-    Kind("protocols", "accuracy of the same maps by each protocol", "several `protocols`"),
+    Kind("protocols", "GT-known Loc of the same maps by each protocol", "several `protocols`"),
     Kind("training", "losses of the unerased and the erased stream over the epochs"),
-    Kind("val_accuracy", "accuracy on val after each epoch"),
+    Kind("val_accuracy", "Top-1 Cls on val after each epoch"),
     Kind("improvement", "probability that each method is better than each other", "several methods"),
-    Kind("gamma_sigma_…", "accuracy over γ and σ", "a grid over both"),
-    Kind("ablation_…", "accuracy by each setting, and its effect over the rest of the grid", "a grid"),
+    Kind("gamma_sigma_…", "GT-known Loc over γ and σ", "a grid over both"),
+    Kind("ablation_…", "GT-known Loc by each setting, and its effect over the rest of the grid", "a grid"),
     Kind("examples_…", "maps and boxes of each method on test images, evenly drawn, with what EIL would erase"),
     Kind("examples_…_best", "the same, of images on which the methods do best", "several methods, kept maps"),
     Kind("examples_…_worst", "the same, of images on which they do worst", "several methods, kept maps"),
@@ -72,8 +72,8 @@ FIGURES: Final = (
         "the same, of images on which the first two methods disagree most",
         "several methods, kept maps",
     ),
-    Kind("views_…", "what is inside a method: maps of the erased stream and masks", "a method that has any"),
-    Kind("maps", "accuracy of the extractors' maps beside the method's own", "`maps`"),
+    Kind("extra_maps_…", "what is inside a method: maps of the erased stream and masks", "a method that has any"),
+    Kind("maps", "GT-known Loc of the extractors' maps beside the method's own", "`maps`"),
     Kind("maps_…", "the extractors' maps on test images", "`maps`"),
 )
 

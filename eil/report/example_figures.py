@@ -18,24 +18,25 @@ from eil.report.configurations import Configuration, group
 from eil.report.figure_style import STYLE, caption, save, threshold
 
 TRUE_BOX, PREDICTED_BOX, OUTLINE = "#ffffff", "#ffb000", "#56b4e9"
-ERASED = "view_erased region"
+ERASED = "extra_erased region"
 EXAMPLES_SHOWN = 6
 DOTS = 80  # an inch: a small photo's own pixels, so that a page of such figures stays light
 
 
-def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], views: bool = False) -> Figure:
+def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], extra_maps: bool = False) -> Figure:
     """Image and each method's map with the predicted and the true box, a row an image, of the first seed.
 
     Args:
         examples: what evaluate kept of each configuration's first repetition.
-        views: show the methods' further views beside their maps.
+        extra_maps: show the methods' further extra_maps beside their maps.
     """
     configurations = list(examples)
     columns: list[tuple[Configuration, str, str]] = [(configurations[0], "images", "image")]
     for each, own in examples.items():
-        erases = "view_erased map" in own
+        erases = "extra_erased map" in own
         columns.append((each, "maps", each.extractor or f"{each.method}: {'unerased ' if erases else ''}map"))
-        columns += [(each, name, f"{each.method}: {name.removeprefix('view_')}") for name in views_of(own) if views]
+        shown = extra_maps_of(own) if extra_maps else []
+        columns += [(each, name, f"{each.method}: {name.removeprefix('extra_')}") for name in shown]
     count = len(examples[configurations[0]]["ids"])
     rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))
     figure, grid = plt.subplots(
@@ -47,8 +48,8 @@ def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], views: bool
         dpi=DOTS,
     )
     for row, panels in zip(rows, grid, strict=True):
-        for axes, (shown, name, title) in zip(panels, columns, strict=True):
-            own = examples[shown]
+        for axes, (each, name, title) in zip(panels, columns, strict=True):
+            own = examples[each]
             axes.imshow(own["images"][row])
             if name != "images":
                 axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
@@ -110,9 +111,9 @@ def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -
     return path.with_suffix(".png")
 
 
-def views_of(own: Mapping[str, Any]) -> list[str]:
-    """Names of a method's further views."""
-    return sorted(name for name in own if name.startswith("view_"))
+def extra_maps_of(own: Mapping[str, Any]) -> list[str]:
+    """Names of a method's further extra_maps."""
+    return sorted(name for name in own if name.startswith("extra_"))
 
 
 def _boxes(axes: Axes, own: Mapping[str, Any], name: str, row: int, color: str) -> None:

@@ -98,9 +98,9 @@ def _of_images(best: Sequence[Configuration], runs: Path, data: Path) -> Iterato
     for backbone, own in by_backbone(best):
         shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in own}
         yield f"examples_{file_name(backbone)}", partial(example_figures.qualitative, shown)
-        inside = {each: found for each, found in shown.items() if example_figures.views_of(found)}
+        inside = {each: found for each, found in shown.items() if example_figures.extra_maps_of(found)}
         if inside:
-            yield f"views_{file_name(backbone)}", partial(example_figures.qualitative, inside, views=True)
+            yield f"extra_maps_{file_name(backbone)}", partial(example_figures.qualitative, inside, extra_maps=True)
         if len(own) > 1:
             yield from _picked(own, runs, data)
 
@@ -130,7 +130,7 @@ def of_other_maps(every: Sequence[Configuration], runs: Path) -> Iterator[tuple[
     for same in groups[: choice.MOST_FIGURES]:
         shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in same}
         draw = partial(example_figures.qualitative, shown)
-        yield f"maps_{same[0].backbone}_{same[0].method}", partial(choice.with_note, draw, note)
+        yield f"maps_{file_name(same[0].backbone)}_{same[0].method}", partial(choice.with_note, draw, note)
 
 
 def _picked(own: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:

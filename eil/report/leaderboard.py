@@ -90,7 +90,7 @@ def read_own(reference: Path, studies: Path) -> list[Own]:
 
 
 def _rows(path: Path, study: Study) -> Iterator[Own]:
-    whole = study.dataset.subject in FULL_SIZES and not LIMITS & study.dataset.settings.keys()
+    whole = study.dataset.data_name in FULL_SIZES and not LIMITS & study.dataset.settings.keys()
     with path.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             if not {"Backbone", "Method", "Seeds"} <= row.keys():
@@ -99,7 +99,7 @@ def _rows(path: Path, study: Study) -> Iterator[Own]:
                 continue
             method = row["Method"].removesuffix(f" {convergence.MARK}").split(" (")[0]
             values = dict(_values(row, f"{path}:{number}"))
-            identity = (path.name, study.name, study.dataset.subject, whole, row["Backbone"], method, row["Method"])
+            identity = (path.name, study.name, study.dataset.data_name, whole, row["Backbone"], method, row["Method"])
             yield Own(*identity, values, row["Seeds"])
 
 

@@ -38,19 +38,19 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
     notes = replace(
         notes,
         choice=f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}" if many else "",
-        controls=f"controls are not trained: their own maps with the classification of {classifiers}; none is compared "
-        "for the best; the oracle box is the true one, random class the map of another class"
+        controls=f"controls are not trained: their own maps with the classification of {classifiers}; they are never "
+        "bold; the oracle box is the true one, random class the map of another class"
         if classifiers
         else "",
         unequal=unequal(best),
     )
-    title = f"{study.name}: methods on {study.dataset.subject}"
+    title = f"{study.name}: methods on {study.dataset.data_name}"
     return _beside_published(scores_table(title, shown, columns_of(study), notes), study, shown)
 
 
 def grid_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:
     """Every configuration of the grid."""
-    title = f"{study.name}: every setting on {study.dataset.subject}"
+    title = f"{study.name}: every setting on {study.dataset.data_name}"
     return scores_table(title, configurations, columns_of(study), notes)
 
 
@@ -89,14 +89,14 @@ def _beside_published(table: Table, study: Study, shown: Sequence[Configuration]
     header, rows, sources = list(table.header), [list(row) for row in table.rows], []
     for key in MAIN:
         scores = [_published(study, c, key.label) for c in shown]
-        same = [s if s and _same_network(study, c, s) else None for c, s in zip(shown, scores, strict=True)]
+        same = [s if s and _same_network_and_recipe(study, c, s) else None for c, s in zip(shown, scores, strict=True)]
         others = [s if s is not found else None for s, found in zip(scores, same, strict=True)]
         if any(same):
             header += [f"published {key.label}", f"Δ vs. published {key.label}"]
             for row, each, score in zip(rows, shown, same, strict=True):
                 row.extend([f"{score.value:.1f}", f"{each.mean(key) - score.value:+.1f}"] if score else ["–", "–"])
         if any(others):
-            header.append(f"other network: {key.label}")
+            header.append(f"published, other network or recipe: {key.label}")
             for row, score in zip(rows, others, strict=True):
                 row.append(f"{score.value:.1f}" if score else "–")
         sources += sorted({_source(key.label, score) for score in scores if score})
@@ -111,10 +111,10 @@ def _source(label: str, score: Published) -> str:
 def _published(study: Study, c: Configuration, label: str) -> Published | None:
     if not _as_published(study, c):
         return None
-    return published.find(study.dataset.subject, c.backbone, c.control or c.method, label, study.protocols[0])
+    return published.find(study.dataset.data_name, c.backbone, c.control or c.method, label, study.protocols[0])
 
 
-def _same_network(study: Study, configuration: Configuration, score: Published) -> bool:
+def _same_network_and_recipe(study: Study, configuration: Configuration, score: Published) -> bool:
     """Whether a run has the published score's network and recipe: its layout and a preset, nothing changed or added.
 
     All published networks start from torchvision's first weights; what a local file holds is not known.
@@ -134,7 +134,7 @@ def _as_published(study: Study, configuration: Configuration) -> bool:
     if run.checkpoint:
         return False
     limited = {"classes", "images_per_class", "test_per_class"} & study.dataset.settings.keys()
-    whole = class_subset.FULL_SIZES.get(study.dataset.subject)  # a folder may hold only some classes
+    whole = class_subset.FULL_SIZES.get(study.dataset.data_name)  # a folder may hold only some classes
     few = whole is not None and any(r.provenance.get("images") != whole.test for r in configuration.records)
     same = run.recipe.geometry == protocols.find(study.protocols[0]).geometry and run.recipe.crops == 1
     return bool(run.pretrained) and not limited and not few and same

@@ -40,7 +40,7 @@ def other_maps_table(study: Study, configurations: Sequence[Configuration], note
             )
     blocks = [sum(map(len, groups[:k])) for k in range(1, len(groups))]
     header = ["Backbone", "Method", "Maps", *columns, f"Δ {GT_KNOWN_LOC.label}", "p (Holm)", "Seeds"]
-    title = f"{study.name}: same run, other maps, on {study.dataset.subject}"
+    title = f"{study.name}: same run, other maps, on {study.dataset.data_name}"
     return Table(title, header, rows, replace(notes, columns=_EXPLANATION), blocks)
 
 

@@ -202,7 +202,7 @@ def _interval(study: Study, done: Sequence[Record]) -> str:
     images = {record.provenance["images"] for record in done}
     resampled = any(record.replicates for record in done)
     if resampled and study.seeds == 1:
-        over = "images alone (bootstrap, the threshold chosen anew; one seed: training again is not in it)"
+        over = "images alone (bootstrap, the threshold chosen anew; one seed: how much trainings differ is not in it)"
     else:
         over = "images (bootstrap, the threshold chosen anew) and " if resampled else ""
         over += f"{study.seeds} seeds (Student's t; {MODEL})"

@@ -16,7 +16,7 @@ from eil.core.metric_definitions import GT_KNOWN_LOC, METRICS, ScoreKey
 from eil.core.run import format_value
 from eil.evaluation import statistics
 from eil.evaluation.box_conventions import N_THRESHOLDS
-from eil.evaluation.errors import KINDS, SIZE_SUBSETS
+from eil.evaluation.errors import KIND_LABELS, KINDS, SIZE_SUBSETS
 from eil.report import convergence
 from eil.report.ablation import SIGNS, Effect
 from eil.report.configurations import Configuration, Floats, compared, interval, over_seeds, shared_label
@@ -24,7 +24,6 @@ from eil.report.figure_style import colors_of, error_bars, method_colors, within
 from eil.report.table import Value
 
 GT_KNOWN_LABEL = f"{GT_KNOWN_LOC.label} (%)"
-KIND_LABELS = {"cls": "wrong class", "multi_instance": "several objects", "part": "part of it", "more": "more than it"}
 STREAMS: tuple[str, ...] = ("unerased", "erased")
 LONGEST_LABELS = 30  # letters that fit side by side under a panel
 MOST_CELLS = 8  # values of a setting up to which each has its numbers and its label
@@ -85,7 +84,7 @@ def errors(axes: Axes, configurations: Sequence[Configuration]) -> None:
     left = np.zeros(len(configurations))
     for kind, shade in zip(KINDS, sns.color_palette("colorblind", len(KINDS)), strict=True):
         widths = np.array([each.mean(ScoreKey("box_kind", kind)) for each in configurations])
-        axes.barh(np.arange(len(configurations)), widths, 0.7, left, color=shade, label=KIND_LABELS.get(kind, kind))
+        axes.barh(np.arange(len(configurations)), widths, 0.7, left, color=shade, label=KIND_LABELS[kind])
         left += widths
     names = [each.method for each in configurations]
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 100), xlabel="share of the test images (%)")

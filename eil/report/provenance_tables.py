@@ -40,7 +40,7 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
     for key, held in values.items():
         everywhere = {place for places in held.values() for place in places}
         rows += [[key, value, _where(list(places), everywhere)] for value, places in held.items()]
-    note = "what the study does not say is the default; – is none, or the backbone's own"
+    note = "defaults are included; – is none, or the backbone's default"
     return Table(f"{study.name}: settings", ["Setting", "Value", "Where"], rows, Notes(other=(note,)))
 
 
@@ -68,7 +68,7 @@ def provenance(study: Study, records: Sequence[Record]) -> Table:
         "peak memory and energy: since a training's last start; energy: of one whole device, where it is reported",
         "data (SHA-256): " + ", ".join(data),
     )
-    return Table(f"{study.name}: what trained it", header, rows, Notes(other=notes))
+    return Table(f"{study.name}: commits, machines and versions that trained it", header, rows, Notes(other=notes))
 
 
 def _of(run: Run) -> Iterator[tuple[str, Any]]:

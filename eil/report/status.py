@@ -12,7 +12,7 @@ from eil.data.cache import Fingerprints
 from eil.execution import collect, data_state, run_lock
 
 _MOST = 5  # failures that are told in full
-_TOLD = 100  # trainings of a study, about, that tell its progress
+_TOLD = 100  # trainings of a study, about, that print its progress
 
 
 def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -> list[str]:
@@ -37,15 +37,15 @@ def status(runs: Sequence[Run], folder: Path, now: Mapping[str, Fingerprints]) -
     lines += [f"… and {len(failed) - _MOST} more"] if len(failed) > _MOST else []
     lines += [*collect.outdated(runs, collected, folder), *collect.changed_data(others), progress(runs, folder)]
     if failed:
-        lines.append("the command that began the study tries the failed ones again")
+        lines.append("to try the failed ones again, repeat the command that started the study")
     return lines
 
 
 def tells_progress(run: Run, count: int) -> bool:
-    """Whether the training of a run tells the progress of its study: the lines of all must not read all results each.
+    """Whether a training prints its study's progress at its end: about 100 of a study do, as it reads all runs' files.
 
     Args:
-        run: which was trained.
+        run: that was trained.
         count: how many runs the study has.
     """
     return int(run.key, 16) % max(1, count // _TOLD) == 0
@@ -57,13 +57,13 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
     Args:
         runs: of the study.
         folder: in which the runs' folders are.
-        own: 1 for a process that was at work until now, and will be followed by another.
+        own: 1 to count the calling process, which has released its run's lock.
     """
     trained = [run for run in runs if not (run.reuses_network or run.checkpoint)]
     trainings = [folder / run.name for run in trained]
     taken = [seconds for run in trained if (seconds := _taken(folder, run)) is not None]
     busy = sum(map(run_lock.is_busy, trainings))
-    line = f"{len(taken)} of {len(trainings)} trainings done, {busy} at work"
+    line = f"{len(taken)} of {len(trainings)} trainings done, {busy} running"
     left = len(trainings) - len(taken)
     if taken and left:
         minutes = left * sum(taken) / len(taken) / max(busy + own, 1) / 60

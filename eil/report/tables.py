@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from eil.core.metric_definitions import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
 from eil.core.records import Record
 from eil.evaluation import statistics
-from eil.evaluation.errors import KINDS, SIZE_SUBSETS
+from eil.evaluation.errors import KIND_LABELS, SIZE_SUBSETS
 from eil.report import ablation, convergence, map_table, notes, provenance_tables
 from eil.report.configurations import Configuration, by_backbone, chosen, compared, group
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
@@ -15,7 +15,6 @@ from eil.report.table import Table, Value
 from eil.study.study import Study
 
 THRESHOLD_LABELS = {"val": "val", "fixed": "fixed", "otsu": "Otsu", "oracle": "oracle"}
-KIND_LABELS = {kind: kind.replace("_", " ") for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class ScoresTable:
     explanation: str = ""
 
 
-def policies(study: Study, record: Record) -> Columns:
-    """GT-known Loc under every threshold, and what is lost."""
+def threshold_sources(study: Study, record: Record) -> Columns:
+    """GT-known Loc by each threshold, and the images that are missed."""
     arrow = METRICS["gt_known_loc"].arrow
     found = {f"{THRESHOLD_LABELS[t]}{arrow}": ScoreKey("gt_known_loc", threshold_from=t) for t in THRESHOLDS}
     return found | {key.heading: key for key in (ScoreKey("map_loss"), ScoreKey("threshold_loss"))}
@@ -71,17 +70,17 @@ def protocols(study: Study, record: Record) -> Columns:
 
 DECLARED = (
     ScoresTable(
-        "policies",
+        "threshold_sources",
         "GT-known Loc by where the threshold comes from",
-        policies,
-        "map loss: no threshold makes the box good enough; threshold loss: some threshold does, but not the one used",
+        threshold_sources,
+        "missed at every threshold: none makes the box good enough; missed by this threshold: another one does",
     ),
     ScoresTable(
         "errors",
         "kinds of error",
         errors,
-        "of the box that the protocol scores; in SPA's order: wrong class, IoU above 0.5, "
-        "several objects, part of one, more than one, other",
+        "of the box that the protocol scores; a wrong class comes first, then IoU above 0.5 (correct), then the others "
+        "from left to right, as SPA has them",
     ),
     ScoresTable("sizes", "GT-known Loc by the share of the image that the object covers", sizes),
     ScoresTable("masks", "pixels", masks, "pixel IoU: pooled over images, at the threshold that is best on val"),

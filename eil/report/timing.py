@@ -38,8 +38,8 @@ def write(found: Sequence[Timing], folder: Path, accuracy: Accuracy, of_maps: Se
     notes = (
         f"{device_name()}, {where['threads']} threads, torch {where['versions']['torch']}, commit {where['commit']}, "
         f"{where['time'][:10]}",
-        f"median of {min(each.iterations for each in found)} iterations or more [quartiles]; overhead: median of "
-        "interleaved pairs with the backbone's first method; predicted: by floating-point operations",
+        f"median of {min(each.iterations for each in found)} iterations or more [quartiles]; time ratio: to the "
+        "backbone's first method, median of interleaved pairs; operation ratio: the same of floating-point operations",
         "MFU: share of what a large product of matrices reaches on the device in the same precision",
     )
     path = folder / f"{stem}.csv"
@@ -89,13 +89,13 @@ def row(timing: Timing) -> dict[str, Any]:
     flat: dict[str, Any] = {key: getattr(timing, key) for key in keys}
     for name, values in [*timing.seconds.items(), ("inference", timing.inference)]:
         flat |= {f"{name} {label} (ms)": 1000 * v for label, v in zip(LABELS, values, strict=True)}
-    flat |= {f"overhead {label}": v for label, v in zip(LABELS, timing.overhead, strict=True)}
+    flat |= {f"time ratio {label}": v for label, v in zip(LABELS, timing.time_ratio, strict=True)}
     return flat | {
         "images/s": timing.images_per_second,
         "peak (MiB)": None if timing.peak_bytes is None else timing.peak_bytes / 2**20,
         "GFLOP": timing.flops / 1e9,
         "MFU": timing.mfu,
-        "overhead predicted": timing.predicted,
+        "operation ratio": timing.operation_ratio,
     }
 
 
@@ -106,9 +106,9 @@ def table(found: Sequence[Timing], notes: tuple[str, ...]) -> Table:
         "images/s ↑",
         "inference (ms) ↓",
         "peak (MiB) ↓",
-        "overhead ↓",
-        "predicted",
-        "measured / predicted",
+        "time ratio ↓",
+        "operation ratio",
+        "time / operation ratio",
         "MFU ↑",
     ]
     rows = []
@@ -123,9 +123,9 @@ def table(found: Sequence[Timing], notes: tuple[str, ...]) -> Table:
                 f"{each.images_per_second:.0f}",
                 f"{1000 * each.inference[1]:.1f}",
                 "–" if each.peak_bytes is None else f"{each.peak_bytes / 2**20:.0f}",
-                f"{each.overhead[1]:.2f} [{each.overhead[0]:.2f}, {each.overhead[2]:.2f}]",
-                f"{each.predicted:.2f}",
-                f"{each.overhead[1] / each.predicted:.2f}",
+                f"{each.time_ratio[1]:.2f} [{each.time_ratio[0]:.2f}, {each.time_ratio[2]:.2f}]",
+                f"{each.operation_ratio:.2f}",
+                f"{each.time_ratio[1] / each.operation_ratio:.2f}",
                 f"{100 * each.mfu:.0f} %",
             ]
         )

@@ -1,4 +1,4 @@
-"""Figures of timings: iterations by part, overhead measured over predicted, accuracy over cost."""
+"""Figures of timings: iterations by part, time ratios over operation ratios, GT-known Loc over cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def write(found: Sequence[Timing], accuracy: Accuracy, stem: Path) -> list[Path]
 
 def drawn(found: Sequence[Timing], accuracy: Accuracy) -> dict[str, Figure]:
     """Every figure that the timings, and scores if there are any, allow."""
-    shown = {"iteration": iterations(found), "overhead": overheads(found)}
+    shown = {"iteration": iterations(found), "time_ratio": time_ratios(found)}
     if any((each.backbone, each.method) in accuracy for each in found):
         shown["pareto"] = pareto(found, accuracy)
     return shown
@@ -55,18 +55,26 @@ def iterations(found: Sequence[Timing]) -> Figure:
     return figure
 
 
-def overheads(found: Sequence[Timing]) -> Figure:
-    """Time over the first method's, measured over predicted by operations; on the diagonal they agree."""
+def time_ratios(found: Sequence[Timing]) -> Figure:
+    """Time relative to the first method's over operations relative to the first method's; equal on the diagonal."""
     figure, panels = figure_style.per_backbone(found)
     colors = figure_style.method_colors([each.method for each in found])
     for axes, own in panels:
-        most = 1.1 * max(max(each.overhead[2], each.predicted) for each in own)
+        most = 1.1 * max(max(each.time_ratio[2], each.operation_ratio) for each in own)
         axes.plot([0, most], [0, most], color="0.7", lw=0.8, zorder=0)
         for each in own:
-            low, middle, high = each.overhead
+            low, middle, high = each.time_ratio
             error = [[middle - low], [high - middle]]
-            axes.errorbar(each.predicted, middle, error, fmt="o", ms=4, color=colors[each.method], label=each.method)
-        axes.set(xlabel="predicted by operations", ylabel="measured", xlim=(0, most), ylim=(0, most), aspect="equal")
+            axes.errorbar(
+                each.operation_ratio, middle, error, fmt="o", ms=4, color=colors[each.method], label=each.method
+            )
+        axes.set(
+            xlabel="operations / first method's",
+            ylabel="time / first method's",
+            xlim=(0, most),
+            ylim=(0, most),
+            aspect="equal",
+        )
         _legend_once(axes)
     figure_style.caption(figure, f"time of an iteration over the first method's, median and quartiles; {device_name()}")
     return figure

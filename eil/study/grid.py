@@ -107,7 +107,7 @@ def warning(runs: int) -> str:
     return (
         f"{runs:,} runs: at a minute each they train for {days:.0f} days on one device; Snakemake plans them for "
         f"{minutes:.0f} minutes in {memory + 0.8:.1f} GB; small ones fill {disk:.0f} GB of disk. `eil run` with "
-        "--runs-per-job plans a share at a time"
+        "--trainings-per-job plans a share at a time"
     )
 
 

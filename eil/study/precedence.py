@@ -163,7 +163,7 @@ def layers(study: "Study", backbone: str, method: str) -> Iterator[Layer]:
 def _preset(study: "Study", backbone: str, method: str, place: str, name: str | None) -> Iterator[Layer]:
     """The layer of a preset, if one is named."""
     try:
-        found = presets.find(name, study.dataset.subject, backbone, method)
+        found = presets.find(name, study.dataset.data_name, backbone, method)
     except SettingError as error:
         raise InputError(f"{place} = {error.value}: {error.expected}") from None
     if name is not None:
@@ -183,7 +183,7 @@ def _bundle(study: "Study", backbone: str, method: str, values: Mapping[str, Sou
     name = values.get("layout", Sourced(layouts.OWN, ""))
     stride = values.get("output_stride", Sourced(None, ""))
     try:
-        found = layouts.find(name.value, study.dataset.subject, backbone, method, stride.value)
+        found = layouts.find(name.value, study.dataset.data_name, backbone, method, stride.value)
     except SettingError as error:
         key = f"{name.place}.layout".lstrip(".")
         raise InputError(f"{key} = {error.value}: {error.expected}") from None
@@ -232,7 +232,7 @@ def _is_other_science(key: str, recipe: Recipe) -> bool:
 
 
 def _require_one_stride(found: list[Layer], backbone: str) -> None:
-    """Refuse a preset that was made at another stride than the backbone's: its rates are of its own map's size."""
+    """Refuse a preset of another stride than the backbone's: its learning rates were tuned at its own."""
     given = {bool(layer.preset): layer for layer in found if layer.output_stride is not None}
     if len(given) == 2 and given[True].output_stride != given[False].output_stride:
         raise InputError(

@@ -41,7 +41,7 @@ def runs(own: Sequence[Run], controls: Sequence[str], maps: Sequence[ExtractorCh
     return found + [run.model_copy(update={"extractor": each}) for run in own for each in choices(maps)]
 
 
-class Fitting:
+class ExtractorCompatibility:
     """Which extractors fit which methods.
 
     Args:
@@ -58,7 +58,7 @@ class Fitting:
         self._usable: set[str] = set()
         self._unusable: dict[str, str] = {}
 
-    def try_on(self, model: "Method", run: Run) -> None:
+    def check(self, model: "Method", run: Run) -> None:
         """Build every extractor for a method without memory, and note those that do not fit."""
         for k, one in ((k, one) for k, each in enumerate(self.maps) for one in _single(each) if not self.errors):
             place = _place(run, one)

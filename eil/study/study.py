@@ -22,6 +22,7 @@ from eil.core.metric_definitions import ColumnLabel
 from eil.core.run import BackboneName, DatasetChoice, ExtractorChoice, Name, Pretrained, Recipe, Run, StrictModel
 from eil.core.settings import IncompatibleSetting, SettingError, check, problems
 from eil.study import grid, reused_networks, run_names, study_paths
+from eil.study.reused_networks import ExtractorCompatibility
 
 T = TypeVar("T", bound=BaseModel)
 Refusal = InputError | IncompatibleSetting
@@ -130,13 +131,13 @@ class Study(StrictModel):
         """Runs that use the network of this run: what :meth:`expand` makes of it, without the rest of the grid."""
         if not self.maps and not self.controls:
             return []
-        built, fitting = dict[str, Any](), reused_networks.Fitting(self.maps)
-        self._try(run, built, fitting)
+        built, compatibility = dict[str, Any](), ExtractorCompatibility(self.maps)
+        self._try(run, built, compatibility)
         every = (each for method in self.methods for each in grid.spread(self, run.backbone, method))
-        usable = (each for each in every if self._try(each, built, reused_networks.Fitting(())) is None)
+        usable = (each for each in every if self._try(each, built, ExtractorCompatibility(())) is None)
         first = next(usable, run)
         controls = self.controls if (first.method, first.settings) == (run.method, run.settings) else ()
-        return fitting.split(reused_networks.runs([run], controls, self.maps))[0]
+        return compatibility.split(reused_networks.runs([run], controls, self.maps))[0]
 
     def expand(self, source: str) -> tuple[list[Run], list[str]]:
         """All runs, and a line for each combination that cannot be used and was dropped.
@@ -159,22 +160,22 @@ class Study(StrictModel):
                 if name not in known[key]
             ]
         runs, dropped, built = list[Run](), list[str](), dict[str, Any]()
-        fitting = reused_networks.Fitting(self.maps)
+        compatibility = ExtractorCompatibility(self.maps)
         for backbone in shapes:
             own = []
             for run in (run for method in self.methods for run in grid.spread(self, backbone, method)):
                 if not run.repetition:  # the others have the same settings
-                    refused = self._try(run, built, fitting)
+                    refused = self._try(run, built, compatibility)
                 if refused is None:
                     own.append(run)
                 elif isinstance(refused, IncompatibleSetting):
                     dropped.append(f"{run.name}: {refused}")
                 else:
                     errors += str(refused).splitlines()
-            lent, unfit = fitting.split(reused_networks.runs(own, self.controls, self.maps))
+            lent, unfit = compatibility.split(reused_networks.runs(own, self.controls, self.maps))
             runs += own + lent
             dropped += unfit
-        errors += fitting.problems()
+        errors += compatibility.problems()
         errors += run_names.problems([run.name for run in runs])
         if errors:
             raise InputError("\n".join(f"{source}: {line}" for line in dict.fromkeys(errors)))
@@ -195,7 +196,7 @@ class Study(StrictModel):
             errors += [f"backbones.{name}.methods.{other}: is not among the study's methods" for other in others]
         return shapes, errors
 
-    def _try(self, run: Run, built: dict[str, Any], fitting: reused_networks.Fitting) -> Refusal | None:
+    def _try(self, run: Run, built: dict[str, Any], compatibility: ExtractorCompatibility) -> Refusal | None:
         """Build a method without memory and try extractors on it: what is wrong and where, or why it is no use."""
         from eil import backbones
         from eil.backbones.meta import meta_tensors
@@ -215,7 +216,7 @@ class Study(StrictModel):
             with meta_tensors():
                 model = cls(built[repr(place)], classes, **run.settings)
                 parameter_groups.require_known(model, run.recipe)
-            fitting.try_on(model, run)
+            compatibility.check(model, run)
         except SettingError as error:
             return InputError(f"{self._locate(run.method, run.backbone, error)}: {error.expected}")
         except IncompatibleSetting as reason:

@@ -29,8 +29,8 @@ class CpuShare:
         """Begin an epoch."""
         self._wall, self._cpu = time.monotonic(), time.process_time()
 
-    def tell(self, cores: int | None = None) -> dict[str, float]:
-        """The share of the cores' time since :meth:`restart`, 0 to 1; a small one is told once.
+    def log_row(self, cores: int | None = None) -> dict[str, float]:
+        """The share of the cores' time since :meth:`restart`, 0 to 1; a warning is logged once if it is small.
 
         Args:
             cores: that the training could use (default: torch's threads).
@@ -45,8 +45,8 @@ class CpuShare:
         if share < LEAST_SHARE and not self._told and seconds > 1:
             self._told = True
             _log.warning(
-                "the training gets %.0f %% of its cores' time, since other processes compute beside it: its times "
-                "mean nothing, and fewer jobs at once would end sooner",
+                "the training gets only %.0f %% of its cores' time because other processes use them: its times are not "
+                "reliable, and fewer jobs at once would end sooner",
                 100 * share,
             )
         return {"cpu_share": share}

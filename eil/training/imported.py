@@ -1,7 +1,7 @@
 """Import a checkpoint that others trained: find whose names it has, map them to ours, load it strictly.
 
 Files are read by :func:`eil.backbones.pretrained.read_local`, which unpickles tensors only. The names are in
-:mod:`eil.training.namings`.
+:mod:`eil.training.key_maps`.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from eil.core.run import DatasetChoice, Recipe, Run
 from eil.data import cache
 from eil.methods.base import Method
 from eil.study import layouts
-from eil.training import checkpoint, namings, train, train_step
-from eil.training.namings import Naming
+from eil.training import checkpoint, key_maps, train, train_step
+from eil.training.key_maps import KeyMap
 
 _log = logging.getLogger(__name__)
 _HISTORY = ("epoch", "lr", "seconds", "images_per_s", "total")
@@ -38,29 +38,29 @@ class Match:
     """A state dict compared with a network.
 
     Attributes:
-        naming: by which its names were mapped.
+        key_map: by which its names were mapped.
         tensors: that fit, by our names and in our shapes.
         missing: our tensors that it lacks, with their shapes.
-        left: its tensors that ours lacks, with their shapes.
-        unfit: its tensors of another shape or type than ours.
-        unused: its tensors that are known to be of no use.
+        unexpected: its tensors that ours lacks, with their shapes.
+        mismatched: its tensors of another shape or type than ours.
+        ignored: its tensors that are known to be of no use.
     """
 
-    naming: Naming
+    key_map: KeyMap
     tensors: dict[str, Tensor] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
-    unfit: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> int:
         """Number of tensors that do not match."""
-        return len(self.missing) + len(self.left) + len(self.unfit)
+        return len(self.missing) + len(self.unexpected) + len(self.mismatched)
 
     def lines(self, most: int | None = None) -> list[str]:
         """A line for each tensor that does not match; of each kind at most so many."""
-        kinds = {"missing": self.missing, "left": self.left, "does not fit": self.unfit}
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "mismatched": self.mismatched}
         text = []
         for kind, names in kinds.items():
             text += [f"{kind}: {name}" for name in names[:most]]
@@ -69,44 +69,44 @@ class Match:
         return text
 
 
-def match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], naming: Naming) -> Match:
+def match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], key_map: KeyMap) -> Match:
     """Compare a state dict with a network's.
 
     Args:
-        found: the state dict, with the naming's names.
+        found: the state dict, with its names.
         wanted: the network's, for names, shapes and types.
-        naming: maps the names.
+        key_map: maps the names.
     """
-    result = Match(naming)
+    result = Match(key_map)
     met = set()
     for theirs, value in found.items():
-        ours = naming.rename(theirs)
+        ours = key_map.rename(theirs)
         if ours is not None and ours in wanted:
             met.add(ours)
             fitted = _as_linear(value, wanted[ours])
             if kind_of(fitted) == kind_of(wanted[ours]):
                 result.tensors[ours] = fitted
             else:
-                result.unfit.append(f"{theirs} {kind_of(value)}, {ours} is {kind_of(wanted[ours])}")
-        elif theirs.endswith(COUNTER) or theirs.startswith(tuple(f"{part}." for part in naming.unused)):
-            result.unused.append(theirs)
+                result.mismatched.append(f"{theirs} {kind_of(value)}, {ours} is {kind_of(wanted[ours])}")
+        elif theirs.endswith(COUNTER) or theirs.startswith(tuple(f"{part}." for part in key_map.ignored)):
+            result.ignored.append(theirs)
         else:
-            result.left.append(f"{theirs} {kind_of(value)}")
+            result.unexpected.append(f"{theirs} {kind_of(value)}")
     result.missing = [
         f"{name} {kind_of(value)}" for name, value in wanted.items() if name not in met and not name.endswith(COUNTER)
     ]
     return result
 
 
-def best_match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], candidates: Sequence[Naming]) -> Match:
-    """The match by the naming that leaves the fewest problems; of equal ones the first."""
-    return min((match(found, wanted, naming) for naming in candidates), key=lambda each: each.problems)
+def best_match(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], candidates: Sequence[KeyMap]) -> Match:
+    """The match by the map of keys that leaves the fewest problems; of equal ones the first."""
+    return min((match(found, wanted, key_map) for key_map in candidates), key=lambda each: each.problems)
 
 
-def candidates(run: Run, backbone: Backbone) -> list[Naming]:
-    """The namings that a run's checkpoint may have."""
+def candidates(run: Run, backbone: Backbone) -> list[KeyMap]:
+    """The maps of keys that a run's checkpoint may have."""
     stride = run.output_stride or backbone.info.output_strides[0]
-    return namings.find(run.backbone, run.method, stride)
+    return key_maps.find(run.backbone, run.method, stride)
 
 
 def load(run: Run, model: Method) -> Match:
@@ -132,26 +132,26 @@ def require_match(found: Match, source: str, run: Run) -> None:
         run: the run.
 
     Raises:
-        InputError: tensors are missing, left or of another shape, or the names are of a network with other options.
+        InputError: tensors are missing, unexpected or mismatched, or the names are of a network with other options.
     """
-    whose = f"{found.naming.name}'s names for {run.method} on {run.backbone}"
+    whose = f"{found.key_map.name}'s names for {run.method} on {run.backbone}"
     if found.problems:
         raise InputError("\n".join([f"{source}: does not match; closest are {whose}", *found.lines(_SHOWN)]))
-    network, settings = _other_options(found.naming, run)
+    network, settings = _other_options(found.key_map, run)
     if network:
         raise InputError(
-            f"{source}: has {whose}, whose network has {', '.join(network)}; set layout: {found.naming.layout}, or "
+            f"{source}: has {whose}, whose network has {', '.join(network)}; set layout: {found.key_map.layout}, or "
             "these options under network"
         )
     if settings:
         _log.warning("%s: has %s, which go with %s; the run has others", source, whose, ", ".join(settings))
 
 
-def _other_options(naming: Naming, run: Run) -> tuple[list[str], list[str]]:
+def _other_options(key_map: KeyMap, run: Run) -> tuple[list[str], list[str]]:
     """Options of the network, and settings, that the names' network has and the run has not."""
-    if naming.layout == layouts.OWN:
+    if key_map.layout == layouts.OWN:
         return [], []
-    whole = layouts.find(naming.layout, run.dataset.subject, run.backbone, run.method, run.output_stride)
+    whole = layouts.find(key_map.layout, run.dataset.data_name, run.backbone, run.method, run.output_stride)
     network = [
         f"{key} = {value}"
         for key, value in whole.network.items()
@@ -202,7 +202,7 @@ def import_run(run: Run, data: Path, folder: Path) -> None:
         },
     )
     checkpoint.remove(folder)
-    _log.info("imported %s: %d tensors by %s's names", run.checkpoint, len(found.tensors), found.naming.name)
+    _log.info("imported %s: %d tensors by %s's names", run.checkpoint, len(found.tensors), found.key_map.name)
 
 
 def _summary(run: Run, found: Match) -> dict[str, Any]:
@@ -214,9 +214,9 @@ def _summary(run: Run, found: Match) -> dict[str, Any]:
         "imported": {
             "file": Path(path).name,
             "sha256": digest.lower(),
-            "naming": found.naming.name,
+            "naming": found.key_map.name,
             "tensors": len(found.tensors),
-            "unused": found.unused,
+            "unused": found.ignored,
         },
         "epochs": 0,
         "seconds": 0.0,
@@ -225,11 +225,11 @@ def _summary(run: Run, found: Match) -> dict[str, Any]:
     }
 
 
-def count_classes(found: Mapping[str, Tensor], candidates: Sequence[Naming]) -> int | None:
+def count_classes(found: Mapping[str, Tensor], candidates: Sequence[KeyMap]) -> int | None:
     """Number of classes of a state dict's classifier; None if it has none by these names."""
-    for naming in candidates:
+    for key_map in candidates:
         for theirs, value in found.items():
-            if naming.rename(theirs) == "head.classifier.weight":
+            if key_map.rename(theirs) == "head.classifier.weight":
                 return int(value.shape[0])
     return None
 

@@ -48,19 +48,19 @@ class _Network:
     fabric: Fabric
     model: Any
     origin: dict[str, str]
-    known: dict[str, Tensor]  # logits (N, C) of val and test, if a control can take them
+    cached_logits: dict[str, Tensor]  # logits (N, C) of val and test, if a control can take them
 
 
 @dataclass
 class _Result:
-    """What a pass gives for a run: the arrays of maps.npz, and curves of val and test if it was scored meanwhile."""
+    """What a pass gives for a run: the arrays of maps.npz, and curves of val and test if they were made meanwhile."""
 
     arrays: Arrays
     curves: dict[str, IouCurves] = field(default_factory=dict)
     error: Exception | None = None
 
 
-def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, meanwhile: bool | None = None) -> None:
+def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, score_maps: bool | None = None) -> None:
     """Write a run's maps.npz; see :func:`localize_extractors`.
 
     Args:
@@ -68,14 +68,14 @@ def localize(run: Run, data: Path, folder: Path, protocol: str | None = None, me
         data: folder of the decoded images.
         folder: the run's folder; weights.safetensors is in it, or in that of the run whose network is used.
         protocol: protocol with which to score the maps here; :mod:`eil.evaluation.evaluate` reads the curves.
-        meanwhile: whether to score (default: only on a GPU; on a CPU scoring would slow the network down).
+        score_maps: whether to score while the network runs (default: only on a GPU; on a CPU it would slow that down).
 
     Raises:
         InputError: no weights of this run, or a map that is not finite (the message names the image); the protocol
             needs to know where the cells look, and it cannot be measured.
     """
     trained = folder.with_name(run.training_run.name) if run.reuses_network else folder
-    for error in localize_extractors([run], data, trained, {run.name: folder}, protocol, meanwhile).values():
+    for error in localize_extractors([run], data, trained, {run.name: folder}, protocol, score_maps).values():
         raise error
 
 
@@ -85,7 +85,7 @@ def localize_extractors(
     trained: Path,
     folders: Mapping[str, Path],
     protocol: str | None = None,
-    meanwhile: bool | None = None,
+    score_maps: bool | None = None,
 ) -> dict[str, Exception]:
     """Write maps.npz of extractors of the same network, in one pass over val and test, or of any one run.
 
@@ -99,7 +99,7 @@ def localize_extractors(
         trained: folder of the run whose network is used, with weights.safetensors.
         folders: where each run's file is written, by the run's name.
         protocol: see :func:`localize`.
-        meanwhile: likewise.
+        score_maps: likewise.
 
     Returns:
         Why a run has no maps, by its name. The other runs have theirs.
@@ -108,19 +108,19 @@ def localize_extractors(
         InputError: no weights of this network.
     """
     network = _load(runs[0], data, trained)
-    if meanwhile is None:
-        meanwhile = network.fabric.device.type == "cuda"
-    wanted = protocols.find(protocol) if protocol and meanwhile else None
+    if score_maps is None:
+        score_maps = network.fabric.device.type == "cuda"
+    scored_by = protocols.find(protocol) if protocol and score_maps else None
     errors = {}
-    for run, found in zip(runs, _results(network, runs, wanted), strict=True):
+    for run, found in zip(runs, _results(network, runs, scored_by), strict=True):
         if found.error:
             errors[run.name] = found.error
             continue
         folder = folders[run.name]
-        if wanted and len(found.curves) == 2:
+        if scored_by and len(found.curves) == 2:
             splits = {name: cache.open_split(data, name) for name in found.curves}
-            mark = iou_curves.stamp(found.arrays, splits, _side(data), wanted)
-            iou_curves.keep(folder, found.curves, mark)
+            key = iou_curves.curves_key(found.arrays, splits, _side(data), scored_by)
+            iou_curves.save_curves(folder, found.curves, key)
         made_from = {f"made_from_{what}": np.array(value) for what, value in (network.origin | _origin(run)).items()}
         write_arrays(folder / "maps.npz", found.arrays | made_from)
     return errors
@@ -148,46 +148,47 @@ def _load(run: Run, data: Path, trained: Path) -> _Network:
     model = train_step.build(run, data)
     train.load_weights(trained / "weights.safetensors", model, run.training_run, made_from.photos)
     weights = backbones.fingerprint(model)
-    known = _logits_of(trained / "maps.npz", weights, made_from.photos) if run.control else {}
+    cached_logits = _logits_of(trained / "maps.npz", weights, made_from.photos) if run.control else {}
     fabric = train_step.fabric_of(run.recipe)
-    return _Network(run, data, fabric, _wrapped(fabric, model, run), made_from._asdict() | {"weights": weights}, known)
+    origin = made_from._asdict() | {"weights": weights}
+    return _Network(run, data, fabric, _wrapped(fabric, model, run), origin, cached_logits)
 
 
-def _results(network: _Network, runs: Sequence[Run], wanted: Protocol | None) -> list[_Result]:
+def _results(network: _Network, runs: Sequence[Run], protocol: Protocol | None) -> list[_Result]:
     """What each run gives. If a pass fails, each half of the runs is tried, until what fails is alone.
 
     Which run makes a pass fail is not always known, and a half needs less memory than the whole.
     """
     try:
-        return _pass(network, runs, wanted)
+        return _pass(network, runs, protocol)
     except Exception as error:
         traceback.clear_frames(error.__traceback__)  # they hold the device's memory
         if len(runs) == 1:
             return [_Result({}, error=error)]
         _log.warning("maps of %d runs in one pass: %s: %s", len(runs), type(error).__name__, error)
     half = len(runs) // 2
-    return [*_results(network, runs[:half], wanted), *_results(network, runs[half:], wanted)]
+    return [*_results(network, runs[:half], protocol), *_results(network, runs[half:], protocol)]
 
 
-def _pass(network: _Network, runs: Sequence[Run], wanted: Protocol | None) -> list[_Result]:
-    """Maps of val and test of all runs, scored meanwhile by the protocol that is ``wanted``."""
+def _pass(network: _Network, runs: Sequence[Run], protocol: Protocol | None) -> list[_Result]:
+    """Maps of val and test of all runs, scored by ``protocol`` while the network runs."""
     first, model, side = network.run, network.model, _side(network.data)
     cells = map_sources.locate_cells(runs, model.module, side)
     results = {name: _Result(own.arrays() if own else {}) for name, own in cells.items()}
-    if wanted:
+    if protocol:
         for own in cells.values():
-            require_cells(wanted, own)
+            require_cells(protocol, own)
     with torch.inference_mode(), network.fabric.autocast():
         opened = partial(train_step.batches, first, network.data, model=model.module, device=network.fabric.device)
         source = map_sources.map_source(runs, model, partial(opened, "train"))
         for split in ("val", "test"):
-            batches, known = opened(split), network.known.get(split)
-            if wanted and all(map(len, batches.split.boxes)):
+            batches, cached_logits = opened(split), network.cached_logits.get(split)
+            if protocol and all(map(len, batches.split.boxes)):
                 for name, found in results.items():
-                    found.curves[split] = IouCurves(wanted, side, cells[name])
+                    found.curves[split] = IouCurves(protocol, side, cells[name])
             curves = {name: found.curves[split] for name, found in results.items() if split in found.curves}
-            logits, maps = map_split(source, batches, curves, known)
-            if first.recipe.crops > 1 and known is None:
+            logits, maps = map_split(source, batches, curves, cached_logits)
+            if first.recipe.crops > 1 and cached_logits is None:
                 logits = over_crops(model, batches)
             for name, found in results.items():
                 found.error = found.error or _not_finite(batches.split.ids, map=maps[name], logits=logits)
@@ -227,13 +228,13 @@ def _logits_of(path: Path, weights: str, photos: str) -> dict[str, Tensor]:
 
 
 def _views(model: Method, batches: Batches, further: bool) -> Arrays:
-    """``examples`` (E,), the chosen test images, and ``view_{name}`` (E, h, w) if there shall be ``further`` ones."""
+    """``examples`` (E,), the chosen test images, and ``extra_{name}`` (E, h, w) if there shall be ``further`` ones."""
     count = len(batches.split.ids)
     examples = np.unique(np.linspace(0, count - 1, EXAMPLES).round().astype(np.int64))
     found = {"examples": examples}
     batch = batches.at(torch.from_numpy(examples))
     for name, view in (model.extra_maps(batch.images, batch.labels) if further else {}).items():
-        found[f"view_{name}"] = view.float().cpu().numpy()
+        found[f"extra_{name}"] = view.float().cpu().numpy()
     return found
 
 

@@ -24,7 +24,7 @@ from eil.methods.shared_pass import extract, fit
 
 # Network, images and their true boxes -> maps (B, h, w); what the group "eil.controls" holds.
 Control = Callable[[Method, Batch, Sequence[Boxes]], Tensor]
-# A batch, the true boxes of the whole split, logits (B, C) if they are known -> logits (B, C), maps (B, h, w) by run.
+# A batch, the true boxes of the whole split, its logits if cached -> logits (B, C), maps (B, h, w) by run.
 MapSource = Callable[[Batch, Sequence[Boxes], Tensor | None], tuple[Tensor, dict[str, Tensor]]]
 _log = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ def map_source(runs: Sequence[Run], model: Any, training: Callable[[], Batches])
     if extractors:
         if any(each.needs_fit for each in extractors.values()):
             fit(model.module, extractors.values(), training().by_class())
-        return lambda batch, boxes, known: extract(model.module, extractors, batch.images, batch.labels)
+        return lambda batch, boxes, cached: extract(model.module, extractors, batch.images, batch.labels)
 
-    def of_method(batch: Batch, boxes: Sequence[Boxes], known: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def of_method(batch: Batch, boxes: Sequence[Boxes], cached: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         logits, maps = model.maps(batch.images, batch.labels)
         return logits, {name: maps}
 
@@ -51,8 +51,8 @@ def map_source(runs: Sequence[Run], model: Any, training: Callable[[], Batches])
         return of_method
     made_by: Control = registry.load(registry.CONTROLS, control)
 
-    def of_control(batch: Batch, boxes: Sequence[Boxes], known: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = model.maps(batch.images, batch.labels)[0] if known is None else known
+    def of_control(batch: Batch, boxes: Sequence[Boxes], cached: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = model.maps(batch.images, batch.labels)[0] if cached is None else cached
         return logits, {name: made_by(model, batch, [boxes[i] for i in batch.index.tolist()])}
 
     return of_control
@@ -83,7 +83,9 @@ def _located(model: Method, side: int, maps: receptive_field.Maps) -> CellGrid |
     try:
         return receptive_field.locate_cells(model, side, maps)
     except receptive_field.Unlocated as error:
-        _log.info("where the maps' cells look is unknown (alignment: receptive_field needs it): %s", error)
+        _log.info(
+            "the centres of the cells' receptive fields are unknown (alignment: receptive_field needs them): %s", error
+        )
         return None
 
 

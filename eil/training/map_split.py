@@ -32,7 +32,7 @@ def map_split(
     source: MapSource,
     batches: Batches,
     curves: Mapping[str, IouCurves] | None = None,
-    known: Tensor | None = None,
+    cached_logits: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits (N, C) of a split and each run's maps of the true classes (N, h, w), float32 on the CPU.
 
@@ -40,13 +40,14 @@ def map_split(
         source: of the maps.
         batches: of the split.
         curves: by the run's name; they receive the maps from another thread as they are computed.
-        known: the logits, if the network has classified the images before; a control then needs no pass for them.
+        cached_logits: if the network has classified the images before; a control then needs no pass for them.
     """
     fetched: list[_Fetched] = []
     with ThreadPoolExecutor(1) as scorer:  # one thread: curves take maps in the order of the split
         scored = []
         for batch in batches.in_order():
-            made = source(batch, batches.split.boxes, None if known is None else known[batch.index.cpu()])
+            logits_of_batch = None if cached_logits is None else cached_logits[batch.index.cpu()]
+            made = source(batch, batches.split.boxes, logits_of_batch)
             fetched.append(_fetch(*made))
             if curves:
                 scored.append(scorer.submit(_score, curves, batches.split, fetched[-1]))

@@ -182,7 +182,7 @@ class _Training:
         _check_finite(logged, state.names, checked, state.epoch)
         steps, seconds = len(logged), time.monotonic() - started
         means = torch.stack(logged).mean(dim=0).tolist()
-        further = self.cpu.tell() | self._validate()
+        further = self.cpu.log_row() | self._validate()
         _close_epoch(state, means, steps, self.batches.images_in(steps), recipe, seconds, further)
 
     def _validate(self) -> dict[str, float]:

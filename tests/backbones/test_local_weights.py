@@ -154,6 +154,6 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 def test_a_state_dict_is_left_as_it_is() -> None:
     state = {"module.a": torch.ones(1), "b": torch.ones(2)}  # not all of them prefixed
     assert state_dicts.unwrapped(state) == state
-    assert state_dicts.fitting(
+    assert state_dicts.required_tensors(
         {"a": torch.ones(2), "fc.weight": torch.ones(3)}, {"a": torch.zeros(2)}, ("fc.",)
     ).keys() == {"a"}

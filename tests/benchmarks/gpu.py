@@ -129,7 +129,7 @@ def compiled(bench: Bench) -> None:
     for backbone, name in itertools.product(bench.size.backbones, ("cam", "eil")):
         eager, fast = (bench.run(backbone, {name: {}}, precision="bf16", compile=each) for each in (False, True))
         found = timing.measure(fast, eager, bench.cache, bench.size.iterations, bench.size.warmup)
-        rows.append((backbone, name, f"{1000 * found.seconds['total'][1]:.1f}", f"{found.overhead[1]:.3f}"))
+        rows.append((backbone, name, f"{1000 * found.seconds['total'][1]:.1f}", f"{found.time_ratio[1]:.3f}"))
     header = ("Backbone", "Method", "compiled, ms", "compiled / eager")
     bench.save("compile", "torch.compile, bf16", header, rows)
 
@@ -139,10 +139,10 @@ def fields_loop(bench: Bench) -> None:
     rows, size = [], bench.size
     for backbone in size.backbones:
         run = bench.run(backbone, precision="bf16")
-        ours = timing.Contender(run, bench.cache)
+        ours = timing.TimedRun(run, bench.cache)
         theirs = field.loop(bench.run(backbone), bench.photos, bench.cache, size.iterations, size.workers)
 
-        def our_steps(contender: timing.Contender = ours) -> None:
+        def our_steps(contender: timing.TimedRun = ours) -> None:
             for _ in range(size.iterations):
                 contender.iterate()
 
@@ -228,7 +228,7 @@ def memory(bench: Bench) -> None:
     """What EIL's step keeps for its gradients, over CAM's, against the doubled tail; and the peak on a GPU."""
     rows, size = [], bench.size
     for backbone in size.backbones:
-        found = {name: timing.Contender(bench.run(backbone, {name: {}}), bench.cache) for name in ("cam", "eil")}
+        found = {name: timing.TimedRun(bench.run(backbone, {name: {}}), bench.cache) for name in ("cam", "eil")}
         batch = next(found["cam"].endless)
         models = {name: contender.model.module.train() for name, contender in found.items()}
         kept = {name: cost.kept_bytes(partial(total, model, batch)) for name, model in models.items()}

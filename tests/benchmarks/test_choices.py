@@ -14,7 +14,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil.profiling.timing import Contender
+from eil.profiling.timing import TimedRun
 
 ROUNDS = 10
 # What differs: the recipe with and without it, EIL's settings with and without it.
@@ -50,7 +50,7 @@ def test_choice(benchmark: BenchmarkFixture, table: Rows, photos: Path, choice: 
     with_recipe, without_recipe, with_settings, without_settings = CHOICES[choice]
     base = {"batch_size": batch, "resize": 128, "crop": 112}
     chosen, other = (
-        Contender(field.run_of(backbone, base | recipe, {"eil": settings}), field.cached(photos, 128, 112))
+        TimedRun(field.run_of(backbone, base | recipe, {"eil": settings}), field.cached(photos, 128, 112))
         for recipe, settings in ((with_recipe, with_settings), (without_recipe, without_settings))
     )
     for _ in range(ROUNDS + 3):  # the first are for warming up, and compiling

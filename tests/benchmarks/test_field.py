@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from saving import save
 
-from eil.profiling.timing import Contender
+from eil.profiling.timing import TimedRun
 
 PHOTOS, BATCH, STEPS, ROUNDS = 96, 16, 8, 5
 SETTLED = 2  # seconds after which the field's workers have filled their queues and sleep
@@ -47,7 +47,7 @@ def test_eil_against_the_fields_loop(
     torch.set_num_threads(2)
     run = field.run_of(backbone, {"batch_size": BATCH, "resize": 128, "crop": 112, "precision": precision})
     folder = field.cached(photos, 128, 112)
-    ours, theirs = Contender(run, folder), field.loop(run, photos, folder, STEPS)
+    ours, theirs = TimedRun(run, folder), field.loop(run, photos, folder, STEPS)
 
     def seconds(act: Callable[[], None]) -> float:
         started = time.perf_counter()

@@ -51,8 +51,8 @@ def test_status_counts_and_says_what_to_do(place: Path, capsys: pytest.CaptureFi
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 of 6 runs done, 0 running, 1 failed, 4 to do"
     assert lines[1] == "failed in train: vgg_small-cam-seed1: ZeroDivisionError: by zero"
-    assert lines[2].startswith("1 of 6 trainings done, 0 at work, about 0 minutes left for the others")
-    assert lines[3] == "the command that began the study tries the failed ones again"
+    assert lines[2].startswith("1 of 6 trainings done, 0 running, about 0 minutes left for the others")
+    assert lines[3] == "to try the failed ones again, repeat the command that started the study"
 
 
 def test_status_tells_what_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,20 +68,20 @@ def test_status_tells_what_runs(place: Path, capsys: pytest.CaptureFixture[str])
 
 def test_progress_shares_what_is_left_among_those_at_work(place: Path, tmp_path: Path) -> None:
     runs = load(place / "tiny.yaml").runs()
-    assert status.progress(runs, tmp_path) == "0 of 6 trainings done, 0 at work"
+    assert status.progress(runs, tmp_path) == "0 of 6 trainings done, 0 running"
     for run, seconds in zip(runs[:2], (3600, 7200), strict=True):
         write_json(tmp_path / run.name / "train.json", {"seconds": seconds})
     (tmp_path / runs[2].name).mkdir()
     (tmp_path / runs[2].name / "train.json").write_text("{")  # broken, so it will be made anew
     (tmp_path / runs[4].name).mkdir()
     write_json(tmp_path / runs[4].name / "train.json", {"seconds": 1, "key": "of other settings"})
-    found = "2 of 6 trainings done, 0 at work, about 6.0 hours left for the others"
+    found = "2 of 6 trainings done, 0 running, about 6.0 hours left for the others"
     assert status.progress(runs, tmp_path) == status.progress(runs, tmp_path, own=1) == found
     with run_lock.run_step(runs[3], tmp_path / runs[3].name, "train"):
-        assert ", 1 at work, about 3.0 hours left" in status.progress(runs, tmp_path, own=1)
+        assert ", 1 running, about 3.0 hours left" in status.progress(runs, tmp_path, own=1)
     for run in runs:
         write_json(tmp_path / run.name / "train.json", {"seconds": 60})
-    assert status.progress(runs, tmp_path) == "6 of 6 trainings done, 0 at work"
+    assert status.progress(runs, tmp_path) == "6 of 6 trainings done, 0 running"
 
 
 def test_show_prints_a_record_and_draws_an_image(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

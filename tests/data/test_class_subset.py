@@ -148,7 +148,7 @@ def test_a_list_of_all_classes_that_have_photos_labels_them_anew(gaps: Path) -> 
     [
         (["Black_footed_Bird", 7], r"dataset.classes\[0\] = Black_footed_Bird: cub has no such class; closest: 00"),
         ([7, 41], r"dataset.classes\[1\] = 41: cub has no such class; it has 3: 112, 40, 7"),
-        ([7, "002.Black_footed_Bird"], r"dataset.classes\[1\] = 002.Black_footed_Bird: is 7 again"),
+        ([7, "002.Black_footed_Bird"], r"dataset.classes\[1\] = 002.Black_footed_Bird: is the same class as 7"),
         ([7], "dataset.classes = .7.: expected a number of classes, or a list of their names or ids, 2 or more"),
         (1, "dataset.classes = 1: expected a number of classes, or a list"),
         ([True, 7], "dataset.classes = .*: expected a number of classes, or a list"),

@@ -59,7 +59,7 @@ def test_maps_whose_cells_nobody_knows_are_refused(tmp_path: Path) -> None:
         lambda: score.MaxBoxAcc("val-threshold-aligned", SIDE),
         lambda: iou_curves.cells_for(ALIGNED, {}, tmp_path / "maps.npz"),
     ):
-        with pytest.raises(InputError, match="alignment is receptive_field, and nothing says where"):
+        with pytest.raises(InputError, match="alignment is receptive_field, and these maps do not say where"):
             act()
     assert iou_curves.cells_for(GRID, {}, tmp_path / "maps.npz") is None
 
@@ -93,9 +93,9 @@ def test_published_protocols_have_the_content_that_they_had() -> None:
 def test_curves_depend_on_cells_only_where_the_protocol_does() -> None:
     arrays: dict[str, Any] = {"test_maps": np.zeros((1, 2, 2))}
     first, second = (arrays | CellGrid((k, k), (4.0, 4.0)).arrays() for k in (0.0, 1.5))
-    marks = [iou_curves.stamp(found, {}, SIDE, GRID) for found in (arrays, first, second)]
+    marks = [iou_curves.curves_key(found, {}, SIDE, GRID) for found in (arrays, first, second)]
     assert len(set(marks)) == 1
-    assert iou_curves.stamp(first, {}, SIDE, ALIGNED) != iou_curves.stamp(second, {}, SIDE, ALIGNED)
+    assert iou_curves.curves_key(first, {}, SIDE, ALIGNED) != iou_curves.curves_key(second, {}, SIDE, ALIGNED)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_a_threshold_that_a_protocol_lacks_is_not_chosen() -> None:
 @given(st.integers(0, 2**31), st.integers(0, 254))
 def test_losses_add_up(seed: int, threshold: int) -> None:
     found = scores(seed)
-    lost = metrics.losses(found, threshold, VAL_THRESHOLD)
+    lost = metrics.miss_rates(found, threshold, VAL_THRESHOLD)
     never = share([curve.max() < 0.5 for curve in found.curve])
     assert lost["map_loss"] == pytest.approx(never)
     located = share([curve[threshold] >= 0.5 for curve in found.curve])

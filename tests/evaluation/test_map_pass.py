@@ -27,7 +27,7 @@ def control(images: Path, tmp_path: Path) -> Run:
     """A control's run with random maps, two views among them, one map without contrast."""
     run = next(run for run in parse(SMOKE | {"controls": ["centred_box"]}, "x").runs() if run.control)
     rng = np.random.default_rng(0)
-    made: dict[str, Any] = {"examples": np.array([0, 5]), "view_erased": rng.random((2, 7, 7))}
+    made: dict[str, Any] = {"examples": np.array([0, 5]), "extra_erased": rng.random((2, 7, 7))}
     made |= CELLS.arrays()
     made |= {f"made_from_{what}": np.array(value) for what, value in cache.fingerprints(images)._asdict().items()}
     for name in ("val", "test"):

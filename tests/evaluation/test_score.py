@@ -62,7 +62,12 @@ def test_the_lists_are_read_as_they_stand() -> None:
         ("image_sizes.txt", "b/four.jpg,300", "b/four.jpg,3e2", "image_sizes.txt:4: invalid literal"),
         ("image_sizes.txt", "b/four.jpg,300,300\n", "\n", "image_sizes.txt:4: an empty line"),
         ("localization.txt", "0,0,19,19", "0,nan,19,19", "localization.txt:3: a box that ends before it begins"),
-        ("localization.txt", "0,0,63,47", "m.png,i.png", "localization.txt:6: a mask beside boxes"),
+        (
+            "localization.txt",
+            "0,0,63,47",
+            "m.png,i.png",
+            "localization.txt:6: the image has a mask on one line and a box",
+        ),
         ("localization.txt", "0,0,19,19", "m.png,i.png", "boxes for some images and masks for others"),
     ],
 )

@@ -77,22 +77,22 @@ def test_the_parts_make_up_the_whole(runs: dict[str, Run], images: Path) -> None
     assert found.iterations == 8
     assert {name: found.seconds[name] for name in timing.PARTS} == dict.fromkeys(timing.PARTS, (1, 1, 1))
     assert found.seconds["total"] == (len(timing.PARTS),) * 3
-    assert found.inference == found.overhead == (1, 1, 1)
+    assert found.inference == found.time_ratio == (1, 1, 1)
     assert found.peak_bytes is None
-    assert 1.2 < found.predicted < 2
+    assert 1.2 < found.operation_ratio < 2
     assert found.mfu == pytest.approx(found.flops / len(timing.PARTS) / 1e9)
     assert found.images_per_second == 4 / len(timing.PARTS)
 
 
 @pytest.mark.usefixtures("counted")
 def test_a_run_costs_by_prediction_what_it_costs(runs: dict[str, Run], images: Path) -> None:
-    assert timing.measure(runs[CAM], runs[CAM], images, iterations=1, warmup=0).predicted == 1
+    assert timing.measure(runs[CAM], runs[CAM], images, iterations=1, warmup=0).operation_ratio == 1
 
 
 def test_by_the_real_clock_there_is_a_ceiling_and_work_below_it(runs: dict[str, Run], images: Path) -> None:
     found = timing.measure(runs[CAM], runs[CAM], images, iterations=3, warmup=1)
     assert 0 < found.mfu < 1
-    assert all(0 < low <= middle <= high for low, middle, high in [*found.seconds.values(), found.overhead])
+    assert all(0 < low <= middle <= high for low, middle, high in [*found.seconds.values(), found.time_ratio])
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(
@@ -135,10 +135,13 @@ def test_a_study_is_timed_into_tables_and_figures(content: dict[str, Any], tmp_p
     assert frame["method"].tolist() == ["cam", "cam", "eil", "eil", "spg", "spg"]  # the first settings of each
     assert frame["batch_size"].tolist() == [2, 4] * 3
     assert (frame["total q1 (ms)"] <= frame["total q3 (ms)"]).all()
-    assert frame["overhead predicted"][0] == 1
+    assert frame["operation ratio"][0] == 1
     assert "fp32-torch2" in path.name
     assert "| vgg_small | eil | 4 | fp32 |" in path.with_suffix(".md").read_text()
-    assert {figure.suffix for figure in (tmp_path / "r" / "timing").glob(f"{path.stem}-overhead.*")} == {".png", ".svg"}
+    assert {figure.suffix for figure in (tmp_path / "r" / "timing").glob(f"{path.stem}-time_ratio.*")} == {
+        ".png",
+        ".svg",
+    }
     kept = json.loads((tmp_path / "r" / "timing" / "timing.json").read_text())
     assert len(kept["rows"]) == 6
     assert [row["extractor"] for row in kept["maps"]] == ["nwc", "layercam", map_timing.ALL]
@@ -160,7 +163,7 @@ def test_a_profile_names_what_bounds_the_run(content: dict[str, Any], tmp_path: 
     folder = tmp_path / "r" / "profile" / run.name
     text = (folder / "profile.md").read_text()
     assert "conv" in text
-    assert "bound" in text
+    assert "bottleneck" in text
     with gzip.open(folder / "trace.json.gz") as file:
         assert len(json.load(file)["traceEvents"]) > 100
     assert (folder / "memory.png").stat().st_size > 1000
@@ -172,10 +175,10 @@ def test_a_profile_names_what_bounds_the_run(content: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     ("waiting", "busy", "on_gpu", "name", "verdict"),
     [
-        (0.3, 1.0, False, "aten::conv", "The loader bounds this run: 30 % of an iteration waits"),
-        (0.0, 0.4, True, "sm90_xmma_conv", "The host bounds this run: the device is idle for 60 % of the time"),
-        (0.0, 0.4, False, "aten::conv", "Products bound this run: convolutions and matrix products are 80 %"),
-        (0.0, 0.9, True, "elementwise_kernel", "Memory bounds this run: 100 % of the work"),
+        (0.3, 1.0, False, "aten::conv", "Loading data is the bottleneck: 30 % of an iteration waits"),
+        (0.0, 0.4, True, "sm90_xmma_conv", "Launching work is the bottleneck: the device is idle for 60 % of the time"),
+        (0.0, 0.4, False, "aten::conv", "Arithmetic is the bottleneck: convolutions and matrix products are 80 %"),
+        (0.0, 0.9, True, "elementwise_kernel", "Memory bandwidth is the bottleneck: 100 % of the work"),
     ],
 )
 def test_verdicts(waiting: float, busy: float, on_gpu: bool, name: str, verdict: str) -> None:

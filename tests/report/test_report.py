@@ -77,7 +77,7 @@ def made_up(study: Study) -> list[Record]:
 
 @pytest.fixture
 def resampled(made_up: list[Record]) -> list[Record]:
-    """The same with everything that an evaluation leaves: replicates, policies, errors, sizes, another protocol."""
+    """The same with all that an evaluation leaves: replicates, threshold sources, errors, sizes, another protocol."""
     shared = np.random.default_rng(9).normal(0, 2, 500)  # what the images have in common
     found = []
     for k, record in enumerate(made_up):
@@ -175,7 +175,7 @@ def test_marginal_effects_average_the_others(study: Study, resampled: list[Recor
 def test_every_table_is_written_and_protocols_stand_side_by_side(study: Study, resampled: list[Record]) -> None:
     both = study.model_copy(update={"protocols": ("val-threshold", "ts-cam")})
     texts = tables.write(both, resampled, len(resampled), [])
-    names = {"main", "grid", "policies", "errors", "sizes", "comparisons", "masks", "protocols"}
+    names = {"main", "grid", "threshold_sources", "errors", "sizes", "comparisons", "masks", "protocols"}
     written = {name.removesuffix(".md") for name in texts if name.endswith(".md")}
     assert names < written
     assert [name for name in written if kind_of(name, TABLES) is None] == []
@@ -372,7 +372,9 @@ def test_latex_is_escaped_and_balanced(study: Study, resampled: list[Record]) ->
 def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for record in made_up:
-        views = {} if record.run.method == "cam" else {"view_erased map": rng.integers(0, 255, (4, 8, 8), np.uint8)}
+        extra_maps = (
+            {} if record.run.method == "cam" else {"extra_erased map": rng.integers(0, 255, (4, 8, 8), np.uint8)}
+        )
         arrays = {
             "ids": np.array(list("abcd")),
             "images": rng.integers(0, 255, (4, 8, 8, 3), np.uint8),
@@ -380,11 +382,11 @@ def test_every_figure_is_drawn_as_png_and_svg(made_up: list[Record], tmp_path: P
             "predicted": np.tile([1.0, 1, 5, 5], (4, 1)),
             "true": np.tile([2.0, 2, 6, 6], (4, 1)),
         }
-        write_arrays(tmp_path / "runs" / record.run.name / "examples.npz", arrays | views)
+        write_arrays(tmp_path / "runs" / record.run.name / "examples.npz", arrays | extra_maps)
     figures.write(made_up, tmp_path, tmp_path)
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     stems = ["thresholds", "training", "val_accuracy", "part_coverage"]
-    stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "views")]
+    stems += [f"{kind}_{b}" for b in ("vgg_small", "resnet_small") for kind in ("examples", "extra_maps")]
     stems += [f"gamma_sigma_{b}_eil" for b in ("vgg_small", "resnet_small")]
     assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
     assert [stem for stem in stems if kind_of(stem, FIGURES) is None] == []
@@ -475,8 +477,8 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     ]
     for cam in (tuned, {"layout": "wsoleval"}, whole | {"network": {"head_dropout": 0.1}}, *partly):
         header = main(methods={"cam": cam, "eil": {}}).header
-        assert header[-1] == "other network: MaxBoxAccV2"
-        assert not [name for name in header if "published" in name]
+        assert header[-1] == "published, other network or recipe: MaxBoxAccV2"
+        assert not [name for name in header if "published Max" in name]
     for weights in ("IMAGENET1K_V1", f"mine.pth@sha256:{'0' * 64}"):
         header = main(backbones={"vgg16": {"pretrained": weights}}).header
         assert ("published MaxBoxAccV2" in header) == (weights == "IMAGENET1K_V1"), weights

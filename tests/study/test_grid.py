@@ -99,5 +99,5 @@ def test_jobs_share_the_trainings_and_keep_together_what_uses_one(content: dict[
     assert len({t for t in targets[0] if "gaussian" not in t and "gradcam" not in t}) == 4
     with pytest.raises(InputError, match="--job 3: 6 trainings are 2 jobs, expected --job 1 to --job 2"):
         job(path, 4, 3)
-    with pytest.raises(InputError, match="--runs-per-job None: expected a number of at least 1"):
+    with pytest.raises(InputError, match="--trainings-per-job None: expected a number of at least 1"):
         job(path, None, 1)

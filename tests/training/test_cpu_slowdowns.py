@@ -30,18 +30,18 @@ def test_a_starved_training_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog
             share.restart()
             clocks["monotonic"] += wall
             clocks["process_time"] += cpu
-            assert share.tell(cores)["cpu_share"] == pytest.approx(cpu / wall / cores)
-    assert [record.getMessage()[:26] for record in caplog.records] == ["the training gets 30 % of "]
+            assert share.log_row(cores)["cpu_share"] == pytest.approx(cpu / wall / cores)
+    assert [record.getMessage()[:26] for record in caplog.records] == ["the training gets only 30 % of "]
 
 
 def test_the_share_is_measured() -> None:
     share = cpu_slowdowns.CpuShare(torch.device("cpu"))
     busy(0.05)
-    assert 0 < share.tell(1)["cpu_share"] <= 1
+    assert 0 < share.log_row(1)["cpu_share"] <= 1
     share.restart()
     time.sleep(0.1)
-    assert share.tell(1)["cpu_share"] < 0.5
-    assert cpu_slowdowns.CpuShare(torch.device("meta")).tell() == {}
+    assert share.log_row(1)["cpu_share"] < 0.5
+    assert cpu_slowdowns.CpuShare(torch.device("meta")).log_row() == {}
 
 
 @pytest.mark.parametrize(("multiple", "told", "compiled"), [(1.5, 1, False), (0.5, 0, True)])

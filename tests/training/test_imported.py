@@ -34,8 +34,8 @@ def test_the_benchmarks_weights_give_its_logits(backbone: str, method: str, stri
     model = method_of(run)
     state = reference.state()
     found = taken(run, model, state)
-    assert (len(found.tensors), found.unused) == (len(state), [])
-    assert "wsoleval" in found.naming.name
+    assert (len(found.tensors), found.ignored) == (len(state), [])
+    assert "wsoleval" in found.key_map.name
     images, classes = torch.randn(2, 3, 64, 64), torch.tensor([0, 3])
     with torch.no_grad():
         logits, _ = model.maps(images, classes)
@@ -61,7 +61,7 @@ def test_the_benchmarks_weights_give_its_logits(backbone: str, method: str, stri
 @pytest.mark.parametrize("method", ["has", "cutmix"])
 def test_methods_with_cams_network_have_its_names(method: str) -> None:
     run = run_of("vgg16", method, 8, "wsoleval")
-    assert taken(run, method_of(run), reference_of("vgg16", "cam", 8).state()).naming.name == "wsoleval"
+    assert taken(run, method_of(run), reference_of("vgg16", "cam", 8).state()).key_map.name == "wsoleval"
 
 
 def renamed(state: State, change: Callable[[str], str]) -> State:
@@ -79,7 +79,7 @@ def test_the_eil_authors_names() -> None:
     )
     run = run_of("vgg16", "eil", 16, "authors")
     model = method_of(run)
-    assert taken(run, model, state).naming.name == "authors"
+    assert taken(run, model, state).key_map.name == "authors"
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert difference(model.maps(images, torch.tensor([1, 2]))[0], reference.scores(images)) < 1e-5
@@ -91,7 +91,7 @@ def test_the_acol_and_spg_authors_names() -> None:
         reference_of("vgg16", "acol", 8).state(),
         lambda name: name.replace("classifier_A", "cls").replace("classifier_B", "cls_erase"),
     )
-    assert taken(acol, method_of(acol), state).naming.name == "authors"
+    assert taken(acol, method_of(acol), state).key_map.name == "authors"
     spg = run_of("inception_v3", "spg", 8, "authors")
     theirs = {
         "SPG_A3_1b": "fc6",
@@ -107,7 +107,7 @@ def test_the_acol_and_spg_authors_names() -> None:
         state, lambda name: ".".join([theirs.get(name.split(".")[0], name.split(".")[0]), *name.split(".")[1:]])
     )
     older = {name: value for name, value in state.items() if "num_batches" not in name}
-    assert taken(spg, method_of(spg), older).naming.name == "authors"
+    assert taken(spg, method_of(spg), older).key_map.name == "authors"
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "inception_v3"])
@@ -118,8 +118,8 @@ def test_torchvisions_whole_network_at_stride_32(backbone: str) -> None:
     run = run_of(backbone, "cam", 32, "own").model_copy(update={"network": {"head_widths": ()}})
     model = method_of(run)
     found = taken(run, model, theirs.state_dict())
-    assert "torchvision" in found.naming.name
-    assert bool(found.unused) == (backbone == "inception_v3")  # its auxiliary classifier
+    assert "torchvision" in found.key_map.name
+    assert bool(found.ignored) == (backbone == "inception_v3")  # its auxiliary classifier
     images = torch.randn(2, 3, 96, 96)
     with torch.no_grad():
         assert difference(model.maps(images, torch.tensor([0, 1]))[0], theirs(images)) < 1e-5
@@ -136,8 +136,8 @@ def test_what_does_not_match_is_listed_with_shapes() -> None:
     assert str(error.value).splitlines() == [
         "x: does not match; closest are wsoleval's names for cam on vgg16",
         "missing: head.conv.0.0.weight (1024, 512, 3, 3)",
-        "left: extra.weight (2, 3)",
-        f"does not fit: fc.bias (7), head.classifier.bias is ({CLASSES})",
+        "unexpected: extra.weight (2, 3)",
+        f"mismatched: fc.bias (7), head.classifier.bias is ({CLASSES})",
     ]
 
 

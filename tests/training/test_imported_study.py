@@ -36,7 +36,7 @@ def test_the_command_prints_lines_of_a_study(tmp_path: Path, capsys: pytest.Capt
     command = ["import", path, "--backbone", "vgg16", "--method", "cam", "--layout", "wsoleval"]
     assert cli.main([*command, "--output-stride", "8"]) == 0
     output = capsys.readouterr().out
-    assert "30 of 30 tensors mapped, 0 missing, 0 left" in output
+    assert "30 of 30 tensors mapped, 0 missing, 0 unexpected" in output
     assert f"{CLASSES} classes" in output
     lines = yaml.safe_load(output.partition("In a study:")[2])
     study = parse({"name": "x", "dataset": {"name": "birds"}, "seeds": 2, "controls": [], **lines}, "x", tmp_path)
@@ -45,7 +45,7 @@ def test_the_command_prints_lines_of_a_study(tmp_path: Path, capsys: pytest.Capt
     model = method_of(run)
     assert len(imported.load(run, model).tensors) == 30
     assert cli.main(command) == 1  # stride 16
-    assert "left: features.27.bias (512)" in capsys.readouterr().out
+    assert "unexpected: features.27.bias (512)" in capsys.readouterr().out
     assert cli.main([*command, "--output-stride", "8", "--classes", "9"]) == 1
     assert f"fc.bias ({CLASSES}), head.classifier.bias is (9)" in capsys.readouterr().out
 

@@ -152,7 +152,7 @@ def test_maps_are_those_of_the_trained_weights(runs: dict[str, Run], images: Pat
         assert [arrays[f"cell_{what}"].tolist() for what in ("origin", "stride")] == [[1.5, 1.5], [4, 4]]
         np.testing.assert_allclose(arrays[f"{split}_logits"], torch.cat([f[0] for f in found]), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(arrays[f"{split}_maps"], torch.cat([f[1] for f in found]), rtol=1e-4, atol=1e-5)
-    assert {"view_erased map", "view_erased region"} < arrays.keys()
+    assert {"extra_erased map", "extra_erased region"} < arrays.keys()
 
 
 def test_a_record_says_what_the_maps_say(runs: dict[str, Run], images: Path, trained: Path) -> None:
@@ -181,7 +181,7 @@ def test_maps_scored_meanwhile_are_not_scored_again(
     record = evaluate.evaluate(runs[EIL], images, trained)
     kept, maps = (read_arrays(trained / name) for name in ("curves.npz", "maps.npz"))
     (trained / "curves.npz").unlink()
-    localize.localize(runs[EIL], images, trained, "val-threshold", meanwhile=True)
+    localize.localize(runs[EIL], images, trained, "val-threshold", score_maps=True)
     again = read_arrays(trained / "curves.npz")
     assert kept.keys() == again.keys()
     assert all(np.array_equal(kept[name], again[name]) for name in kept)

@@ -36,7 +36,7 @@ def test_a_job_plans_its_share_alone(
     study: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(study.parent)
-    workflow.run(study, "-n", "--cores", "1", runs_per_job=2, job=1)
+    workflow.run(study, "-n", "--cores", "1", trainings_per_job=2, job=1)
     assert counts(capfd.readouterr().out) == {
         "prepare": 1, "annotate": 1, "train": 2, "localize": 3, "evaluate": 3, "total": 10,
     }  # fmt: skip
@@ -44,7 +44,7 @@ def test_a_job_plans_its_share_alone(
 
 @pytest.mark.slow
 def test_a_failed_run_costs_none_of_the_others_and_is_tried_again(study: Path, tmp_path: Path) -> None:
-    share = ("run", "tiny.yaml", "--cores", "1", "--runs-per-job", "2", "--job")
+    share = ("run", "tiny.yaml", "--cores", "1", "--trainings-per-job", "2", "--job")
     assert eil(tmp_path, "prepare", "tiny.yaml").returncode == 0
     first, second = eil(tmp_path, *share, "1"), eil(tmp_path, *share, "2")
     assert first.returncode == 1

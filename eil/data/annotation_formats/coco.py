@@ -139,7 +139,9 @@ def _images(path: Path) -> Iterator[tuple[str, str, Annotated]]:
     for key, each, where in _entries(content, "images", path):
         width, height = each.get("width"), each.get("height")
         if not (side(width) and side(height) and width * height <= LARGEST_AREA):
-            raise InputError(f"{where}: width, height = {shown(width)}, {shown(height)}: expected a photo's")
+            raise InputError(
+                f"{where}: width, height = {shown(width)}, {shown(height)}: expected a photo's size in pixels"
+            )
         sizes[key] = (width, height)
         files.append((key, _text(each, "file_name", where), where))
     objects: dict[Key, list[Object]] = defaultdict(list)

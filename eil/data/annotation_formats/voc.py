@@ -62,7 +62,7 @@ def annotation(path: Path) -> Annotated:
     root = _root(path)
     size = tuple(_whole(root.findtext(f"size/{key}", "")) for key in ("width", "height"))
     if not (side(size[0]) and side(size[1]) and size[0] * size[1] <= LARGEST_AREA):
-        raise InputError(f"{path}: size/width, size/height = {size[0]}, {size[1]}: expected a photo's")
+        raise InputError(f"{path}: size/width, size/height = {size[0]}, {size[1]}: expected a photo's size in pixels")
     return Annotated(
         (size[0], size[1]),
         tuple(_object(each, f"{path}: object {k}") for k, each in enumerate(root.findall("object"), 1)),

@@ -150,7 +150,7 @@ def annotation(path: Path | str) -> tuple[list[str], Boxes, tuple[int, int]]:
         if not all(1 <= side <= LARGEST for side in size) or not all(
             math.isfinite(corner) for _, corners in found for corner in corners
         ):
-            raise ValueError(f"a size of {size[0]:.3g}x{size[1]:.3g}, or a corner that is nowhere")
+            raise ValueError(f"a size of {size[0]:.3g}x{size[1]:.3g}, or a corner that is no finite number")
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: no such encoding
         raise InputError(f"{path}: not an annotation of ILSVRC: {error}") from None
     sound = [(name, corners) for name, corners in found if corners[0] <= corners[2] and corners[1] <= corners[3]]

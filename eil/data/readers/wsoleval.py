@@ -165,7 +165,7 @@ def _localization(
             if max(map(abs, (x0, y0, x1, y1))) > LARGEST:
                 raise InputError(f"{where}: a box that no photo is large enough for: {','.join(rest)}")
         if found[image] and len(found[image][0]) != len(rest):
-            raise InputError(f"{where}: a mask beside boxes")
+            raise InputError(f"{where}: the image has a mask on one line and a box on another")
         found[image].append(rest)
         sources[image].append(where)
     empty = next((name for name, k in known.items() if not found[k]), None)

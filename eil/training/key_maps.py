@@ -1,6 +1,6 @@
 """Names of tensors in others' checkpoints, as data: where each part of a network is in ours.
 
-A naming belongs to a backbone, to methods, and where positions in a list depend on it to a stride. Only names are
+A map of keys belongs to a backbone, to methods, and where positions in a list depend on it to a stride. Only names are
 taken from the public repositories, and only of layers that have weights.
 """
 
@@ -12,8 +12,8 @@ _CAM_METHODS = ("cam", "has", "cutmix")  # one network
 
 
 @dataclass(frozen=True)
-class Naming:
-    """Names of a network's parts.
+class KeyMap:
+    """Where the keys of a state dict are in ours.
 
     Attributes:
         name: whose names.
@@ -22,7 +22,7 @@ class Naming:
         parts: prefix of their names -> prefix of ours; empty: our own names.
         layout: whose network it is (:mod:`eil.study.layouts`); "own" if the names alone decide nothing.
         strides: output strides at which the names are these; empty: at all.
-        unused: prefixes of tensors that no map needs.
+        ignored: prefixes of tensors that no map needs.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Naming:
     parts: Mapping[str, str]
     layout: str = "own"
     strides: tuple[int, ...] = ()
-    unused: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def rename(self, theirs: str) -> str | None:
         """Our name of a tensor; None if no part has it.
 
-        >>> naming = Naming("x", "vgg16", ("cam",), {"conv6": "head.conv.0.0"})
-        >>> naming.rename("conv6.weight"), naming.rename("conv60.weight")
+        >>> key_map = KeyMap("x", "vgg16", ("cam",), {"conv6": "head.conv.0.0"})
+        >>> key_map.rename("conv6.weight"), key_map.rename("conv60.weight")
         ('head.conv.0.0.weight', None)
         """
         if not self.parts:
@@ -51,14 +51,14 @@ class Naming:
         return None
 
 
-def find(backbone: str, method: str, output_stride: int) -> list[Naming]:
-    """The known namings of a method on a backbone, and last our own."""
+def find(backbone: str, method: str, output_stride: int) -> list[KeyMap]:
+    """The known maps of keys of a method on a backbone, and last our own."""
     fitting = [
         each
-        for each in NAMINGS
+        for each in KEY_MAPS
         if each.backbone == backbone and method in each.methods and (not each.strides or output_stride in each.strides)
     ]
-    return [*fitting, Naming("eil", backbone, (method,), {})]
+    return [*fitting, KeyMap("eil", backbone, (method,), {})]
 
 
 # VGG16. Ours are torchvision's positions, in a stage each; theirs depend on what else is in the list.
@@ -150,30 +150,30 @@ _A4 = {"SPG_A4": "head.classifier"}
 _WSOLEVAL = "wsoleval"  # clovaai/wsolevaluation: wsol/vgg.py, wsol/resnet.py, wsol/inception.py
 _AUTHORS = "authors"  # Wayne-Mai/EIL: network/vgg_eil.py; xiaomengyc/ACoL: models/vgg/vgg_v1.py; xiaomengyc/SPG
 
-NAMINGS = (
-    Naming(_WSOLEVAL, "vgg16", _CAM_METHODS, {**_features(_TORCHVISION), **_CONV6}, _WSOLEVAL, (16,)),
-    Naming(_WSOLEVAL, "vgg16", _CAM_METHODS, {**_features(_WITHOUT_POOL4), **_CONV6}, _WSOLEVAL, (8,)),
-    Naming(_WSOLEVAL, "vgg16", ("adl",), {**_features(_ADL_16), **_CONV6}, _WSOLEVAL, (16,)),
-    Naming(_WSOLEVAL, "vgg16", ("adl",), {**_features(_ADL_8), **_CONV6}, _WSOLEVAL, (8,)),
-    Naming(_WSOLEVAL, "vgg16", ("acol",), {**_features(_TORCHVISION), **_AB}, _WSOLEVAL, (16, 8)),
-    Naming(_WSOLEVAL, "vgg16", ("spg",), {**_vgg(_SPG_VGG), **_SPG_VGG_HEAD, **_SPG_BRANCHES}, _WSOLEVAL, (16, 8)),
-    Naming(_AUTHORS, "vgg16", ("eil",), {**_vgg(_EIL_VGG), **_CONV6}, _AUTHORS, (16,)),
-    Naming(_AUTHORS, "vgg16", ("acol",), {**_features(_TORCHVISION), **_CLS}, _AUTHORS, (8,)),
+KEY_MAPS = (
+    KeyMap(_WSOLEVAL, "vgg16", _CAM_METHODS, {**_features(_TORCHVISION), **_CONV6}, _WSOLEVAL, (16,)),
+    KeyMap(_WSOLEVAL, "vgg16", _CAM_METHODS, {**_features(_WITHOUT_POOL4), **_CONV6}, _WSOLEVAL, (8,)),
+    KeyMap(_WSOLEVAL, "vgg16", ("adl",), {**_features(_ADL_16), **_CONV6}, _WSOLEVAL, (16,)),
+    KeyMap(_WSOLEVAL, "vgg16", ("adl",), {**_features(_ADL_8), **_CONV6}, _WSOLEVAL, (8,)),
+    KeyMap(_WSOLEVAL, "vgg16", ("acol",), {**_features(_TORCHVISION), **_AB}, _WSOLEVAL, (16, 8)),
+    KeyMap(_WSOLEVAL, "vgg16", ("spg",), {**_vgg(_SPG_VGG), **_SPG_VGG_HEAD, **_SPG_BRANCHES}, _WSOLEVAL, (16, 8)),
+    KeyMap(_AUTHORS, "vgg16", ("eil",), {**_vgg(_EIL_VGG), **_CONV6}, _AUTHORS, (16,)),
+    KeyMap(_AUTHORS, "vgg16", ("acol",), {**_features(_TORCHVISION), **_CLS}, _AUTHORS, (8,)),
     # wsolevaluation's CAM has torchvision's names, which are timm's too.
-    Naming("wsoleval or torchvision", "resnet50", _CAM_METHODS, {**_RESNET, "fc": "head.classifier"}),
-    Naming(_WSOLEVAL, "resnet50", ("adl",), {**_RESNET_ADL, "fc": "head.classifier"}, _WSOLEVAL, (16, 8)),
-    Naming(_WSOLEVAL, "resnet50", ("acol",), {**_RESNET, **_AB}, _WSOLEVAL, (16, 8)),
-    Naming(_WSOLEVAL, "resnet50", ("spg",), {**_RESNET_SPG, **_A4, **_SPG_BRANCHES}, _WSOLEVAL, (16, 8)),
-    Naming(_WSOLEVAL, "inception_v3", (*_CAM_METHODS, "adl"), {**_INCEPTION, **_INCEPTION_HEAD}, _WSOLEVAL, (16, 8)),
-    Naming(_WSOLEVAL, "inception_v3", ("acol",), {**_INCEPTION, **_AB}, _WSOLEVAL, (16, 8)),
-    Naming(_WSOLEVAL, "inception_v3", ("spg",), {**_INCEPTION, **_INCEPTION_HEAD, **_SPG_BRANCHES}, _WSOLEVAL, (16, 8)),
-    Naming(_AUTHORS, "inception_v3", ("spg",), {**_INCEPTION, **_INCEPTION_SPG_AUTHORS}, _AUTHORS, (8,)),
-    Naming(
+    KeyMap("wsoleval or torchvision", "resnet50", _CAM_METHODS, {**_RESNET, "fc": "head.classifier"}),
+    KeyMap(_WSOLEVAL, "resnet50", ("adl",), {**_RESNET_ADL, "fc": "head.classifier"}, _WSOLEVAL, (16, 8)),
+    KeyMap(_WSOLEVAL, "resnet50", ("acol",), {**_RESNET, **_AB}, _WSOLEVAL, (16, 8)),
+    KeyMap(_WSOLEVAL, "resnet50", ("spg",), {**_RESNET_SPG, **_A4, **_SPG_BRANCHES}, _WSOLEVAL, (16, 8)),
+    KeyMap(_WSOLEVAL, "inception_v3", (*_CAM_METHODS, "adl"), {**_INCEPTION, **_INCEPTION_HEAD}, _WSOLEVAL, (16, 8)),
+    KeyMap(_WSOLEVAL, "inception_v3", ("acol",), {**_INCEPTION, **_AB}, _WSOLEVAL, (16, 8)),
+    KeyMap(_WSOLEVAL, "inception_v3", ("spg",), {**_INCEPTION, **_INCEPTION_HEAD, **_SPG_BRANCHES}, _WSOLEVAL, (16, 8)),
+    KeyMap(_AUTHORS, "inception_v3", ("spg",), {**_INCEPTION, **_INCEPTION_SPG_AUTHORS}, _AUTHORS, (8,)),
+    KeyMap(
         "torchvision",
         "inception_v3",
         _CAM_METHODS,
         {**_WHOLE_INCEPTION, "fc": "head.classifier"},
         strides=(32,),
-        unused=("AuxLogits",),
+        ignored=("AuxLogits",),
     ),
 )  # fmt: skip
