@@ -86,7 +86,7 @@ def test_what_is_lacking_is_done_in_another_way_or_told(
         assert user_cache.user_id() == "anna"
         for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
             monkeypatch.setenv(name, "")  # and not delenv: what was absent would not be restored
-        user_cache.name_user()
+        user_cache.ensure_user_name()
         assert os.environ["LOGNAME"] == user_cache.user_id() == "unnamed"
         assert user_cache.private_folder("test").is_dir()
         assert out_of_memory.counter(tmp_path / "no" / "cgroup") == {}

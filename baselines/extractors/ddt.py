@@ -53,7 +53,7 @@ def projections(features: Tensor, means: Tensor, directions: Tensor) -> Tensor:
     return (along - (means * directions).sum(dim=1)[:, None, None]).float()
 
 
-def border_low(maps: Tensor) -> Tensor:
+def flip_if_border_mean_high(maps: Tensor) -> Tensor:
     """Maps turned over where the border's mean is above that of the whole, (B, h, w) -> (B, h, w)."""
     border = torch.ones(maps.shape[1:], dtype=torch.bool, device=maps.device)
     border[1:-1, 1:-1] = False
@@ -94,4 +94,4 @@ class DDT(Extractor):
         of_each = [self.found.get(label, nothing) for label in found.classes.tolist()]
         means, directions = (torch.stack(each) for each in zip(*of_each, strict=True))
         maps = projections(found.features, means, directions)
-        return maps if self.rises else border_low(maps)
+        return maps if self.rises else flip_if_border_mean_high(maps)

@@ -33,7 +33,7 @@ def first_component(features: Tensor, weights: Tensor) -> Tensor:
     scaled = (products - low) / (high - low).where(high > low, 1)
     mean = (scaled * alive).sum(dim=1, keepdim=True) / alive.sum(dim=1, keepdim=True).clamp(min=1)
     centred = (scaled - mean) * alive
-    return _border_low(_first_axis(centred).reshape(-1, *size)).float()
+    return _flip_if_most_of_border_high(_first_axis(centred).reshape(-1, *size)).float()
 
 
 def _first_axis(rows: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def _first_axis(rows: Tensor) -> Tensor:
     return axes * rows.any(dim=2).any(dim=1, keepdim=True)
 
 
-def _border_low(maps: Tensor) -> Tensor:
+def _flip_if_most_of_border_high(maps: Tensor) -> Tensor:
     """Maps turned over where more than half of the border lies above the mean, (B, h, w) -> (B, h, w)."""
     border = torch.ones(maps.shape[1:], dtype=torch.bool, device=maps.device)
     border[1:-1, 1:-1] = False

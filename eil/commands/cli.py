@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 for an error; 2 for a wrong command line; 75 if a signal ended the step, which the same
         command continues; 141, without a message, if nobody reads the output.
     """
-    user_cache.name_user()
+    user_cache.ensure_user_name()
     _never_fail_to_encode()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -122,8 +122,9 @@ def compare(first: Path, second: Path, /, *, out: Path | None = None) -> None:
     """
     from eil.core.files import write_text
     from eil.report import compare as report
+    from eil.report import results
 
-    ours, theirs = (report.read(folder) for folder in (first, second))
+    ours, theirs = (results.records_in(folder) for folder in (first, second))
     table = report.compare(ours, theirs, (str(first), str(second)))
     if out:
         for suffix, text in (("md", table.markdown()), ("csv", table.csv()), ("tex", table.latex())):

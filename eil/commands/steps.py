@@ -72,7 +72,7 @@ def _make_maps(opened: OpenStudy, run: "Run", data: Path, folder: Path, share: b
     from eil.execution import ahead
     from eil.training.localize import localize_extractors
 
-    if (folder / ahead.FOLDER).is_dir() and ahead.take("localize", folder, _note(opened, run, "localize")):
+    if (folder / ahead.FOLDER).is_dir() and ahead.restore("localize", folder, _note(opened, run, "localize")):
         return
     ahead.discard(folder)
     with _without_maps(opened, run, share) as others:
@@ -83,7 +83,7 @@ def _make_maps(opened: OpenStudy, run: "Run", data: Path, folder: Path, share: b
             if each.name in errors:
                 _log.warning("%s was not localized ahead: %s", each.name, errors[each.name])
             else:
-                ahead.leave("localize", opened.folder(each), _note(opened, each, "localize"))
+                ahead.mark_ready("localize", opened.folder(each), _note(opened, each, "localize"))
     if run.name in errors:
         raise errors[run.name]
 
@@ -96,10 +96,10 @@ def _without_maps(opened: OpenStudy, run: "Run", share: bool) -> "Iterator[list[
     """
     from eil.execution import ahead, run_lock
 
-    lent = opened.study.dependents(run.training_run) if share else []
+    dependents = opened.study.dependents(run.training_run) if share else []
     found = []
     with contextlib.ExitStack() as held:
-        for each in (each for each in lent if each.extractor and each.name != run.name):
+        for each in (each for each in dependents if each.extractor and each.name != run.name):
             with contextlib.ExitStack() as lock:
                 free = lock.enter_context(run_lock.exclusive_if_free(opened.folder(each)))
                 if free and not run_lock.failed_before(opened.folder(each)) and not _has_maps(opened, each):
@@ -118,7 +118,7 @@ def _has_maps(opened: OpenStudy, run: "Run") -> bool:
     folder = opened.folder(run)
     if has_current_maps(run, opened.images(run), folder):
         return True
-    return (folder / ahead.FOLDER).is_dir() and ahead.waits("localize", folder, _note(opened, run, "localize"))
+    return (folder / ahead.FOLDER).is_dir() and ahead.is_ready("localize", folder, _note(opened, run, "localize"))
 
 
 def _evaluate(opened: OpenStudy, run: "Run") -> None:
@@ -138,12 +138,12 @@ def _go_on(opened: OpenStudy, run: "Run") -> None:
 
     if read_json(opened.folder(run) / "train.json")["seconds"] > ahead.LONGEST_TRAINING:
         return
-    lent = opened.study.dependents(run)
+    dependents = opened.study.dependents(run)
     made: list[tuple[Run, ahead.Step]] = []
-    for each in lent:  # of an earlier training, which may have ended in the same weights
+    for each in dependents:  # of an earlier training, which may have ended in the same weights
         ahead.discard(opened.folder(each))
         (opened.folder(each) / "maps.npz").unlink(missing_ok=True)
-    for each in (run, *lent):
+    for each in (run, *dependents):
         try:
             _localize(opened, each, gpus=0)  # the training's GPU is still held
             made.append((each, "localize"))
@@ -154,7 +154,7 @@ def _go_on(opened: OpenStudy, run: "Run") -> None:
             if each == run:
                 break
     for each, step in reversed(made):  # last of all a run's maps, from which controls took the classification
-        ahead.put_aside(step, opened.folder(each), _note(opened, each, step))
+        ahead.store(step, opened.folder(each), _note(opened, each, step))
 
 
 def _taken(opened: OpenStudy, run: "Run", step: "ahead.Step") -> bool:
@@ -169,7 +169,7 @@ def _taken(opened: OpenStudy, run: "Run", step: "ahead.Step") -> bool:
 
         data_state.require_prepared(run, opened.data)
     with run_lock.exclusive(run, folder):
-        taken = ahead.take(step, folder, _note(opened, run, step))
+        taken = ahead.restore(step, folder, _note(opened, run, step))
     if taken:
         print(f"{run.name}: {step} was done ahead, in the process of another step")
     return taken
@@ -178,7 +178,7 @@ def _taken(opened: OpenStudy, run: "Run", step: "ahead.Step") -> bool:
 def _note(opened: OpenStudy, run: "Run", step: "ahead.Step") -> dict[str, object]:
     from eil.execution import ahead
 
-    return ahead.made_from(step, run, opened.images(run), opened.folder(run), opened.study.protocols)
+    return ahead.inputs_of(step, run, opened.images(run), opened.folder(run), opened.study.protocols)
 
 
 def _execute(

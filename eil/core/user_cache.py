@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 
-def name_user() -> None:
+def ensure_user_name() -> None:
     """Use the user's number as name if the user has none.
 
     Torch names its compiler cache after the user and Snakemake records the name; both fail without one.

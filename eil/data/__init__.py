@@ -90,7 +90,7 @@ class Dataset:
         parts: names of the object parts in its masks.
         class_ids: ids of the classes in its lists, by label; () if the lists use names.
         whole_classes: number of classes of the full data set; ``classes`` may be a subset. Set by :func:`read`.
-        held_out: whether val was split off the official training images.
+        val_is_held_out: whether val was split off the official training images.
         remarks: lines about what the reader left out or found suspicious.
     """
 
@@ -100,7 +100,7 @@ class Dataset:
     parts: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
     whole_classes: int | None = None
-    held_out: bool = False
+    val_is_held_out: bool = False
     remarks: tuple[str, ...] = ()
 
 
@@ -216,7 +216,7 @@ def subset(
         classes=tuple(names[k] for k in chosen),
         class_ids=tuple(dataset.class_ids[k] for k in chosen) if dataset.class_ids else (),
         splits=splits,
-        held_out=dataset.held_out and images_per_class is None and not any(limits.values()),
+        val_is_held_out=dataset.val_is_held_out and images_per_class is None and not any(limits.values()),
     )
 
 

@@ -158,7 +158,7 @@ class Batches:
         top_of, left_of = ((uniform(seed, epoch, count, draw) * (slack + 1)).long() for draw in _OFFSETS)  # (N,) each
         mirrored = uniform(seed, epoch, count, "flip") < (0.5 if flip else 0.0)  # (N,)
         draws = [each.to(self.device) for each in (top_of, left_of, mirrored)]
-        for index, fetched, whole in self._ahead(chosen):
+        for index, fetched, whole in self._prefetched(chosen):
             on_device = index.to(self.device, non_blocking=True)
             top, left, mirror = (each[on_device] for each in draws)
             images = crop_and_flip(fetched, top, left, mirror, self.crop)
@@ -170,7 +170,7 @@ class Batches:
     def in_order(self) -> Iterator[Batch]:
         """All images without augmentation; the last batch may be smaller."""
         every = torch.arange(len(self.labels)).split(self.batch_size)  # type: ignore[no-untyped-call]
-        for index, images, _ in self._ahead(every, masked=False):
+        for index, images, _ in self._prefetched(every, masked=False):
             yield self._whole(index, images)
 
     def by_class(self) -> Iterator[tuple[int, "ImagesOfClass"]]:
@@ -198,7 +198,9 @@ class Batches:
         on_device = index.to(self.device, non_blocking=True)
         return Batch(normalise(images, self.mean, self.std), self.labels[on_device], on_device, None)
 
-    def _ahead(self, chosen: Iterable[Tensor], masked: bool = True) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def _prefetched(
+        self, chosen: Iterable[Tensor], masked: bool = True
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Positions, images and masks of each batch; the next batches are read ahead by a thread."""
 
         def read(index: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -80,7 +80,7 @@ def check_dataset(dataset: Dataset) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "class_ids": list(dataset.class_ids or dataset.classes),
         "whole_classes": dataset.whole_classes,
-        "held_out": dataset.held_out,
+        "held_out": dataset.val_is_held_out,
         "splits": {name: _counts(dataset, images) for name, images in seen.items()},
         "problems": list(itertools.chain(*problems.values())),
         "remarks": list(itertools.chain(*remarks.values())),

@@ -195,7 +195,7 @@ def box(texts: Sequence[str], where: str) -> Boxes:
     return np.array([[x0, y0, x1, y1]])
 
 
-def held_out(rows: Sequence[Row], count: int) -> tuple[list[Row], list[Row]]:
+def split_off_val(rows: Sequence[Row], count: int) -> tuple[list[Row], list[Row]]:
     """Split off val: the last ``count`` photos of each class. The remaining training photos lose their boxes."""
     left = Counter(label for _, label, _, _ in rows)
     train: list[Row] = []

@@ -25,12 +25,12 @@ from eil.evaluation import boxes, errors, example_images, iou_curves, map_pass, 
 from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.map_pass import ImageFile
 from eil.evaluation.masks import PixelHistogram
-from eil.evaluation.metrics import Scores
-from eil.evaluation.protocols import Protocol, ThresholdFrom
+from eil.evaluation.metrics import ImageResults
+from eil.evaluation.protocols import Protocol, ThresholdSource
 from eil.evaluation.score_rows import Named, replicate_rows, rows
 
 Arrays = dict[str, npt.NDArray[Any]]
-THRESHOLD_SOURCES: tuple[ThresholdFrom, ...] = ("val", "oracle", "fixed", "otsu")
+THRESHOLD_SOURCES: tuple[ThresholdSource, ...] = ("val", "oracle", "fixed", "otsu")
 _log = logging.getLogger(__name__)
 
 
@@ -61,7 +61,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     with ImageFile(folder, side) as images:
         curves, pixels = _scan(folder, arrays, splits, side, protocol, images)
         val_scores, test_scores = (
-            iou_curves.scores_of(curves[key], arrays[f"{key}_logits"], splits[key]) for key in ("val", "test")
+            iou_curves.image_results(curves[key], arrays[f"{key}_logits"], splits[key]) for key in ("val", "test")
         )
         threshold = metrics.threshold_of(protocol.threshold_from, val_scores, test_scores, protocol)
         against_masks = _against_masks(pixels, images, test, threshold, parts)
@@ -134,7 +134,9 @@ def _require_boxes(splits: Mapping[str, Cached]) -> None:
                 raise InputError(f"image {name} has neither box nor mask and cannot be scored; its map is in maps.npz")
 
 
-def _scores(val: Scores, test: Scores, protocol: Protocol, name: str, threshold: int | metrics.Ints) -> list[Score]:
+def _scores(
+    val: ImageResults, test: ImageResults, protocol: Protocol, name: str, threshold: int | metrics.Ints
+) -> list[Score]:
     """Scores of test with every way to choose thresholds, and of val with thresholds chosen there."""
     found: list[Score] = []
     for threshold_from in THRESHOLD_SOURCES:
@@ -179,7 +181,7 @@ def _against_masks(
 
 def _mistakes(
     images: ImageFile,
-    scored: Scores,
+    scored: ImageResults,
     test: Cached,
     side: int,
     protocol: Protocol,

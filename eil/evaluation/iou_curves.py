@@ -22,7 +22,7 @@ from eil.core.run import Run
 from eil.data import Boxes, Image
 from eil.data.cache import Cached, Fingerprints
 from eil.evaluation import boxes, maps, metrics
-from eil.evaluation.metrics import Scores
+from eil.evaluation.metrics import ImageResults
 from eil.evaluation.protocols import Contours, Protocol
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -162,17 +162,17 @@ def require_matching(score_maps: Sized, ids: Sequence[str]) -> None:
         raise InputError(f"{len(score_maps)} maps for {len(ids)} images: maps.npz was made from another data set")
 
 
-def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> Scores:
+def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protocol) -> ImageResults:
     """Curves and classification of a split's maps under a protocol; no file is written."""
     require_matching(arrays[f"{name}_maps"], split.ids)
     curves = IouCurves(protocol, side, CellGrid.of_arrays(arrays, "maps.npz"))
     curves.update(arrays[f"{name}_maps"], split.boxes, split.ids)
-    return scores_of(curves.arrays(), arrays[f"{name}_logits"], split)
+    return image_results(curves.arrays(), arrays[f"{name}_logits"], split)
 
 
-def scores_of(curves: Arrays, logits: npt.NDArray[np.floating], split: Cached) -> Scores:
+def image_results(curves: Arrays, logits: npt.NDArray[np.floating], split: Cached) -> ImageResults:
     """Scores of a split from :meth:`IouCurves.arrays` and logits (N, C)."""
-    return Scores(
+    return ImageResults(
         curve=curves["curve"],
         curve_v2=curves.get("curve_v2"),
         otsu=curves["otsu"],

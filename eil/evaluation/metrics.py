@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eil.evaluation.protocols import Protocol, ThresholdFrom
+from eil.evaluation.protocols import Protocol, ThresholdSource
 
 IOUS = (0.3, 0.5, 0.7)
 Bools = npt.NDArray[np.bool_]
@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Scores:
+class ImageResults:
     """What the metrics of a split are computed from.
 
     Attributes:
@@ -53,7 +53,9 @@ def choose(hits: Bools, protocol: Protocol) -> int:
     return int(protocol.candidates[accuracy_over_thresholds(hits)[protocol.candidates].argmax()])
 
 
-def threshold_of(threshold_from: ThresholdFrom, chosen_on: Scores, scored: Scores, protocol: Protocol) -> int | Ints:
+def threshold_of(
+    threshold_from: ThresholdSource, chosen_on: ImageResults, scored: ImageResults, protocol: Protocol
+) -> int | Ints:
     """The threshold for all images, or one for each (N,), for GT-known Loc at IoU 0.5."""
     if threshold_from == "otsu":
         return scored.otsu
@@ -62,7 +64,9 @@ def threshold_of(threshold_from: ThresholdFrom, chosen_on: Scores, scored: Score
     return choose(protocol.hits((scored if threshold_from == "oracle" else chosen_on).curve, 0.5), protocol)
 
 
-def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, threshold_from: ThresholdFrom) -> dict[str, float]:
+def metrics(
+    scored: ImageResults, chosen_on: ImageResults, protocol: Protocol, threshold_from: ThresholdSource
+) -> dict[str, float]:
     """Every metric of a split, in percent.
 
     - ``gt_known_loc``: share of images whose box, from the true class's map, has IoU >= 0.5 with a true box. With the
@@ -93,7 +97,7 @@ def metrics(scored: Scores, chosen_on: Scores, protocol: Protocol, threshold_fro
     return found
 
 
-def located_successes(hits: Bools, scored: Scores) -> dict[str, Bools]:
+def located_successes(hits: Bools, scored: ImageResults) -> dict[str, Bools]:
     """Which images count for each metric of boxes at L thresholds, from the images whose box is a hit, (N, L)."""
     return {
         "top1_loc": hits & scored.top1[:, None],
@@ -102,7 +106,7 @@ def located_successes(hits: Bools, scored: Scores) -> dict[str, Bools]:
     }
 
 
-def classified_successes(scored: Scores) -> dict[str, Bools]:
+def classified_successes(scored: ImageResults) -> dict[str, Bools]:
     """Which images count for each metric without a threshold, (N, 1)."""
     return {"top1_cls": scored.top1[:, None], "top5_cls": scored.top5[:, None]}
 
@@ -112,7 +116,7 @@ def iou_at(curve: Curves, threshold: int | Ints) -> Curves:
     return np.asarray(curve[np.arange(len(curve)), threshold])
 
 
-def miss_rates(scored: Scores, threshold: int | Ints, protocol: Protocol) -> dict[str, float]:
+def miss_rates(scored: ImageResults, threshold: int | Ints, protocol: Protocol) -> dict[str, float]:
     """Percent of images without a hit, by cause; with GT-known Loc they add up to 100.
 
     - ``map_loss``: at no threshold is the map's box a hit.

@@ -18,7 +18,7 @@ FILE = Path(__file__).with_name("protocols.yaml")
 DEFAULT: Final = "val-threshold"
 RENAMED: Final = {"honest": "val-threshold"}  # earlier names, accepted for one release
 Contours = Literal["all", "largest", "union"]
-ThresholdFrom = Literal["oracle", "val", "fixed", "otsu"]
+ThresholdSource = Literal["oracle", "val", "fixed", "otsu"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _ADDED: Final = {"alignment": "grid"}  # keys added later -> their default
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Protocol(StrictModel):
     iou: Literal["inclusive", "continuous"] = "inclusive"
     hit: Literal[">=", ">"] = ">="
     empty: tuple[int, int, int, int] = (0, 0, 0, 0)
-    threshold_from: ThresholdFrom = "val"
+    threshold_from: ThresholdSource = "val"
     fixed: Share = 0.2
     thresholds: tuple[Share, ...] | None = None
 

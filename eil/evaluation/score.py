@@ -23,7 +23,7 @@ from eil.data.readers.wsoleval import Metadata
 from eil.evaluation import array_inputs, iou_curves, maps, masks, metrics, protocols
 from eil.evaluation.array_inputs import ArrayInput
 from eil.evaluation.iou_curves import IouCurves
-from eil.evaluation.metrics import Scores
+from eil.evaluation.metrics import ImageResults
 from eil.evaluation.protocols import Protocol
 
 LARGEST_SIDE = 8192  # of a map, in pixels; about that of the largest photos
@@ -98,12 +98,12 @@ class MaxBoxAcc:
         self.overhang = sum((overhang for _, overhang in clipped), self.overhang)
         self.curves.update_images(images, [own for own, _ in clipped])
 
-    def scores(self) -> Scores:
+    def image_results(self) -> ImageResults:
         """Curves of all images so far; every image counts as classified correctly."""
         if not len(self.curves):
             raise InputError("no maps to score")
         arrays, right = self.curves.arrays(), np.ones(len(self.curves), dtype=bool)
-        return Scores(arrays["curve"], arrays.get("curve_v2"), arrays["otsu"], top1=right, top5=right)
+        return ImageResults(arrays["curve"], arrays.get("curve_v2"), arrays["otsu"], top1=right, top5=right)
 
     def compute(self, chosen_on: "MaxBoxAcc | None" = None) -> dict[str, float]:
         """Scores in percent: ``gt_known_loc`` (at IoU 0.5), and ``max_box_acc_v2`` etc. if the protocol has it.
@@ -120,8 +120,8 @@ class MaxBoxAcc:
         own = self.protocol
         if own.threshold_from == "val" and chosen_on is None:
             raise InputError("the protocol chooses its threshold on val, of which there are no maps")
-        scored = self.scores()
-        on = scored if chosen_on is None else chosen_on.scores()
+        scored = self.image_results()
+        on = scored if chosen_on is None else chosen_on.image_results()
         for metric in (self, chosen_on):
             if metric is not None and metric.overhang.beyond and not metric._warned:
                 _log.warning("%s", metric.overhang.remark)

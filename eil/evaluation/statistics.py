@@ -15,7 +15,7 @@ from scipy import special
 
 from eil.core.metric_definitions import METRICS
 from eil.evaluation import metrics
-from eil.evaluation.metrics import IOUS, Curves, Ints, Scores, iou_at
+from eil.evaluation.metrics import IOUS, Curves, ImageResults, Ints, iou_at
 from eil.evaluation.protocols import Protocol
 from eil.evaluation.seed_variance import SeedVariance
 
@@ -26,7 +26,9 @@ Hits = npt.NDArray[np.bool_]
 Weights = npt.NDArray[np.float32]
 
 
-def replicates(scored: Scores, chosen_on: Scores, protocol: Protocol, count: int = REPLICATES) -> dict[str, Floats]:
+def replicates(
+    scored: ImageResults, chosen_on: ImageResults, protocol: Protocol, count: int = REPLICATES
+) -> dict[str, Floats]:
     """Bootstrap replicates of the main metrics, in percent, name -> (count,).
 
     Args:
@@ -67,16 +69,16 @@ class Estimate:
 
     Attributes:
         mean: in points.
-        images: standard error over images (bootstrap).
-        shared: the part of it that all seeds share; the rest is in the variance between seeds already.
-        seeds: standard error over seeds; 0 for one seed.
-        df: degrees of freedom of ``seeds``.
+        se_images: standard error over images (bootstrap).
+        se_images_shared: the part of it that all seeds share; the rest is in the variance between seeds already.
+        se_seeds: standard error over seeds; 0 for one seed.
+        df: degrees of freedom of ``se_seeds``.
     """
 
     mean: float
-    images: float
-    shared: float
-    seeds: float
+    se_images: float
+    se_images_shared: float
+    se_seeds: float
     df: float
 
     def half_width(self, alpha: float = 0.05) -> float:
@@ -87,8 +89,8 @@ class Estimate:
         """
         # The quantiles equal scipy.stats.norm.isf and scipy.stats.t.isf, which take 50 times as long.
         normal = -float(special.ndtri(alpha / 2))
-        of_seeds = -float(special.stdtrit(self.df, alpha / 2)) * self.seeds if self.seeds else 0.0
-        return max(float(np.hypot(normal * self.shared, of_seeds)), normal * self.images)
+        of_seeds = -float(special.stdtrit(self.df, alpha / 2)) * self.se_seeds if self.se_seeds else 0.0
+        return max(float(np.hypot(normal * self.se_images_shared, of_seeds)), normal * self.se_images)
 
     def p_value(self) -> float:
         """Two-sided p-value of a difference: the ``alpha`` whose interval ends at 0."""
@@ -108,19 +110,19 @@ class Estimate:
         return self.half_width(0.05) + self.half_width(0.4)  # 0.4: its one-sided power is 80 %
 
 
-def estimate(runs: Floats, seeds: tuple[float, float] | None = None) -> Estimate:
+def estimate(runs: Floats, seed_variance: tuple[float, float] | None = None) -> Estimate:
     """The uncertainty of a mean over seeds.
 
     Args:
         runs: replicates of each seed's run, (S, R), on the same resamples.
-        seeds: variance of one seed's score and its degrees of freedom, pooled over configurations
+        seed_variance: of one seed's score, and its degrees of freedom, pooled over configurations
             (:mod:`eil.evaluation.seed_variance`); None: the variance of these runs, S - 1 degrees of freedom.
     """
     count, resamples = runs.shape
     images = float(runs.mean(axis=0).var(ddof=1)) if resamples > 1 else 0.0
     if count < 2:
         return Estimate(float(runs.mean()), images**0.5, images**0.5, 0.0, 0.0)
-    variance, df = (float(runs.mean(axis=1).var(ddof=1)), float(count - 1)) if seeds is None else seeds
+    variance, df = (float(runs.mean(axis=1).var(ddof=1)), float(count - 1)) if seed_variance is None else seed_variance
     own = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
     shared = max(0.0, images - max(0.0, own) / count)
     return Estimate(float(runs.mean()), images**0.5, shared**0.5, (variance / count) ** 0.5, df)
@@ -173,7 +175,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 class _Choice:
     """Hits at the candidate thresholds, and how a replicate chooses one of these."""
 
-    def __init__(self, protocol: Protocol, scored: Scores, curve: Curves, curve_on: Curves, iou: float) -> None:
+    def __init__(self, protocol: Protocol, scored: ImageResults, curve: Curves, curve_on: Curves, iou: float) -> None:
         self.on: Hits | None = None
         if protocol.threshold_from in ("fixed", "otsu"):
             threshold = scored.otsu if protocol.threshold_from == "otsu" else int(protocol.fixed * 255)

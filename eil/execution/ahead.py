@@ -27,7 +27,7 @@ _OUTPUTS: Final[dict[Step, tuple[str, ...]]] = {
 }
 
 
-def made_from(step: Step, run: Run, data: Path, folder: Path, protocols: Sequence[str]) -> dict[str, Any]:
+def inputs_of(step: Step, run: Run, data: Path, folder: Path, protocols: Sequence[str]) -> dict[str, Any]:
     """All that the outputs of a step depend on, as JSON: settings, sources, protocols, data, files of earlier steps.
 
     Only files are read, and no module that is slow to import, such as pandas and numba: else little time was saved.
@@ -51,21 +51,21 @@ def made_from(step: Step, run: Run, data: Path, folder: Path, protocols: Sequenc
     }
 
 
-def put_aside(step: Step, folder: Path, note: dict[str, Any]) -> None:
-    """Move the outputs of a step to the folder where they wait; ``note`` is from :func:`made_from`."""
+def store(step: Step, folder: Path, note: dict[str, Any]) -> None:
+    """Move the outputs of a step to the folder where they wait; ``note`` is from :func:`inputs_of`."""
     aside = folder / FOLDER
     aside.mkdir(exist_ok=True)
     for name in _OUTPUTS[step]:
         (folder / name).replace(aside / name)
-    leave(step, folder, note)
+    mark_ready(step, folder, note)
 
 
-def leave(step: Step, folder: Path, note: dict[str, Any]) -> None:
+def mark_ready(step: Step, folder: Path, note: dict[str, Any]) -> None:
     """Let outputs that were written to the folder :data:`FOLDER` wait there."""
     write_json(folder / FOLDER / f"{step}.json", note)
 
 
-def waits(step: Step, folder: Path, note: dict[str, Any]) -> bool:
+def is_ready(step: Step, folder: Path, note: dict[str, Any]) -> bool:
     """Whether the outputs of a step wait and were made from what ``note`` says."""
     aside = folder / FOLDER
     try:
@@ -75,9 +75,9 @@ def waits(step: Step, folder: Path, note: dict[str, Any]) -> bool:
     return waiting == note and all((aside / name).exists() for name in _OUTPUTS[step])
 
 
-def take(step: Step, folder: Path, note: dict[str, Any]) -> bool:
+def restore(step: Step, folder: Path, note: dict[str, Any]) -> bool:
     """Move the outputs of a step into place if they wait and were made from what ``note`` says; whether they were."""
-    if not waits(step, folder, note):
+    if not is_ready(step, folder, note):
         return False
     aside = folder / FOLDER
     (aside / f"{step}.json").unlink()

@@ -25,7 +25,7 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
         weights: include weights of finished runs; only training makes them again.
     """
     known = {run.name: run for run in runs}
-    borrowed = {run.training_run.name for run in known.values() if not _done(folder / run.name, run)}
+    networks_in_use = {run.training_run.name for run in known.values() if not _done(folder / run.name, run)}
     found: list[Path] = []
     for own in sorted(path for path in folder.glob("*") if path.is_dir() and not is_busy(path)):
         found += [path for pattern in LEFT for path in own.glob(pattern)]
@@ -33,7 +33,7 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
             continue
         names = (checkpoint.LAST, checkpoint.PREVIOUS, *(MAPS if maps else ()))
         names += (
-            WEIGHTS if weights and own.name not in borrowed else ()
+            WEIGHTS if weights and own.name not in networks_in_use else ()
         )  # a control or an extractor may still need them
         found += [own / name for name in names if (own / name).exists()]
     return found

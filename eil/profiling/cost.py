@@ -204,7 +204,7 @@ def _cost(run: Run, images: Mapping[str, int], classes: int) -> Cost:
     model.eval()
     found: list[torch.Tensor] = []
     with torch.no_grad():
-        look = operations(lambda: found.extend(model.maps(photos, targets.labels)))
+        inference = operations(lambda: found.extend(model.maps(photos, targets.labels)))
     maps = found[1]
     batches = max(images["train"] // recipe.batch_size, 1)
     scored = images["val"] + images["test"]
@@ -212,7 +212,7 @@ def _cost(run: Run, images: Mapping[str, int], classes: int) -> Cost:
     return Cost(
         trainings,
         trainings * step / _BATCH * min(recipe.batch_size, images["train"]) * batches * recipe.epochs,
-        look / _BATCH * scored * (1 + (_TEN_CROPS if recipe.crops > 1 else 0)),
+        inference / _BATCH * scored * (1 + (_TEN_CROPS if recipe.crops > 1 else 0)),
         4 * sum(parameter.numel() for parameter in model.parameters()),
         4 * scored * (math.prod(maps.shape[1:]) + classes),
     )

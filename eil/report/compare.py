@@ -1,9 +1,7 @@
 """Two studies, or the same at two commits, side by side: what changed, and how significant that is."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from eil.core import records
 from eil.core.files import InputError
 from eil.core.metric_definitions import MAIN
 from eil.core.records import Record, settings_label
@@ -11,18 +9,6 @@ from eil.evaluation import statistics
 from eil.report.configurations import Configuration, difference, group, interval
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
-
-
-def read(folder: Path) -> list[Record]:
-    """Every record under a study's folder of results, of whatever settings and version.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = [records.read(path) for path in sorted(folder.glob("runs/*/record.json"))]
-    if not found:
-        raise InputError(f"{folder}: no records (runs/*/record.json); give a study's folder of results")
-    return found
 
 
 def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, str]) -> Table:

@@ -132,7 +132,7 @@ def detectable(configurations: Sequence[Configuration]) -> str:
         estimates = [each for other in others if (each := compared(other, base, GT_KNOWN_LOC)) is not None]
         if estimates:
             least = sorted(each.minimum_detectable_effect() for each in estimates)
-            needed = _seeds_needed(base, sorted(each.shared for each in estimates)[len(estimates) // 2])
+            needed = _seeds_needed(base, sorted(each.se_images_shared for each in estimates)[len(estimates) // 2])
             found.append(f"{least[0]:.1f} to {least[-1]:.1f} on {backbone}{needed}")
     start = "smallest detectable difference in GT-known Loc from the first method, in points"
     return f"{start}: {', '.join(found)}" if found else ""

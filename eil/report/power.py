@@ -30,7 +30,11 @@ def lines(records: Sequence[Record], points: Sequence[float], seeds: int) -> lis
         model, images = base.seed_variance(GT_KNOWN_LOC), base.records[0].provenance.get("images")
         if not pairs or model is None or not images:
             continue
-        pair = replace(pairs[0], shared=median(p.shared for p in pairs), images=median(p.images for p in pairs))
+        pair = replace(
+            pairs[0],
+            se_images=median(p.se_images for p in pairs),
+            se_images_shared=median(p.se_images_shared for p in pairs),
+        )
         start = f"{backbone}, by {len(base.records)} seeds and {images} test images of {len(others) + 1} methods: "
         found += [start + _needed(model, pair, each, seeds, int(images)) for each in points]
     return found
@@ -47,7 +51,7 @@ def images_needed(model: SeedVariance, pair: Estimate, points: float, seeds: int
     df = others * (seeds - 1)
 
     def detects(factor: float) -> bool:
-        scaled = Estimate(0, pair.images / factor**0.5, pair.shared / factor**0.5, of_seeds, df)
+        scaled = Estimate(0, pair.se_images / factor**0.5, pair.se_images_shared / factor**0.5, of_seeds, df)
         return scaled.minimum_detectable_effect() <= points
 
     low, high = 0.0, float(_MOST_FACTOR)
@@ -60,7 +64,7 @@ def images_needed(model: SeedVariance, pair: Estimate, points: float, seeds: int
 
 
 def _needed(model: SeedVariance, pair: Estimate, points: float, seeds: int, images: int) -> str:
-    count = statistics.seeds_needed(model, pair.shared, points)
+    count = statistics.seeds_needed(model, pair.se_images_shared, points)
     more = images_needed(model, pair, points, seeds, images)
     by_seeds = f"{count} seeds with these images" if count else "more than 1,000 seeds with these images"
     by_images = f"{more:,} images with {seeds} seeds" if more else f"no number of images with {seeds} seeds"

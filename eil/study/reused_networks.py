@@ -71,10 +71,10 @@ class ExtractorCompatibility:
                 self._refused[place] = str(error)
                 self._unusable.setdefault(place[1], f"maps[{k}].{error}")
 
-    def split(self, borrowed: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    def split(self, dependents: Sequence[Run]) -> tuple[list[Run], list[str]]:
         """Runs without those of extractors that do not fit, and a line for each network and reason."""
         kept, dropped = list[Run](), dict[tuple[str, str], dict[str, None]]()
-        for run in borrowed:
+        for run in dependents:
             place = _place(run, run.extractor) if run.extractor else ("", "")
             if place in self._refused:
                 dropped.setdefault((place[0], self._refused[place]), {})[place[1]] = None

@@ -172,8 +172,8 @@ class Study(StrictModel):
                     dropped.append(f"{run.name}: {refused}")
                 else:
                     errors += str(refused).splitlines()
-            lent, unfit = compatibility.split(reused_networks.runs(own, self.controls, self.maps))
-            runs += own + lent
+            dependents, unfit = compatibility.split(reused_networks.runs(own, self.controls, self.maps))
+            runs += own + dependents
             dropped += unfit
         errors += compatibility.problems()
         errors += run_names.problems([run.name for run in runs])

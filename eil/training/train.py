@@ -36,7 +36,7 @@ from eil.training.cpu_slowdowns import CpuShare, warn_if_bf16_slow
 from eil.training.tensorboard import Logger
 
 _log = logging.getLogger(__name__)
-_LOOK_EVERY = 20  # steps between two checks that the loss is finite
+_CHECK_EVERY = 20  # steps between two checks that the loss is finite
 _SAVE_EVERY = 600  # seconds between two checkpoints within an epoch
 
 
@@ -151,7 +151,7 @@ class _Training:
             self._epoch()
             self._save()
             self.logger.write(state.history[-1])
-            if self._must_stop(look=True) and not _finished(state, recipe):
+            if self._must_stop(check_now=True) and not _finished(state, recipe):
                 signals.raise_pending()
 
     def _epoch(self) -> None:
@@ -166,10 +166,10 @@ class _Training:
         epoch = self.batches.training(self.run.rng_seed, state.epoch, recipe.flip, state.step)
         for number, batch in enumerate(_progress(epoch, f"epoch {state.epoch + 1}/{recipe.epochs}"), state.step):
             logged.append(self._step(state.epoch + (number + 0.5) / len(self.batches), batch))
-            look = (number + 1) % _LOOK_EVERY == 0
-            stopping = self._must_stop(look)
+            check_now = (number + 1) % _CHECK_EVERY == 0
+            stopping = self._must_stop(check_now)
             save = stopping or time.monotonic() - saved > _SAVE_EVERY
-            if save or look:
+            if save or check_now:
                 _check_finite(logged, state.names, checked, state.epoch)
                 checked = len(logged)
             if save:
@@ -203,12 +203,12 @@ class _Training:
             found = cast(Tensor, self.fabric.all_reduce(found))
         return found
 
-    def _must_stop(self, look: bool) -> bool:
-        """Whether to stop here. Several processes agree on this when ``look`` is true, which makes them wait."""
+    def _must_stop(self, check_now: bool) -> bool:
+        """Whether to stop here. Several processes agree on this when ``check_now`` is true, which makes them wait."""
         if self.fabric.world_size == 1:
             return self.due()
         told = torch.tensor(float(self.due()), device=self.fabric.device)
-        return look and bool(self.fabric.all_reduce(told, reduce_op="sum"))
+        return check_now and bool(self.fabric.all_reduce(told, reduce_op="sum"))
 
     def _save(self) -> None:
         if self.fabric.global_rank == 0:

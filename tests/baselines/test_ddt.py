@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.extractors.ddt import DDT, border_low, first_direction
+from baselines.extractors.ddt import DDT, first_direction, flip_if_border_mean_high
 from eil.methods import base
 from eil.methods.shared_pass import extract, fit
 
@@ -56,5 +56,5 @@ def test_ddts_sign_rises_with_the_channel_mean_or_leaves_the_border_low() -> Non
     low = torch.zeros(1, 4, 4)
     low[0, 1:3, 1:3] = 1
     for given in (low, 1 - low):
-        turned = border_low(given)[0]
+        turned = flip_if_border_mean_high(given)[0]
         assert turned[0, 0] < turned[1, 1]

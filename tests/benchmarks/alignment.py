@@ -23,7 +23,7 @@ from eil.core.run import Run
 from eil.data import cache
 from eil.data.cache import Cached
 from eil.evaluation import iou_curves, metrics, protocols, statistics
-from eil.evaluation.protocols import ThresholdFrom
+from eil.evaluation.protocols import ThresholdSource
 from eil.methods import base
 from eil.methods.base import Method
 from eil.methods.receptive_field import locate_cells
@@ -45,7 +45,7 @@ NETWORKS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("resnet_small", 4, "cam", {}),
 ]
 SHIFTS = (-8, -4, -2, 0, 2, 4, 8)  # pixels, down and to the right
-SOURCES: tuple[ThresholdFrom, ...] = ("val", "oracle")
+SOURCES: tuple[ThresholdSource, ...] = ("val", "oracle")
 METRICS = {"gt_known_loc": "GT-known Loc", "max_box_acc_v2": "MaxBoxAccV2"}
 MOSAICS = 24  # of nine photos each, to measure trained networks on
 
@@ -139,7 +139,7 @@ def trained(first: Localized, data: Path) -> Lines:
     return lines
 
 
-def scores(found: Localized, cells: CellGrid, side: int) -> dict[ThresholdFrom, dict[str, Floats]]:
+def scores(found: Localized, cells: CellGrid, side: int) -> dict[ThresholdSource, dict[str, Floats]]:
     """Bootstrap replicates of a run's scores, (R,), around the scores themselves, with the cells at these places.
 
     Where these are those of half-pixel resizing, the maps are drawn as by the alignment "grid", to the last bit.
@@ -147,7 +147,7 @@ def scores(found: Localized, cells: CellGrid, side: int) -> dict[ThresholdFrom, 
     protocol = protocols.find("val-threshold-aligned")
     arrays = found.arrays | cells.arrays()
     on, scored = (iou_curves.score(arrays, split, found.splits[split], side, protocol) for split in ("val", "test"))
-    result: dict[ThresholdFrom, dict[str, Floats]] = {}
+    result: dict[ThresholdSource, dict[str, Floats]] = {}
     for threshold_from in SOURCES:
         own = protocol.model_copy(update={"threshold_from": threshold_from})
         values, drawn = metrics.metrics(scored, on, own, threshold_from), statistics.replicates(scored, on, own)
@@ -161,7 +161,7 @@ def moved(found: Localized, side: int, by: float) -> CellGrid:
     return CellGrid((drawn.origin[0] + by, drawn.origin[1] + by), drawn.stride)
 
 
-def placed(runs: Sequence[Localized], side: int) -> dict[str, dict[tuple[ThresholdFrom, str], Floats]]:
+def placed(runs: Sequence[Localized], side: int) -> dict[str, dict[tuple[ThresholdSource, str], Floats]]:
     """Replicates of all runs, (S, R), by where maps are drawn, then by the threshold's source and the metric."""
     places: dict[str, list[CellGrid]] = {"receptive_field": [run.cells for run in runs]}
     places |= {f"{by:+d}" if by else "grid": [moved(run, side, by) for run in runs] for by in SHIFTS}
@@ -173,7 +173,7 @@ def placed(runs: Sequence[Localized], side: int) -> dict[str, dict[tuple[Thresho
     return found
 
 
-def worth(found: Mapping[str, Mapping[tuple[ThresholdFrom, str], Floats]]) -> Lines:
+def worth(found: Mapping[str, Mapping[tuple[ThresholdSource, str], Floats]]) -> Lines:
     """Scores under both alignments, and the difference paired by image and seed, with 95 % intervals."""
     lines = [["metric", "threshold", "grid", "receptive_field", "difference"], ["---"] * 5]
     for key, grid in found["grid"].items():
@@ -182,7 +182,7 @@ def worth(found: Mapping[str, Mapping[tuple[ThresholdFrom, str], Floats]]) -> Li
     return lines
 
 
-def scan(found: Mapping[str, Mapping[tuple[ThresholdFrom, str], Floats]]) -> Lines:
+def scan(found: Mapping[str, Mapping[tuple[ThresholdSource, str], Floats]]) -> Lines:
     """GT-known Loc with the maps moved by hand, and the difference from the grid."""
     lines = [["moved by, px", *(f"{source}{what}" for source in SOURCES for what in ("", ", difference"))], ["---"] * 5]
     for place in (f"{by:+d}" if by else "grid" for by in SHIFTS):

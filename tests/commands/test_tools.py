@@ -19,7 +19,7 @@ from eil.core import records
 from eil.core.files import InputError, read_arrays, read_json, write_arrays, write_json
 from eil.core.metric_definitions import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
 from eil.execution import run_lock
-from eil.report import compare, main_table, status
+from eil.report import compare, main_table, results, status
 from eil.study.study import load, parse
 from eil.training.tensorboard import Logger
 
@@ -148,14 +148,14 @@ def test_compare_pairs_what_two_studies_share(place: Path, tmp_path: Path, capsy
     # Other images: no pairs, so no interval.
     content["provenance"]["data_sha256"] = "other"
     write_json(other / "record.json", content)
-    ours, theirs = compare.read(place / "results"), compare.read(tmp_path / "other")
+    ours, theirs = results.records_in(place / "results"), results.records_in(tmp_path / "other")
     assert {row[5] for row in compare.compare(ours, theirs, ("a", "b")).rows} == {"–"}
     assert cli.main(["compare", str(place / "results"), str(tmp_path)]) == 1
-    assert "no records (runs/*/record.json)" in capsys.readouterr().err
+    assert "no runs/*/record.json" in capsys.readouterr().err
     content["run"]["backbone"] = "resnet_small"
     write_json(other / "record.json", content)
     with pytest.raises(InputError, match="nothing|no backbone and method"):
-        compare.compare(ours, compare.read(tmp_path / "other"), ("a", "b"))
+        compare.compare(ours, results.records_in(tmp_path / "other"), ("a", "b"))
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb"])

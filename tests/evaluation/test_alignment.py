@@ -71,7 +71,7 @@ def test_max_box_acc_draws_maps_where_their_cells_look() -> None:
     for origin, least, most in ((3.5, 0.85, 1), (1.5, 0.5, 0.75)):
         metric = score.MaxBoxAcc("val-threshold-aligned", SIDE, CellGrid((origin, origin), (4.0, 4.0)))
         metric.update(m[None], [np.array([[10.0, 10, 25, 25]])])
-        assert least <= metric.scores().curve.max() <= most
+        assert least <= metric.image_results().curve.max() <= most
 
 
 def test_published_protocols_have_the_content_that_they_had() -> None:

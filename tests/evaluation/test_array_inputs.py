@@ -28,7 +28,7 @@ TRUE = np.array([[3.0 + k, 4, 20 + k, 25] for k in range(6)])
 def curves(score_maps: Any, true: Any) -> np.ndarray:
     metric = MaxBoxAcc("wsoleval-v2", side=SIDE)
     metric.update(score_maps, true)
-    return metric.scores().curve
+    return metric.image_results().curve
 
 
 TENSORS: dict[str, tuple[Any, Any]] = {

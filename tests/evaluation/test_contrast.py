@@ -101,8 +101,8 @@ def test_a_small_contrast_on_a_large_offset_is_scored() -> None:
         metric.update([1000 + blob, blob], [np.array([[15.0, 11, 44, 36]])] * 2)
         metric.compute(metric)
         assert metric.without_contrast == 0
-        np.testing.assert_allclose(*metric.scores().curve[:, 80:150], atol=0.03)
-        assert metric.scores().curve[0, 128] > 0.8
+        np.testing.assert_allclose(*metric.image_results().curve[:, 80:150], atol=0.03)
+        assert metric.image_results().curve[0, 128] > 0.8
 
 
 def test_a_detail_that_resizing_loses_leaves_no_contrast() -> None:

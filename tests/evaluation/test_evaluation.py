@@ -13,7 +13,7 @@ from scipy import stats as scipy_stats
 from eil.core.files import InputError
 from eil.core.settings import SettingError
 from eil.evaluation import boxes, errors, maps, masks, metrics, protocols, statistics
-from eil.evaluation.metrics import Scores
+from eil.evaluation.metrics import ImageResults
 from eil.evaluation.protocols import Protocol
 
 VAL_THRESHOLD = protocols.find("val-threshold")
@@ -180,11 +180,11 @@ def test_a_map_that_is_not_finite_is_refused(bad: float) -> None:
         maps.to_8_bit(np.array([[0.0, bad], [1.0, 2.0]]), 8, VAL_THRESHOLD)
 
 
-def scores(seed: int, count: int = 9) -> Scores:
+def scores(seed: int, count: int = 9) -> ImageResults:
     rng = np.random.default_rng(seed)
     every, largest = np.round(rng.random((2, count, 255)), 1)  # rounded, so that 0.3, 0.5 and 0.7 occur
     top1 = rng.random(count) < 0.6
-    return Scores(largest, every, rng.integers(0, 255, count), top1, top1 | (rng.random(count) < 0.5))
+    return ImageResults(largest, every, rng.integers(0, 255, count), top1, top1 | (rng.random(count) < 0.5))
 
 
 def share(hits: list[bool]) -> float:
@@ -508,7 +508,7 @@ def test_replicates_with_other_thresholds(threshold_from: str) -> None:
 def test_the_interval_of_one_seed_is_that_of_the_images() -> None:
     count, found = 400, np.random.default_rng(0).random(400) < 0.7
     curve = np.repeat(found[:, None].astype(float), 255, axis=1)
-    one = Scores(curve, None, np.zeros(count, int), found, found)
+    one = ImageResults(curve, None, np.zeros(count, int), found, found)
     runs = statistics.replicates(one, one, VAL_THRESHOLD)["gt_known_loc"][None]
     mean, half = statistics.interval(runs)
     assert mean == pytest.approx(100 * found.mean(), abs=0.5)
@@ -525,7 +525,7 @@ def test_seeds_widen_the_interval_by_students_t() -> None:
 
 def test_methods_on_the_same_images_are_paired() -> None:
     test, val = scores(1, 200), scores(2, 100)
-    better = Scores(np.minimum(test.curve + 0.2, 1), None, test.otsu, test.top1, test.top5)
+    better = ImageResults(np.minimum(test.curve + 0.2, 1), None, test.otsu, test.top1, test.top5)
     fixed = VAL_THRESHOLD.model_copy(update={"threshold_from": "fixed"})
     a, b = (statistics.replicates(s, val, fixed)["gt_known_loc"][None] for s in (better, test))
     assert statistics.ci_half_width(a - b) < np.hypot(statistics.ci_half_width(a), statistics.ci_half_width(b))

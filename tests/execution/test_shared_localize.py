@@ -232,9 +232,9 @@ def test_curves_that_a_gpu_made_go_with_the_maps(tmp_path: Path) -> None:
     for name in ("maps.npz", "curves.npz"):
         (tmp_path / name).write_text("old")
         (waiting / name).write_text("new")
-    ahead.leave("localize", tmp_path, {"key": "a"})
-    assert not ahead.take("localize", tmp_path, {"key": "b"})
-    assert ahead.take("localize", tmp_path, {"key": "a"})
+    ahead.mark_ready("localize", tmp_path, {"key": "a"})
+    assert not ahead.restore("localize", tmp_path, {"key": "b"})
+    assert ahead.restore("localize", tmp_path, {"key": "a"})
     assert [(tmp_path / name).read_text() for name in ("maps.npz", "curves.npz")] == ["new", "new"]
     assert not waiting.exists()
 

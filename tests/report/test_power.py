@@ -19,7 +19,7 @@ def detectable(images_error: float, seeds: int) -> float:
 
 
 def test_the_number_of_images_is_the_smallest_that_detects_the_difference() -> None:
-    pair = Estimate(mean=0.0, images=3.0, shared=3.0, seeds=1.0, df=28)
+    pair = Estimate(mean=0.0, se_images=3.0, se_images_shared=3.0, se_seeds=1.0, df=28)
     found = power.images_needed(MODEL, pair, points=6.0, seeds=5, images=250)
     assert found is not None
     errors = {count: 3.0 * (250 / count) ** 0.5 for count in (found - 2, found + 1)}
@@ -27,7 +27,7 @@ def test_the_number_of_images_is_the_smallest_that_detects_the_difference() -> N
 
 
 def test_images_do_not_replace_seeds() -> None:
-    pair = Estimate(mean=0.0, images=3.0, shared=3.0, seeds=1.0, df=28)
+    pair = Estimate(mean=0.0, se_images=3.0, se_images_shared=3.0, se_seeds=1.0, df=28)
     least = detectable(0.0, 5)
     assert power.images_needed(MODEL, pair, points=0.9 * least, seeds=5, images=250) is None
     assert power.images_needed(MODEL, pair, points=6.0, seeds=1, images=250) is None

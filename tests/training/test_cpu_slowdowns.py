@@ -31,7 +31,7 @@ def test_a_starved_training_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog
             clocks["monotonic"] += wall
             clocks["process_time"] += cpu
             assert share.log_row(cores)["cpu_share"] == pytest.approx(cpu / wall / cores)
-    assert [record.getMessage()[:26] for record in caplog.records] == ["the training gets only 30 % of "]
+    assert [record.getMessage()[:31] for record in caplog.records] == ["the training gets only 30 % of "]
 
 
 def test_the_share_is_measured() -> None:

@@ -25,7 +25,7 @@ os.environ.update(
 # Keep freed memory for the next step: on a CPU, page faults cost a tenth of a step.
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "8589934592")
-user_cache.name_user()
+user_cache.ensure_user_name()
 # Whether the machines share no disk: declared files, and nothing else, travel between them through a storage.
 STORAGE = workflow.storage_registry.default_storage_provider is not None
 # On this machine a training's process goes on to localize and evaluate, which saves loading torch twice. A cluster's job
@@ -63,7 +63,7 @@ def stored(path):
     return workflow.modifier.path_modifier.modify(path).flags["storage_object"].query
 
 
-def carried(*paths):
+def only_with_storage(*paths):
     """Files that are declared only if they must travel.
 
     On a shared disk `dataset.json` and the like stand for what lies beside them. To declare that too would make every
@@ -155,12 +155,12 @@ container: parts_of_study()[-1][2].get("container")
 RESULTS = f"results/{STUDY.name}"
 # Snakemake adds a module's prefix to a rule's files, not to its parameters. Each process writes study.yaml itself.
 FOLDER = local_copy(RESULTS)
-PLACES = f"{with_prefix(RESULTS)}/study.yaml --results {FOLDER} --data {local_copy('results/data')}"
+STUDY_ARGUMENTS = f"{with_prefix(RESULTS)}/study.yaml --results {FOLDER} --data {local_copy('results/data')}"
 # Modules of one workflow have a variable each.
 EIL_VARIABLE = "_".join(filter(None, ["EIL_STUDY", workflow.modifier.namespace]))
-os.environ.update({EIL_VARIABLE: PLACES})
+os.environ.update({EIL_VARIABLE: STUDY_ARGUMENTS})
 # The place of the storage's copy may differ between machines, and is no reason to run anything again.
-EIL = f"${EIL_VARIABLE}" if STORAGE else PLACES
+EIL = f"${EIL_VARIABLE}" if STORAGE else STUDY_ARGUMENTS
 # Checked once here, by stat calls; the jobs do not check again.
 CONTENT = content_hashes()
 os.environ[execution.CHECKED_BY_WORKFLOW] = "1"
@@ -203,12 +203,12 @@ def devices(wildcards):
     return RUNS[wildcards.run].recipe.devices
 
 
-def images(wildcards):
+def dataset_json(wildcards):
     """The decoded photos that a run reads."""
     return f"results/data/{RUNS[wildcards.run].cache}/dataset.json"
 
 
-def photos(*splits):
+def decoded_splits(*splits):
     """An input function: the decoded photos of these splits that a run reads beside `images`."""
 
     def find(wildcards):
@@ -225,7 +225,7 @@ def photos_to_localize(wildcards):
 
 def photos_of(caches, *splits):
     """The folders of the decoded photos of these splits, in these caches."""
-    return carried(
+    return only_with_storage(
         *(f"results/data/{cache}/{split}" for cache in caches for split in splits)
     )
 

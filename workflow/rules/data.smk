@@ -30,7 +30,7 @@ rule annotate:
     input:
         rules.prepare.output,
     output:
-        carried(directory("results/data/{cache}/annotations"))
+        only_with_storage(directory("results/data/{cache}/annotations"))
         or "results/data/{cache}/annotations/annotations.json",
     log:
         "results/data/{cache}.annotations.log",

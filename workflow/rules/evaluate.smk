@@ -3,13 +3,13 @@
 
 rule evaluate:
     input:
-        images,
+        dataset_json,
         annotations,
-        photos("val", "test"),
+        decoded_splits("val", "test"),
         maps=rules.localize.output,
         summary=trained("train.json"),
     output:
-        carried(f"{RESULTS}/runs/{{run}}/curves.npz"),
+        only_with_storage(f"{RESULTS}/runs/{{run}}/curves.npz"),
         record=f"{RESULTS}/runs/{{run}}/record.json",
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:

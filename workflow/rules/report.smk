@@ -4,7 +4,7 @@
 rule tables:
     input:
         every("record.json"),
-        carried(*descriptions()),
+        only_with_storage(*descriptions()),
     output:
         report(
             directory(f"{RESULTS}/tables"),
@@ -37,7 +37,7 @@ rule figures:
     input:
         every("record.json"),
         every("examples.npz"),
-        carried(*descriptions(), *every("maps.npz"), *every("curves.npz")),
+        only_with_storage(*descriptions(), *every("maps.npz"), *every("curves.npz")),
         photos_of(all_caches(), "val", "test"),
     output:
         report(

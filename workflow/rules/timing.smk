@@ -40,9 +40,9 @@ rule timing:
 # Alone on the machine as well.
 rule profile_run:
     input:
-        images,
+        dataset_json,
         ancient(annotations),
-        photos("train", "val"),
+        decoded_splits("train", "val"),
     output:
         report(
             f"{RESULTS}/profile/{{run}}/profile.html",

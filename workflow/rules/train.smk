@@ -3,9 +3,9 @@
 
 rule train:
     input:
-        images,
+        dataset_json,
         ancient(annotations),
-        photos("train", "val"),
+        decoded_splits("train", "val"),
     output:
         weights=f"{RESULTS}/runs/{{run}}/weights.safetensors",
         history=f"{RESULTS}/runs/{{run}}/history.csv",
@@ -33,7 +33,7 @@ rule train:
 
 rule localize:
     input:
-        images,
+        dataset_json,
         annotations_of_controls,
         classification_of_controls,
         photos_to_localize,

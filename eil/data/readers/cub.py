@@ -61,7 +61,7 @@ def read(
         )
     classes = {number: entry.fields[0] for number, entry in _by_id(root / "classes.txt", 1).items()}
     official, boxes = _official(root, list(classes))
-    train, held = photos.held_out(official["1"], held_out if cubv2 is None else 0)
+    train, held = photos.split_off_val(official["1"], held_out if cubv2 is None else 0)
     splits = {
         "train": photos.split(train),
         "val": _split(root, held, boxes),
@@ -75,7 +75,7 @@ def read(
         classes=tuple(classes.values()),
         splits=splits,
         class_ids=tuple(classes),
-        held_out=cubv2 is None,
+        val_is_held_out=cubv2 is None,
         remarks=remarks,
     )
 

@@ -53,7 +53,7 @@ def read(
         )
     classes, rows, remarks = csv_lists.labels(root, labels) if labels else _in_folders(root)
     if "val" not in rows:
-        rows["train"], rows["val"] = photos.held_out(rows["train"], held_out)
+        rows["train"], rows["val"] = photos.split_off_val(rows["train"], held_out)
     every = [name for own in rows.values() for name, _, _, _ in own]
     scored = {name: classes[label] for split in ("val", "test") for name, label, _, _ in rows[split]}
     truth = _with_masks(root, _truth(root, every, scored, coco, voc), every, scored)

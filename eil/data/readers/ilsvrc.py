@@ -64,7 +64,7 @@ def read(root: Path | None = None, *, held_out: Annotated[int, Field(ge=1)] = 10
         classes=tuple(named.get(wnid, wnid).split(",")[0] for wnid in folders),
         splits={"train": photos.split(train), "val": _split(val), "test": _split(test)},
         class_ids=tuple(folders),
-        held_out=True,
+        val_is_held_out=True,
         remarks=(f"{others} photos of {data / 'val'} are of classes without training photos: left out",)
         if others
         else (),

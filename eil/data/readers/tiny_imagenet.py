@@ -51,7 +51,7 @@ def read(root: Path | None = None) -> Dataset:
         classes=tuple(names.get(wnid, wnid).split(",")[0] for wnid in wnids),
         splits={"train": photos.split(train), "val": _split(val), "test": _split(test)},
         class_ids=tuple(wnids),
-        held_out=True,
+        val_is_held_out=True,
         remarks=(f"{others} photos of {listing} are of classes that wnids.txt does not have: left out",)
         if others
         else (),
