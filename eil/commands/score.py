@@ -156,7 +156,7 @@ def leaderboard(
     known = registry.available(registry.METHODS)
     methods = [name for name in known if str(registry.module(registry.METHODS, name)).split(".")[0] in own]
     backbones = [*registry.available(registry.BACKBONES), *published.NETWORKS.values()]
-    text = report.page(published.read(), report.read_own(reference, studies), methods, backbones)
+    text = report.page(published.read(), report.read_ours(reference, studies), methods, backbones)
     if out:
         write_text(out, text)
     print(out or text, end="\n" if out else "")

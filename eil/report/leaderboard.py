@@ -5,13 +5,14 @@ Scores of different protocols are not comparable: rows are in the order of proto
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from eil.core.files import InputError
 from eil.core.metric_definitions import MAIN, METRICS
-from eil.data.class_subset import FULL_SIZES
+from eil.data.class_subset import FULL_SIZES, describe_count
 from eil.evaluation import protocols
 from eil.report import convergence
 from eil.report.published import Published, comparable, network
@@ -20,6 +21,16 @@ from eil.study.study import Study, load
 
 LIMITS = {"classes", "images_per_class", "test_per_class", "train_per_class", "val_per_class"}
 NO_SCORE = "awaits a GPU"
+NOT_JUDGED = "‡"
+_JUDGED_SINCE = "2026-11-25"  # date of the first tables that say which trainings had converged
+# Published names of what is no method of its own here: how a study has it.
+COMPOSED = {
+    "CALM (EM)": "`cam: {head: calm}`",
+    "CALM (ML)": "`cam: {head: calm}`",
+    "CAM + PC1": "`cam` and `maps: [pc1]`",
+    "DA-WSOL + BagCAMs": "`dawsol` and `maps: [bagcams]`",
+    "Rethinking CAM (TAP, NWC, PaS)": "`cam: {head: tap}` and `maps: [nwc]`",
+}
 _TABLE = re.compile(r"(?P<study>\w+)-.+-\d{4}-\d{2}-\d{2}-main\.csv")
 _STATUS = {"read": "", "conflicting": " (sources conflict)", "second hand": " (second hand)"}
 _HEAD = """# Leaderboard
@@ -33,19 +44,20 @@ makes this page from [published.csv](../results/published.csv) and the main tabl
   know. "–": the metric has none. Many authors chose checkpoints and seeds on test, too.
 - *Ours*: under the threshold from val, mean ± half of the 95 % interval; of the whole data set and the same backbone,
   whatever the recipe. "awaits a GPU": method and backbone are here, and the score is not measured yet. †: training had
-  not converged ([rule](evaluation.md#converged-or-not)).
+  not converged ([rule](evaluation.md#converged-or-not)); ‡: the table is older than this rule.
 - "Second hand": printed by others than the authors, never a target. "Sources conflict": another source says otherwise.
 """
 
 
 @dataclass(frozen=True)
-class Own:
+class OurRow:
     """A row of one of our main tables.
 
     Attributes:
         file: name of the table.
         study: its study.
         dataset: the data set's name.
+        part: which part of the data set it is, ``20 of 200 classes``; "" if that is not known.
         whole: whether the study has all of a known data set.
         backbone: name of the backbone.
         method: name of the method or control; ``label`` has its settings, too.
@@ -57,6 +69,7 @@ class Own:
     file: str
     study: str
     dataset: str
+    part: str
     whole: bool
     backbone: str
     method: str
@@ -65,7 +78,7 @@ class Own:
     seeds: str
 
 
-def read_own(reference: Path, studies: Path) -> list[Own]:
+def read_ours(reference: Path, studies: Path) -> list[OurRow]:
     """Rows of the latest main table of each study whose first protocol chooses thresholds on val; without controls.
 
     Args:
@@ -81,7 +94,7 @@ def read_own(reference: Path, studies: Path) -> list[Own]:
         if match is None:
             raise InputError(f"{path}: expected a name like STUDY-PROCESSOR-CORES-PRECISION-DATE-main.csv")
         latest[match["study"]] = path
-    found: list[Own] = []
+    found: list[OurRow] = []
     for study, path in sorted(latest.items()):
         loaded = load(studies / f"{study}.yaml")
         if protocols.find(loaded.protocols[0]).threshold_from == "val":  # whose threshold the table's columns have
@@ -89,8 +102,13 @@ def read_own(reference: Path, studies: Path) -> list[Own]:
     return found
 
 
-def _rows(path: Path, study: Study) -> Iterator[Own]:
-    whole = study.dataset.data_name in FULL_SIZES and not LIMITS & study.dataset.settings.keys()
+def _rows(path: Path, study: Study) -> Iterator[OurRow]:
+    data_name, chosen = study.dataset.data_name, study.dataset.settings.get("classes")
+    full = FULL_SIZES.get(data_name)
+    whole = full is not None and not LIMITS & study.dataset.settings.keys()
+    count = len(chosen) if isinstance(chosen, list | tuple) else chosen
+    part = describe_count(count, full.classes) if full and count else ""
+    unjudged = f" {NOT_JUDGED}" if path.stem[-15:-5] < _JUDGED_SINCE else ""
     with path.open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file), start=2):
             if not {"Backbone", "Method", "Seeds"} <= row.keys():
@@ -99,8 +117,17 @@ def _rows(path: Path, study: Study) -> Iterator[Own]:
                 continue
             method = row["Method"].removesuffix(f" {convergence.MARK}").split(" (")[0]
             values = dict(_values(row, f"{path}:{number}"))
-            identity = (path.name, study.name, study.dataset.data_name, whole, row["Backbone"], method, row["Method"])
-            yield Own(*identity, values, row["Seeds"])
+            identity = (
+                path.name,
+                study.name,
+                data_name,
+                part,
+                whole,
+                row["Backbone"],
+                method,
+                row["Method"] + unjudged,
+            )
+            yield OurRow(*identity, values, row["Seeds"])
 
 
 def _values(row: dict[str, str], where: str) -> Iterator[tuple[str, Value]]:
@@ -116,7 +143,7 @@ def _values(row: dict[str, str], where: str) -> Iterator[tuple[str, Value]]:
 
 
 def page(
-    published: Sequence[Published], own: Sequence[Own], methods: Collection[str], backbones: Collection[str]
+    published: Sequence[Published], own: Sequence[OurRow], methods: Collection[str], backbones: Collection[str]
 ) -> str:
     """The page in Markdown.
 
@@ -143,7 +170,7 @@ def page(
 def _section(
     label: str,
     rows: Sequence[Published],
-    own: Sequence[Own],
+    own: Sequence[OurRow],
     methods: Collection[str],
     backbones: Collection[str],
     sources: dict[str, int],
@@ -164,14 +191,16 @@ def _section(
         yield f"| {' | '.join(map(_cell, cells))} |"
 
 
-def _ours(row: Published, own: Sequence[Own], methods: Collection[str], backbones: Collection[str]) -> str:
+def _ours(row: Published, own: Sequence[OurRow], methods: Collection[str], backbones: Collection[str]) -> str:
     """Our score beside a published one, or why there is none."""
-    if comparable(row.method) not in map(comparable, methods):
+    if row.method not in COMPOSED and comparable(row.method) not in map(comparable, methods):
         return "no such method here"
     if not row.backbone:
         return "network not stated"
     if network(row.backbone) not in backbones:
         return "no such backbone here"
+    if row.method in COMPOSED:
+        return f"{NO_SCORE}: {COMPOSED[row.method]}"
     wanted = (row.dataset.lower(), network(row.backbone), comparable(row.method))
     found = [each for each in own if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted]
     shown = [f"{each.values[row.metric]}{_mark(each)} ({each.study})" for each in found if row.metric in each.values]
@@ -180,7 +209,7 @@ def _ours(row: Published, own: Sequence[Own], methods: Collection[str], backbone
 
 def _missing(published: Sequence[Published], methods: Collection[str], sources: dict[str, int]) -> Iterator[str]:
     """Methods that are published and not here, and those that are here and have no published score."""
-    known = set(map(comparable, methods))
+    known = set(map(comparable, [*methods, *COMPOSED]))
     here = sorted(name for name in methods if comparable(name) not in {comparable(row.method) for row in published})
     yield "\n## Gaps\n\nPublished, and not here:\n\n| Method | Data sets | Backbones | Sources |\n|---|---|---|---|"
     for method in sorted({row.method for row in published if comparable(row.method) not in known}):
@@ -191,23 +220,28 @@ def _missing(published: Sequence[Published], methods: Collection[str], sources: 
     yield f"\nHere, and without a published score that we could read: {', '.join(here) or 'none'}."
 
 
-def _elsewhere(own: Sequence[Own]) -> Iterator[str]:
+def _elsewhere(own: Sequence[OurRow]) -> Iterator[str]:
     """Our scores where nothing is published: on drawn data, and on a part of a data set."""
     yield "\n## Ours where nothing is published\n\nDrawn data, or parts of data sets. Thresholds come from val.\n"
+    same = defaultdict(list)  # rows of the same networks, which several studies may have
+    for each in own:
+        if not each.whole:
+            means = tuple(value.mean for value in each.values.values())
+            same[each.dataset, each.part, each.backbone, each.label, means].append(each)
     labels = [key.label for key in MAIN]
     yield f"| Data | Backbone | Method | {' | '.join(labels)} | Seeds | Study |"
     yield "|" + "---|" * (len(labels) + 5)
-    for each in own:
-        if each.whole:
-            continue
+    for rows in same.values():
+        each = rows[0]
+        data = ", ".join(filter(None, [each.dataset, each.part]))
         values = [str(each.values[label]) if label in each.values else "–" for label in labels]
-        link = f"[{each.study}](../results/reference/{each.file})"
-        yield f"| {each.dataset} | {each.backbone} | {each.label} | {' | '.join(values)} | {each.seeds} | {link} |"
+        links = ", ".join(f"[{row.study}](../results/reference/{row.file})" for row in rows)
+        yield f"| {data} | {each.backbone} | {each.label} | {' | '.join(values)} | {each.seeds} | {links} |"
 
 
-def _mark(row: Own) -> str:
-    """A dagger if the row's training had not converged."""
-    return f" {convergence.MARK}" if row.label.endswith(convergence.MARK) else ""
+def _mark(row: OurRow) -> str:
+    """A dagger if the row's training had not converged, another sign if nobody judged it."""
+    return next((f" {mark}" for mark in (convergence.MARK, NOT_JUDGED) if row.label.endswith(mark)), "")
 
 
 def _cell(text: str) -> str:

@@ -26,7 +26,7 @@ def published(**changes: object) -> Published:
 def table(tmp_path: Path) -> Callable[..., Path]:
     """Writes a main table and its study, and gives their folder."""
 
-    def write(rows: str, date: str = "2026-01-02", **changes: object) -> Path:
+    def write(rows: str, date: str = "2027-01-02", **changes: object) -> Path:
         dataset = {"name": "wsoleval", "benchmark": "CUB"}
         recipe = {"epochs": 1, "milestones": []}
         study = {"name": "s", "dataset": dataset, "backbones": ["vgg16"], "methods": {"cam": {}}, "recipe": recipe}
@@ -39,7 +39,7 @@ def table(tmp_path: Path) -> Callable[..., Path]:
 
 def ours(folder: Path, row: Published, methods: tuple[str, ...] = ("cam",)) -> str:
     """The last cell of a published row."""
-    page = leaderboard.page([row], leaderboard.read_own(folder, folder), methods, ["vgg16"])
+    page = leaderboard.page([row], leaderboard.read_ours(folder, folder), methods, ["vgg16"])
     line = next(line for line in page.splitlines() if line.endswith(" |") and "| a protocol |" in line)
     return line.split(" | ")[-1].removesuffix(" |")
 
@@ -72,7 +72,7 @@ def test_ours_stands_beside_the_same_with_its_interval(table: Callable[..., Path
 def test_a_papers_transformer_is_timms(table: Callable[..., Path]) -> None:
     deit = NETWORKS["deit_small"]
     folder = table(f"{deit},cam,60,2,50,1,3\n", backbones=[deit])
-    page = leaderboard.page([published(backbone="deit_small")], leaderboard.read_own(folder, folder), ["cam"], [deit])
+    page = leaderboard.page([published(backbone="deit_small")], leaderboard.read_ours(folder, folder), ["cam"], [deit])
     assert "| CAM | deit_small | 61.5 | a protocol | test | [1](#sources) | 60.0 ± 2.0 (s) |" in page
 
 
@@ -92,13 +92,36 @@ def test_of_a_grid_every_setting_is_named_and_the_latest_table_counts(table: Cal
 def test_a_part_of_a_data_set_stands_by_itself(table: Callable[..., Path]) -> None:
     folder = table("vgg16,cam,60,2,50,1,3\n", dataset={"name": "cub", "classes": 20})
     assert ours(folder, published()) == "awaits a GPU"
-    page = leaderboard.page([published()], leaderboard.read_own(folder, folder), ["cam"], ["vgg16"])
-    assert "| cub | vgg16 | cam | – | 60.0 ± 2.0 | 50.0 ± 1.0 | – | 3 | [s](" in page
+    page = leaderboard.page([published()], leaderboard.read_ours(folder, folder), ["cam"], ["vgg16"])
+    assert "| cub, 20 of 200 classes | vgg16 | cam | – | 60.0 ± 2.0 | 50.0 ± 1.0 | – | 3 | [s](" in page
+
+
+def test_the_same_networks_in_two_studies_are_one_row(table: Callable[..., Path]) -> None:
+    folder = table("vgg16,cam,60,2,50,1,3\nvgg16,eil,61,2,50,1,3\n", dataset={"name": "cub", "classes": 20})
+    (folder / "t.yaml").write_text((folder / "s.yaml").read_text().replace("name: s\n", "name: t\n"))
+    again = HEADER + "vgg16,cam,60,2.2,50,1,3\nvgg16,eil,61.01,2,50,1,3\n"  # beside other rows intervals are others
+    (folder / "t-h100-1-bf16-2027-01-03-main.csv").write_text(again, encoding="utf-8")
+    lines = leaderboard.page([published()], leaderboard.read_ours(folder, folder), ["cam"], ["vgg16"]).splitlines()
+    rows = [line for line in lines if line.startswith("| cub, 20")]
+    assert [("[s](" in row, "[t](" in row) for row in rows] == [(True, True), (True, False), (False, True)]
+
+
+def test_a_table_older_than_the_rule_of_convergence_is_marked(table: Callable[..., Path]) -> None:
+    assert ours(table("vgg16,cam,60,2,50,1,3\n", date="2026-11-24"), published()) == "60.0 ± 2.0 ‡ (s)"
+
+
+def test_what_is_composed_here_is_no_gap(table: Callable[..., Path]) -> None:
+    folder = table("vgg16,cam,60,2,50,1,3\n")
+    row = published(method="CAM + PC1")
+    assert ours(folder, row) == "awaits a GPU: `cam` and `maps: [pc1]`"
+    assert ours(folder, published(method="CAM + PC1", backbone="googlenet")) == "no such backbone here"
+    assert "| CAM + PC1 | CUB |" not in leaderboard.page([row], [], ["cam"], ["vgg16"])
+    assert leaderboard.COMPOSED.keys() <= {each.method for each in read()}
 
 
 def test_a_table_under_an_oracles_threshold_is_left_out(table: Callable[..., Path]) -> None:
     folder = table("vgg16,cam,60,2,50,1,3\n", protocols=["wsoleval-v2"])
-    assert leaderboard.read_own(folder, folder) == []
+    assert leaderboard.read_ours(folder, folder) == []
 
 
 def test_values_are_never_ranked_and_doubts_are_marked() -> None:
@@ -119,7 +142,7 @@ def test_values_are_never_ranked_and_doubts_are_marked() -> None:
 def test_a_bad_table_is_named(table: Callable[..., Path], tmp_path: Path) -> None:
     folder = table("vgg16,cam,high,2,50,1,3\n")
     with pytest.raises(InputError, match=r"main\.csv:2: GT-known Loc ↑ = high: expected a number"):
-        leaderboard.read_own(folder, folder)
-    shutil.move(folder / "s-h100-1-bf16-2026-01-02-main.csv", folder / "s-main.csv")
+        leaderboard.read_ours(folder, folder)
+    shutil.move(folder / "s-h100-1-bf16-2027-01-02-main.csv", folder / "s-main.csv")
     with pytest.raises(InputError, match="expected a name like STUDY-PROCESSOR"):
-        leaderboard.read_own(folder, folder)
+        leaderboard.read_ours(folder, folder)
