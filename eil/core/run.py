@@ -84,7 +84,7 @@ class Recipe(StrictModel):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     decay_biases: bool = True
     schedule: Literal["step", "cosine"] = "step"
-    milestones: tuple[int, ...] = (60,)
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = (60,)
     warmup: Annotated[float, Field(ge=0)] = 0.0
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     devices: Annotated[int, Field(ge=1)] = 1

@@ -115,6 +115,7 @@ def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any])
             "controls = 'gaussian': Input should be a valid tuple; a list stands in brackets: [...]",
         ),
         (("recipe", "min_delta"), 2, "s.yaml: recipe.min_delta = 2: Input should be less than 1"),
+        (("recipe", "milestones"), [0], "s.yaml: recipe.milestones"),
         (("name",), "../up", "s.yaml: name = '../up'"),
         (("methods", "eil", "gamma"), [0.6, 0.6], "two runs are named vgg_small-eil-gamma0.6"),
         (

@@ -133,7 +133,7 @@ EDITS = [
     ("eil/report/table.py", "{sign}", "{sign} "),
     ("eil/evaluation/metrics.py", "100", "101"),
     ("eil/evaluation/protocols.yaml", "threshold_from: val", "threshold_from: oracle"),
-    ("eil/training/train.py", "_LOOK_EVERY = 20", "_LOOK_EVERY = 10"),
+    ("eil/training/train.py", "_CHECK_EVERY = 20", "_CHECK_EVERY = 10"),
     ("eil/data/readers/birds.py", "EMBEDDED = True", "EMBEDDED = bool(1)"),
     ("Snakefile", "", ""),
 ]
