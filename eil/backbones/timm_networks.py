@@ -126,12 +126,12 @@ def _load(tensors: dict[str, Tensor], needed: nn.Module, weights: str, config: A
     used = {id(tensor) for tensor in (*needed.parameters(), *needed.buffers())}
     after_pooling = tuple(name for name, tensor in tensors.items() if id(tensor) not in used)
     try:
-        required_tensors = state_dicts.required_tensors(found, tensors, after_pooling)
+        usable = state_dicts.required_tensors(found, tensors, after_pooling)
     except state_dicts.IncompatibleTensors as error:
         source = weights if local else config.hf_hub_id
         raise InputError(f"pretrained weights {source}: not those of timm's {_label(config)}: {error}") from None
     with torch.no_grad():
-        for name, value in required_tensors.items():
+        for name, value in usable.items():
             tensors[name].copy_(value)
 
 

@@ -62,8 +62,8 @@ def remember() -> None:
 
 def _recalled(path: Path) -> SourceFile | None:
     with contextlib.suppress(KeyError, TypeError, ValueError):  # unknown, or damaged
-        date, size, meaning, imports = _stored()[str(path)]
-        if [date, size] == _state(path):
+        *state, meaning, imports = _stored()[str(path)]
+        if state == _state(path):
             return SourceFile(str(meaning), tuple(map(str, imports)))
     return None
 
@@ -78,7 +78,7 @@ def _parse(path: Path) -> SourceFile:
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
     found = SourceFile(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports)
-    if time.time() - state[0] / 1e9 > _SECONDS_UNTIL_SETTLED:
+    if time.time() - max(state[:2]) / 1e9 > _SECONDS_UNTIL_SETTLED:
         _fresh[str(path)] = [*state, *found]
     return found
 
@@ -95,14 +95,17 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _state(path: Path) -> list[int]:
-    """Date in nanoseconds and size in bytes."""
+    """Dates of the content and of the file itself in nanoseconds, and size in bytes.
+
+    An archive may give each version of a file the same date of its content; that of the file nobody can set.
+    """
     found = path.stat()
-    return [found.st_mtime_ns, found.st_size]
+    return [found.st_mtime_ns, found.st_ctime_ns, found.st_size]
 
 
 @functools.cache
 def _stored() -> dict[str, Any]:
-    """What earlier processes found: date, size, meaning and imports, by path."""
+    """What earlier processes found: state, meaning and imports, by path."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(_cache().read_bytes())
         return found if isinstance(found, dict) else {}

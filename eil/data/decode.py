@@ -9,9 +9,7 @@ import numpy.typing as npt
 from eil.core.files import InputError
 from eil.data import IGNORED, Boxes, Image, Split, fingerprint
 from eil.data.clipping import Overhang, clip
-from eil.data.masks import require_aspect_ratio
-
-ASPECT_TOLERANCE = 0.02  # largest relative difference of two aspect ratios that is still rounding
+from eil.data.masks import ASPECT_TOLERANCE, require_aspect_ratio
 
 
 @dataclass(frozen=True)

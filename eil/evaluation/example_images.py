@@ -21,7 +21,7 @@ Thresholds = int | metrics.Ints  # one for all test images, or one each (N,)
 
 
 def extra_maps(arrays: Mapping[str, npt.NDArray[Any]], side: int, protocol: Protocol) -> Arrays:
-    """The method's further maps of the example images (``extra_erased map``, say) as 8-bit maps, (E, S, S) each.
+    """The method's extra maps of the example images (``extra_erased map``, say) as 8-bit maps, (E, S, S) each.
 
     They come from several stages, so they are drawn by half-pixel resizing under every protocol.
     """

@@ -28,7 +28,7 @@ def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], extra_maps:
 
     Args:
         examples: what evaluate kept of each configuration's first repetition.
-        extra_maps: show the methods' further extra_maps beside their maps.
+        extra_maps: show the methods' extra maps beside their maps.
     """
     configurations = list(examples)
     columns: list[tuple[Configuration, str, str]] = [(configurations[0], "images", "image")]
@@ -112,7 +112,7 @@ def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -
 
 
 def extra_maps_of(own: Mapping[str, Any]) -> list[str]:
-    """Names of a method's further extra_maps."""
+    """Names of a method's extra maps."""
     return sorted(name for name in own if name.startswith("extra_"))
 
 

@@ -61,12 +61,12 @@ def find(name: str, dataset: str, backbone: str, method: str, output_stride: int
     if not isinstance(name, str) or name not in read():
         raise SettingError("layout", name, f"must be one of {', '.join([OWN, *read()])}")
     stride = output_stride or DEFAULT_STRIDE
-    compatibility = [entry for entry in read()[name] if entry.scope.fits_at(dataset, backbone, method, stride)]
-    if not any(entry.scope.method and entry.scope.output_stride for entry in compatibility):
+    fitting = [entry for entry in read()[name] if entry.scope.fits_at(dataset, backbone, method, stride)]
+    if not any(entry.scope.method and entry.scope.output_stride for entry in fitting):
         expected = f"has no {method} on {backbone} at output_stride {stride}; the reference does not have this network"
         raise SettingError("layout", name, expected)
     merged = Layout()
-    for entry in compatibility:
+    for entry in fitting:
         merged = Layout(
             network=merged.network | entry.network,
             settings=merged.settings | entry.settings,

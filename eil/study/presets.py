@@ -64,12 +64,12 @@ def find(name: str | None, dataset: str, backbone: str, method: str) -> Preset:
         return Preset()
     if not isinstance(name, str) or name not in read():  # a file may name a list
         raise SettingError("preset", name, f"must be one of {', '.join(read())}")
-    compatibility = [entry for entry in read()[name] if entry.scope.fits(dataset, backbone, method)]
-    if not any(entry.scope.method for entry in compatibility):
+    fitting = [entry for entry in read()[name] if entry.scope.fits(dataset, backbone, method)]
+    if not any(entry.scope.method for entry in fitting):
         expected = f"has no values for {method} on {backbone} and {dataset}; give {method} another preset, or null"
         raise SettingError("preset", name, expected)
     merged = Preset()
-    for entry in compatibility:
+    for entry in fitting:
         merged = Preset(
             settings=merged.settings | entry.settings,
             recipe=merged.recipe | entry.recipe,

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from eil.core import records
 from eil.core.files import InputError, read_arrays
 from eil.core.metric_definitions import ScoreKey
-from eil.core.run import Run
+from eil.core.run import Run, file_name
 from eil.data import cache
 from eil.data.augment import normalise
 from eil.evaluation import evaluate
@@ -132,6 +132,15 @@ def test_an_extractors_run_is_scored_and_reported_beside_the_methods_own(
     titles = [axes.get_title() for axes in drawn["maps_vgg_small_cam"]().axes]
     assert [title for title in titles if title] == ["image", "cam: map", "cam", "gradcam++", "ddt"]
     plt.close("all")
+
+    of_timm = []
+    for record in made:
+        run = record.run.model_copy(update={"backbone": "timm/resnet18"})  # a slash would make a folder of figures
+        (tmp_path / "runs" / run.name).symlink_to(tmp_path / "runs" / record.run.name)
+        of_timm.append(record.model_copy(update={"run": run}))
+    names = [name for name, _ in figures.of_other_maps(group(of_timm), tmp_path / "runs")]
+    assert names == ["maps", f"maps_{file_name('timm/resnet18')}_cam"]
+    assert "/" not in names[1]
 
 
 def ddt_maps(run: Run, images: Path, runs: Path) -> Any:
