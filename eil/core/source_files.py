@@ -54,7 +54,8 @@ def forget() -> None:
 def remember() -> None:
     """Store what was parsed in this process for later ones."""
     if _fresh:
-        known = {path: found for path, found in _stored().items() if Path(path).exists()}
+        # Read again, to keep what an earlier call and other processes have stored since the first reading.
+        known = {path: found for path, found in _read().items() if Path(path).exists()}
         with contextlib.suppress(OSError):  # a full disk, say: only time is lost
             write_json(_cache(), known | _fresh)
         _fresh.clear()
@@ -105,7 +106,12 @@ def _state(path: Path) -> list[int]:
 
 @functools.cache
 def _stored() -> dict[str, Any]:
-    """What earlier processes found: state, meaning and imports, by path."""
+    """What processes had found when this one asked first."""
+    return _read()
+
+
+def _read() -> dict[str, Any]:
+    """What processes have found by now: state, meaning and imports, by path."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(_cache().read_bytes())
         return found if isinstance(found, dict) else {}

@@ -50,6 +50,18 @@ def test_a_later_process_parses_nothing_again(tmp_path: Path, monkeypatch: pytes
     assert in_a_new_process(path) == first
 
 
+def test_a_second_call_keeps_what_the_first_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a run has a hash of its own, and each hash stores what it had to parse."""
+    paths = [write(tmp_path / f"module_{i}.py", f"x = {i}\n") for i in range(3)]
+    found = []
+    for path in paths:
+        found.append(source_files.parse(path))
+        source_files.remember()
+    source_files.forget()
+    monkeypatch.setattr(ast, "parse", None)
+    assert [source_files.parse(path) for path in paths] == found
+
+
 @pytest.mark.parametrize(("text", "date"), [("x = 2\n", 1_700_000_030), ("x = 22\n", 1_700_000_000)])
 def test_an_edited_file_is_parsed_again(tmp_path: Path, text: str, date: int) -> None:
     """Edited to the same size, and dated back to the same time."""
