@@ -148,11 +148,11 @@ class BridgeGap(Method):
     def alignment(self, features: Tensor, labels: Tensor) -> Losses:
         """L_sim and L_norm of the last features, (B, K, h, w), (B,) -> two scalars."""
         every = cosines(features, self.head.classifier.weight)  # (B, C, h, w)
-        own = of_class(every, labels)  # S_y, (B, h, w)
+        label_cosines = of_class(every, labels)  # S_y, (B, h, w)
         norm = min_max(torch.linalg.vector_norm(features.float(), dim=1))  # N, (B, h, w)
-        sign = own if self.aligned_class == "label" else every.amax(dim=1)  # A
+        sign = label_cosines if self.aligned_class == "label" else every.amax(dim=1)  # A
         return {
-            "similarity": gap(own, norm < self.background, norm > self.foreground),
+            "similarity": gap(label_cosines, norm < self.background, norm > self.foreground),
             "norm": gap(norm, sign < 0, sign > 0),
         }
 
@@ -168,5 +168,5 @@ class BridgeGap(Method):
     def extra_maps(self, images: Tensor, classes: Tensor) -> dict[str, Tensor]:
         """The cosine with the class's weights, and the norm, (B, h, w) each."""
         features = self.head.features(self.backbone(images))
-        own = of_class(cosines(features, self.head.classifier.weight), classes)
-        return {"cosine": own, "norm": torch.linalg.vector_norm(features.float(), dim=1)}
+        label_cosines = of_class(cosines(features, self.head.classifier.weight), classes)
+        return {"cosine": label_cosines, "norm": torch.linalg.vector_norm(features.float(), dim=1)}

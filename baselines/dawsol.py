@@ -165,8 +165,8 @@ class DAWSOL(Method):
     def starts(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Centres to start from, (B, K), (B,) -> (B, 3, K); a class that was never seen starts from z."""
         seen = self.source_counts[labels][:, None] > 0
-        own = torch.where(seen, self.sources[labels], pooled)
-        return torch.stack([self.universum.expand_as(pooled), pooled, own], dim=1)
+        class_centres = torch.where(seen, self.sources[labels], pooled)
+        return torch.stack([self.universum.expand_as(pooled), pooled, class_centres], dim=1)
 
     @torch.no_grad()
     def remember(self, centres: Tensor, pooled: Tensor, labels: Tensor) -> None:

@@ -54,8 +54,8 @@ def build(
     require_options(factory, given)
     if given.get("keep_classifier") and not pretrained:
         raise SettingError("keep_classifier", True, "needs pretrained weights")
-    own = {key: given.pop(key) for key in schema(factory).model_fields.keys() & given.keys()}
-    backbone = factory(weights, output_stride or info.output_strides[0], **own)
+    arguments = {key: given.pop(key) for key in schema(factory).model_fields.keys() & given.keys()}
+    backbone = factory(weights, output_stride or info.output_strides[0], **arguments)
     backbone.info = with_options(backbone.info, **given)
     return backbone
 

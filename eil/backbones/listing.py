@@ -47,7 +47,7 @@ def stages(backbone: Backbone) -> list[list[str]]:
     rows = [["stage", "output", "stride", "non-negative", "default of"]]
     for position, (name, shape) in enumerate(backbone.stage_shapes().items()):
         stride = f"{info.example_side / shape[1]:.3g}" if len(shape) == 3 else _NONE
-        methods = ", ".join(method for method, at in places.items() if position in at)
+        methods = ", ".join(method for method, positions in places.items() if position in positions)
         sign = "yes" if backbone.is_non_negative(name) else "no"
         rows.append([name, _times(shape), stride, sign, methods or _NONE])
     return rows

@@ -91,8 +91,8 @@ def _of_levels(stages: Stages, last: dict[str, Any], levels: tuple[str, ...], fi
     rectified = tuple(name for name, activation in last.items() if _is_rectified(activation))
     defaults: dict[str, Any] = {"spg_stages": levels[1:3]}
     if len(rectified) == len(stages):
-        at = (first.format(level=levels[2]), first.format(level=levels[3]), list(stages)[-1])
-        defaults |= {"eil_stage": levels[2], "meil_stages": levels[1:3], "adl_stages": tuple(dict.fromkeys(at))}
+        adl_stages = (first.format(level=levels[2]), first.format(level=levels[3]), list(stages)[-1])
+        defaults |= {"eil_stage": levels[2], "meil_stages": levels[1:3], "adl_stages": tuple(dict.fromkeys(adl_stages))}
     return Cut(stages, rectified, defaults, linear_head="final_conv" not in stages)
 
 

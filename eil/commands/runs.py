@@ -31,7 +31,7 @@ def train(
     found = opened.study.find_run(run)
     steps.train(opened, found, ahead)
     if not os.environ.get(APART) and status.tells_progress(found, grid.count(opened.study)):
-        print(f"{opened.study.name}: {status.progress(opened.runs(), opened.runs_folder, own=1)}")
+        print(f"{opened.study.name}: {status.progress(opened.runs(), opened.runs_folder, extra_running=1)}")
     else:
         print(f"{run}: trained")
 

@@ -152,9 +152,9 @@ def leaderboard(
     from eil.report import leaderboard as report
     from eil.report import published
 
-    own = ("eil", "baselines")  # an installed third party's methods are not this page's
+    packages = ("eil", "baselines")  # an installed third party's methods are not this page's
     known = registry.available(registry.METHODS)
-    methods = [name for name in known if str(registry.module(registry.METHODS, name)).split(".")[0] in own]
+    methods = [name for name in known if str(registry.module(registry.METHODS, name)).split(".")[0] in packages]
     backbones = [*registry.available(registry.BACKBONES), *published.NETWORKS.values()]
     text = report.page(published.read(), report.read_ours(reference, studies), methods, backbones)
     if out:

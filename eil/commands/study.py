@@ -27,8 +27,8 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
         return
     print("\n".join([*(run.name for run in runs), *(f"left out: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
-    if said := grid.warning(len(runs)):
-        print(f"warning: {said}")
+    if message := grid.warning(len(runs)):
+        print(f"warning: {message}")
 
 
 def plan(

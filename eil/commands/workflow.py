@@ -92,8 +92,8 @@ def _targets_of_job(path: Path, trainings_per_job: int | None, job: int | None) 
     jobs = math.ceil(len(families) / trainings_per_job)
     if job is None or not 1 <= job <= jobs:
         raise InputError(f"--job {job}: {len(families)} trainings are {jobs} jobs, expected --job 1 to --job {jobs}")
-    own = list(families.values())[(job - 1) * trainings_per_job : job * trainings_per_job]
-    return [target for family in own for target in family]
+    share = list(families.values())[(job - 1) * trainings_per_job : job * trainings_per_job]
+    return [target for family in share for target in family]
 
 
 def _run(command: list[str]) -> int:
@@ -130,9 +130,9 @@ def _signals_left_to(process: "subprocess.Popen[Any]") -> Iterator[None]:
                     each.terminate()
 
     handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: pass_on}
-    before = {which: signal.signal(which, handler) for which, handler in handlers.items()}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -38,8 +38,8 @@ class CellGrid(NamedTuple):
         drawn = self.half_pixel(shape, side)
         return all(
             math.isclose(here, there, abs_tol=1e-6)
-            for own, other in zip(self, drawn, strict=True)
-            for here, there in zip(own, other, strict=True)
+            for pair, other in zip(self, drawn, strict=True)
+            for here, there in zip(pair, other, strict=True)
         )
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

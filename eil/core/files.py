@@ -118,23 +118,23 @@ def write_arrays(path: Path, arrays: Mapping[str, "npt.NDArray[Any]"]) -> None:
 
 
 def read_arrays(
-    path: Path, made_by: str = "", most: int | None = None, only: Container[str] | None = None
+    path: Path, made_by: str = "", max_bytes: int | None = None, only: Container[str] | None = None
 ) -> "dict[str, npt.NDArray[Any]]":
     """Read the named arrays of an ``.npz``; pickled objects are refused.
 
     Args:
         path: the file.
         made_by: the command that writes the file, for the message if it is missing.
-        most: largest total size of the arrays in bytes (default: :data:`eil.core.npz.MOST`).
+        max_bytes: largest total size of the arrays in bytes (default: :data:`eil.core.npz.MAX_BYTES`).
         only: names of the arrays to read (default: all).
 
     Raises:
         InputError: the file is missing, damaged, larger than ``most``, or holds a pickle.
     """
-    from eil.core.npz import MOST, read_npz
+    from eil.core.npz import MAX_BYTES, read_npz
 
     try:
-        return read_npz(path, MOST if most is None else most, only)
+        return read_npz(path, MAX_BYTES if max_bytes is None else max_bytes, only)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file{f'; {made_by} makes it' if made_by else ''}") from None
     except (OSError, ValueError) as error:

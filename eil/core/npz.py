@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-MOST: Final = 2**30  # bytes that an archive may unpack to by default
+MAX_BYTES: Final = 2**30  # bytes that an archive may unpack to by default
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -31,12 +31,12 @@ def read_npy(path: Path) -> Array:
         return _read(file, os.fstat(file.fileno()).st_size)
 
 
-def read_npz(path: Path, most: int = MOST, only: Container[str] | None = None) -> dict[str, Array]:
+def read_npz(path: Path, max_bytes: int = MAX_BYTES, only: Container[str] | None = None) -> dict[str, Array]:
     """Read the arrays of an ``.npz`` file by name.
 
     Args:
         path: the file.
-        most: largest total size of the arrays in bytes.
+        max_bytes: largest total size of the arrays in bytes.
         only: names of the arrays to read (default: all).
 
     Raises:
@@ -47,8 +47,10 @@ def read_npz(path: Path, most: int = MOST, only: Container[str] | None = None) -
         with zipfile.ZipFile(path) as archive:
             names = {member: member.filename.removesuffix(".npy") for member in archive.infolist()}
             members = {member: name for member, name in names.items() if only is None or name in only}
-            if (declared := sum(member.file_size for member in members)) > most:
-                raise ValueError(f"declares {declared / 1e9:.3g} GB unpacked, expected at most {most / 1e9:.3g} GB")
+            if (declared := sum(member.file_size for member in members)) > max_bytes:
+                raise ValueError(
+                    f"declares {declared / 1e9:.3g} GB unpacked, expected at most {max_bytes / 1e9:.3g} GB"
+                )
             if odd := next((each.filename for each in members if each.compress_type not in _METHODS), None):
                 raise ValueError(f"{odd!r} has a compression that numpy does not write")
             found = {}

@@ -126,12 +126,12 @@ def problems(name: str, settings: Mapping[str, Any]) -> list[str]:
     """A line for each setting under ``dataset`` that neither the reader nor all data sets know."""
     if module_of(name) is None:
         return [f"dataset.name = {name}: {_known()}"]
-    own, common = _sorted_out(name, settings)
+    of_reader, common = _sorted_out(name, settings)
     shared = {factory: schema(factory).model_fields for factory in _common()}
     known = {*schema(reader(name)).model_fields, *(key for fields in shared.values() for key in fields)}
     unknown = [key for key in common if key not in known]
     return [
-        *settings_.check(reader(name), own, "dataset"),
+        *settings_.check(reader(name), of_reader, "dataset"),
         *(
             line
             for factory, fields in shared.items()
@@ -156,9 +156,9 @@ def read(name: str, root: Path | None, settings: Mapping[str, Any]) -> Dataset:
     """
     if found := problems(name, settings):
         raise InputError("\n".join(found))
-    own, common = _sorted_out(name, settings)
+    of_reader, common = _sorted_out(name, settings)
     # The schema converts YAML values to the reader's types (text to a path, say).
-    dataset = reader(name)(root, **dict(schema(reader(name)).model_validate(own)))
+    dataset = reader(name)(root, **dict(schema(reader(name)).model_validate(of_reader)))
     for split_name, split in dataset.splits.items():
         if len(set(split.ids)) < len(split.ids):
             twice = Counter(split.ids).most_common(1)[0][0]
@@ -209,8 +209,8 @@ def subset(
     limits = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
     splits = {}
     for name, split in dataset.splits.items():
-        most = min((limit for limit in (images_per_class, limits[name]) if limit is not None), default=len(split.ids))
-        splits[name] = _chosen(split, chosen, len(names), most)
+        limit = min((limit for limit in (images_per_class, limits[name]) if limit is not None), default=len(split.ids))
+        splits[name] = _chosen(split, chosen, len(names), limit)
     return replace(
         dataset,
         classes=tuple(names[k] for k in chosen),
@@ -220,7 +220,7 @@ def subset(
     )
 
 
-def _chosen(split: Split, chosen: Sequence[int], classes: int, most: int) -> Split:
+def _chosen(split: Split, chosen: Sequence[int], classes: int, limit: int) -> Split:
     """At most the first ``most`` images of each chosen class, labelled by the class's position among the chosen."""
     order = np.argsort(split.labels, kind="stable")
     counts = np.bincount(split.labels)
@@ -229,7 +229,7 @@ def _chosen(split: Split, chosen: Sequence[int], classes: int, most: int) -> Spl
     rank[order] = np.arange(len(order)) - np.repeat(counts.cumsum() - counts, counts)
     label = np.full(classes, -1, np.int64)
     label[list(chosen)] = np.arange(len(chosen))
-    kept = np.flatnonzero((rank < most) & (label[split.labels] >= 0))
+    kept = np.flatnonzero((rank < limit) & (label[split.labels] >= 0))
     few = split if len(kept) == len(split.ids) else split.take(kept.tolist())
     return few if len(chosen) == classes else replace(few, labels=label[few.labels])
 
@@ -249,5 +249,5 @@ def _sorted_out(name: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any],
     """Split settings into those of the reader and the rest; a list of classes always belongs to :func:`subset`."""
     known = schema(reader(name)).model_fields
     listed = {"classes"} if isinstance(settings.get("classes"), list | tuple) else set()
-    own = {key: value for key, value in settings.items() if key in known.keys() - listed}
-    return own, {key: value for key, value in settings.items() if key not in own}
+    of_reader = {key: value for key, value in settings.items() if key in known.keys() - listed}
+    return of_reader, {key: value for key, value in settings.items() if key not in of_reader}

@@ -55,10 +55,10 @@ def build(dataset: Dataset, folder: Path, frame: Frame) -> None:
             description = {
                 "photos_sha256": photos,
                 "annotations_sha256": fingerprint.of_annotations(
-                    [(name, own["id"], own["original"], own["mask_sha256"]) for name, own in rows.items()]
+                    [(name, table["id"], table["original"], table["mask_sha256"]) for name, table in rows.items()]
                 ),
                 "annotations_look": _hash_state(
-                    dataset, {name: own[photo_cache.STATS].to_numpy(np.int64) for name, own in rows.items()}
+                    dataset, {name: table[photo_cache.STATS].to_numpy(np.int64) for name, table in rows.items()}
                 ),
                 "boxed_masks": any(split.masks is not None and not any(map(len, split.boxes)) for split in scored),
                 "remark": overhang.remark,
@@ -85,15 +85,15 @@ def source_state(dataset: Dataset, folder: Path) -> str:
     """
     import pandas as pd
 
-    own = folder / photo_cache.ANNOTATIONS
-    made = (own / FILE).exists()
-    known = dict(np.load(own / KNOWN)) if (own / KNOWN).exists() else {}
+    annotations = folder / photo_cache.ANNOTATIONS
+    made = (annotations / FILE).exists()
+    known = dict(np.load(annotations / KNOWN)) if (annotations / KNOWN).exists() else {}
     found, now_known = {}, {}
     for name, split in dataset.splits.items():
         if split.masks is None:
             continue
         rows = (
-            pd.read_parquet(own / f"{name}.parquet", columns=["id", "mask_sha256", *photo_cache.STATS])
+            pd.read_parquet(annotations / f"{name}.parquet", columns=["id", "mask_sha256", *photo_cache.STATS])
             if made
             else None
         )
@@ -105,7 +105,7 @@ def source_state(dataset: Dataset, folder: Path) -> str:
             split.masks, recorded, known.get(name, recorded), rows["mask_sha256"]
         )
     if any(name not in known or not np.array_equal(stats, known[name]) for name, stats in now_known.items()):
-        with contextlib.suppress(OSError), atomic_write(own / KNOWN) as beside:
+        with contextlib.suppress(OSError), atomic_write(annotations / KNOWN) as beside:
             np.savez(beside, allow_pickle=False, **now_known)
     return _hash_state(dataset, found)
 
@@ -127,9 +127,9 @@ def open_split(folder: Path, split: str) -> tuple[tuple[Boxes, ...], Image | Non
     import pandas as pd
 
     describe(folder)
-    own = folder / photo_cache.ANNOTATIONS
-    flat = pd.read_parquet(own / f"{split}.parquet", columns=["boxes"])["boxes"]
-    masks = np.load(own / f"{split}.npy", mmap_mode="r") if (own / f"{split}.npy").exists() else None
+    annotations = folder / photo_cache.ANNOTATIONS
+    flat = pd.read_parquet(annotations / f"{split}.parquet", columns=["boxes"])["boxes"]
+    masks = np.load(annotations / f"{split}.npy", mmap_mode="r") if (annotations / f"{split}.npy").exists() else None
     return tuple(np.asarray(each, dtype=np.float64).reshape(-1, 4) for each in flat), masks
 
 

@@ -59,10 +59,12 @@ def check_dataset(dataset: Dataset) -> dict[str, Any]:
     """
     seen = {name: _facts_of(name, split) for name, split in dataset.splits.items()}
     photos_sha256 = fingerprint.of_photos(
-        (name, [i.name for i in own], [i.label for i in own], [i.content for i in own]) for name, own in seen.items()
+        (name, [i.name for i in images], [i.label for i in images], [i.content for i in images])
+        for name, images in seen.items()
     )
     annotations_sha256 = fingerprint.of_annotations(
-        (name, [i.name for i in own], [i.boxes for i in own], [i.mask for i in own]) for name, own in seen.items()
+        (name, [i.name for i in images], [i.boxes for i in images], [i.mask for i in images])
+        for name, images in seen.items()
     )
     every = [(name, image) for name, images in seen.items() for image in images]
     broken = [f"{name}: {image.error}" for name, image in every if image.error]
@@ -116,8 +118,8 @@ def lines(found: Mapping[str, Any], path: Path) -> list[str]:
         )
         text.append(f"{name}: {split['images']} images, {least} to {most} a class{area}")
     for severity, kinds in found["kinds"].items():
-        for kind, own in kinds.items():
-            text += [f"{severity.removesuffix('s')}: {line}" for line in _summed_up(kind, own, path)]
+        for kind, findings in kinds.items():
+            text += [f"{severity.removesuffix('s')}: {line}" for line in _summed_up(kind, findings, path)]
     return text + ([] if found["problems"] else ["no problems"])
 
 
@@ -128,11 +130,11 @@ def difference_hash(image: Image) -> int:
     return int.from_bytes(np.packbits(small[:, :-1] < small[:, 1:]).tobytes(), "big")
 
 
-def _summed_up(kind: str, own: list[str], path: Path) -> list[str]:
+def _summed_up(kind: str, findings: list[str], path: Path) -> list[str]:
     """One line for several findings of a kind, with the first of them; a single finding stays as it is."""
-    if len(own) < 2 or kind not in KINDS:
-        return own
-    return [f"{len(own)} {KINDS[kind]}; the first: {own[0]}; all: {path}"]
+    if len(findings) < 2 or kind not in KINDS:
+        return findings
+    return [f"{len(findings)} {KINDS[kind]}; the first: {findings[0]}; all: {path}"]
 
 
 def _facts_of(name: str, split: Split) -> list[ImageFacts]:

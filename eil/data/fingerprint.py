@@ -132,8 +132,10 @@ def of_annotations(splits: Iterable[tuple[str, Iterable[str], Iterable[Any], Ite
     digest = hashlib.sha256()
     for name, ids, boxes, masks in splits:
         digest.update(f"{name}\n".encode())
-        for image, own, mask in zip(ids, boxes, masks, strict=True):
-            digest.update(f"{image}\t{np.asarray(own).ravel().tolist()}\t{mask}\n".encode("utf-8", "surrogateescape"))
+        for image, boxes_of_image, mask in zip(ids, boxes, masks, strict=True):
+            digest.update(
+                f"{image}\t{np.asarray(boxes_of_image).ravel().tolist()}\t{mask}\n".encode("utf-8", "surrogateescape")
+            )
     return digest.hexdigest()
 
 

@@ -89,10 +89,10 @@ def load_mask(paths: Sequence[Path | None], colours: MaskColours | None = None, 
     found: list[Bools] = []
     ignored: list[Bools] = []
     for path in filter(None, objects):
-        own, left = read(path, colours, exif)
+        in_object, left = read(path, colours, exif)
         if found:
-            own, left = (_resized(each, found[0].shape, path) for each in (own, left))
-        found.append(own)
+            in_object, left = (_resized(each, found[0].shape, path) for each in (in_object, left))
+        found.append(in_object)
         ignored.append(left)
     if not found:
         raise InputError("a list of masks without an object's")
@@ -106,8 +106,8 @@ def merged(objects: Sequence[Bools], ignored: Sequence[Bools]) -> Image:
     mask = np.zeros(objects[0].shape, np.uint8)
     for left in ignored:
         mask[left] = IGNORED
-    for k, own in sorted(enumerate(objects, start=1), key=lambda each: -int(each[1].sum())):
-        mask[own] = min(k, IGNORED - 1)
+    for k, in_object in sorted(enumerate(objects, start=1), key=lambda each: -int(each[1].sum())):
+        mask[in_object] = min(k, IGNORED - 1)
     return mask
 
 
@@ -125,9 +125,9 @@ def read(path: Path, colours: MaskColours | None = None, exif: Exif = "ignore") 
         return _matching(found, colours.object) & ~ignored, ignored
     values = found.values.copy()
     values[ignored] = 0
-    kind, own = by_rule(values, found.palette, found.alpha, path)
+    kind, in_object = by_rule(values, found.palette, found.alpha, path)
     _warn_of_mixed(kind, path)
-    return own & ~ignored, ignored
+    return in_object & ~ignored, ignored
 
 
 def by_rule(
@@ -192,10 +192,10 @@ def _values(path: Path, exif: Exif) -> _Values:
 
 def _by_alpha(values: npt.NDArray[Any], alpha: npt.NDArray[np.uint8], path: Path) -> Bools:
     """Where alpha is at least 128; transparent pixels may have any colour that does not contradict alpha."""
-    own = alpha >= 128
-    shown = values[own]
+    visible = alpha >= 128
+    shown = values[visible]
     varied = bool(len(shown)) and bool((shown != shown[0]).any())
-    soft = (values == values[..., :1]).all() and ((values[..., 0] >= 128) == own).all()  # edges equal in both
+    soft = (values == values[..., :1]).all() and ((values[..., 0] >= 128) == visible).all()  # edges equal in both
     if varied and not soft:
         raise InputError(f"{path}: both its alpha and its visible colours vary: {_colours(shown)}; {SETTING}")
     hidden = values[alpha == 0]
@@ -204,7 +204,7 @@ def _by_alpha(values: npt.NDArray[Any], alpha: npt.NDArray[np.uint8], path: Path
             f"{path}: its visible part is darker than its transparent one, so that alpha and brightness contradict "
             f"each other; {SETTING}"
         )
-    return own
+    return visible
 
 
 def _by_grey(values: npt.NDArray[Any], path: Path) -> tuple[str, Bools]:
@@ -228,8 +228,8 @@ def _matching(found: _Values, colours: Sequence[Any]) -> Bools:
     hit = np.zeros(found.values.shape[:2], np.bool_)
     for colour in colours:
         if isinstance(colour, int):
-            own = found.values == colour
-            hit |= own if own.ndim == 2 else own.all(axis=2)
+            equal = found.values == colour
+            hit |= equal if equal.ndim == 2 else equal.all(axis=2)
             continue
         rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)] if isinstance(colour, str) else list(colour)
         pixels = found.values if found.palette is None else found.palette[found.values]

@@ -81,7 +81,10 @@ def split(
 
 def in_class_folders(root: Path) -> dict[str, list[Path]]:
     """Photos by class folder, sorted by name; see :func:`names_in_class_folders`."""
-    return {name: [folder / own for own in found] for name, (folder, found) in names_in_class_folders(root).items()}
+    return {
+        name: [folder / file_name for file_name in found]
+        for name, (folder, found) in names_in_class_folders(root).items()
+    }
 
 
 def names_in_class_folders(root: Path) -> dict[str, tuple[Path, list[str]]]:
@@ -97,8 +100,8 @@ def names_in_class_folders(root: Path) -> dict[str, tuple[Path, list[str]]]:
     names.require_distinct([folder.name for folder in folders], str(root))
     if not found:
         raise InputError(f"{root}: expected a folder for each class, with its photos")
-    for name, (_, own) in found.items():
-        if not own:
+    for name, (_, file_names) in found.items():
+        if not file_names:
             raise InputError(f"{root / name}: no photos ({', '.join(sorted(SUFFIXES))})")
     return found
 

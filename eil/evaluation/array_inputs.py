@@ -48,8 +48,8 @@ def boxes(values: npt.ArrayLike) -> Boxes:
     """
     found = array(values)
     if found.dtype.kind in "fiu":
-        own: Boxes = found.astype(np.float64)
-        own = own[None] if own.shape == (4,) else own
-        if own.ndim == 2 and own.shape[1] == 4 and len(own) and not (own[:, 2:] < own[:, :2]).any():
-            return own
+        corners: Boxes = found.astype(np.float64)
+        corners = corners[None] if corners.shape == (4,) else corners
+        if corners.ndim == 2 and corners.shape[1] == 4 and len(corners) and not (corners[:, 2:] < corners[:, :2]).any():
+            return corners
     raise InputError(f"boxes must be (K, 4) as x0, y0, x1, y1 with x1 >= x0: {found.tolist()}")

@@ -140,10 +140,10 @@ def _ious(
     every, overhang = score.clipped_boxes(metadata.boxes or (), sizes, metadata.ids, where)
     ious = np.zeros(len(metadata.ids), np.float32)
     for k, (name, size, true) in enumerate(zip(metadata.ids, sizes, every, strict=True)):
-        own = found.get(name, [])
+        candidates = found.get(name, [])
         if protocol.contours != "all":
-            own = sorted(own, key=lambda each: -each.score)[:1]  # stable
-        predicted, beyond = in_frame(own, size, side, protocol)
+            candidates = sorted(candidates, key=lambda each: -each.score)[:1]  # stable
+        predicted, beyond = in_frame(candidates, size, side, protocol)
         overhang += beyond
         aim = score.boxes_in_frame(true, size, side, protocol)
         ious[k] = boxes.best_ious(predicted, aim, protocol.box_convention).max(initial=0)
@@ -175,16 +175,16 @@ def in_frame(
     shift = np.array([place.left, place.top] * 2)
     parts, overhang = [], Overhang()
     for each in found:
-        own = size if each.size is None else each.size
-        if own not in (size, (side, side)):
+        stated_size = size if each.size is None else each.size
+        if stated_size not in (size, (side, side)):
             raise InputError(
-                f"{each.where}: image_width, image_height = {own[0]}, {own[1]}: expected the photo's "
+                f"{each.where}: image_width, image_height = {stated_size[0]}, {stated_size[1]}: expected the photo's "
                 f"{size[0]}, {size[1]}, or {side}, {side} if the box is in the resized image"
             )
         # Edges run from 0 to the width, where pixels end at width - 1.
-        edges, beyond = clip(np.array([each.edges]), (own[0] + 1, own[1] + 1), each.where)
+        edges, beyond = clip(np.array([each.edges]), (stated_size[0] + 1, stated_size[1] + 1), each.where)
         overhang += beyond
-        parts.append(edges * scale - shift if own == size else edges)
+        parts.append(edges * scale - shift if stated_size == size else edges)
     edges = np.concatenate(parts)
     borders = np.rint(edges)
     edges = np.where(np.abs(edges - borders) < _SNAP, borders, edges)

@@ -58,7 +58,7 @@ def decompose(predicted: Sequence[Boxes], true: Sequence[Boxes], top1: Bools) ->
         ignores the predicted class; each type is a subset.
     """
     kinds = np.array(
-        [kind(own.reshape(4), boxes) if own.size else "other" for own, boxes in zip(predicted, true, strict=True)]
+        [kind(box.reshape(4), boxes) if box.size else "other" for box, boxes in zip(predicted, true, strict=True)]
     )
     with_class = np.where(top1, kinds, "cls")
     found: Named = {("box_kind", name): 100 * float((with_class == name).mean()) for name in KINDS}

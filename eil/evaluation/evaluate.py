@@ -129,8 +129,8 @@ def _of_data(data: Path, description: Mapping[str, Any], made_from: Fingerprints
 def _require_boxes(splits: Mapping[str, Cached]) -> None:
     """Refuse a split with an image that has no true box."""
     for split in splits.values():
-        for name, own in zip(split.ids, split.boxes, strict=True):
-            if not len(own):
+        for name, boxes_of_image in zip(split.ids, split.boxes, strict=True):
+            if not len(boxes_of_image):
                 raise InputError(f"image {name} has neither box nor mask and cannot be scored; its map is in maps.npz")
 
 
@@ -193,7 +193,7 @@ def _mistakes(
     for i, image in enumerate(images):
         every = boxes.predicted_boxes(image, int(thresholds[i]), protocol)
         predicted.append(boxes.scored_box(every, test.boxes[i], protocol.box_convention))
-    flat = sum(not len(own) for own in predicted)
+    flat = sum(not len(box) for box in predicted)
     if flat:
         _log.warning("%d of %d test maps have no contrast and no box; they score 0", flat, len(predicted))
     located = protocol.hits(metrics.iou_at(scored.curve, threshold), 0.5)

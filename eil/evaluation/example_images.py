@@ -62,8 +62,8 @@ def example_arrays(
         "ids": np.array([split.ids[i] for i in positions]),
         "images": np.stack([split.images[i] for i in positions]),
         "maps": np.stack(images),
-        "predicted": np.stack([own[0] if len(own) else none for own in predicted]),
-        "true": np.stack([own[0] for own in true]),
+        "predicted": np.stack([boxes_of_image[0] if len(boxes_of_image) else none for boxes_of_image in predicted]),
+        "true": np.stack([boxes_of_image[0] for boxes_of_image in true]),
         **_further("predicted", predicted),
         **_further("true", true),
     }
@@ -74,7 +74,7 @@ def _scored_first(predicted: Boxes, true: Boxes, protocol: Protocol) -> tuple[Bo
     if not len(predicted):
         return predicted, true
     best = int(boxes.best_ious(predicted, true, protocol.box_convention).argmax())
-    of_true = [boxes.best_ious(predicted[[best]], own[None], protocol.box_convention)[0] for own in true]
+    of_true = [boxes.best_ious(predicted[[best]], true_box[None], protocol.box_convention)[0] for true_box in true]
     return _with_first(predicted, best), _with_first(true, int(np.argmax(of_true)))
 
 
@@ -84,8 +84,11 @@ def _with_first(found: Boxes, first: int) -> Boxes:
 
 def _further(name: str, found: Sequence[Boxes]) -> Arrays:
     """All boxes but the first of each image, and the image that each belongs to."""
-    rows = np.repeat(np.arange(len(found)), [max(len(own) - 1, 0) for own in found])
-    return {f"further_{name}": np.concatenate([own[1:] for own in found]), f"further_{name}_of": rows}
+    rows = np.repeat(np.arange(len(found)), [max(len(boxes_of_image) - 1, 0) for boxes_of_image in found])
+    return {
+        f"further_{name}": np.concatenate([boxes_of_image[1:] for boxes_of_image in found]),
+        f"further_{name}_of": rows,
+    }
 
 
 def predictions(record: Record, data: Path, folder: Path) -> tuple[list[Boxes], Protocol, npt.NDArray[np.floating]]:
@@ -123,8 +126,10 @@ def ious_of_run(record: Record, folder: Path) -> npt.NDArray[np.floating]:
         InputError: curves.npz is missing.
     """
     curves = read_arrays(folder / FILE, "eil evaluate")
-    own = protocols.find(record.protocol).threshold_from == "otsu"
-    return np.asarray(metrics.iou_at(curves["test_curve"], curves["test_otsu"] if own else _chosen_threshold(record)))
+    by_otsu = protocols.find(record.protocol).threshold_from == "otsu"
+    return np.asarray(
+        metrics.iou_at(curves["test_curve"], curves["test_otsu"] if by_otsu else _chosen_threshold(record))
+    )
 
 
 def _read_run(record: Record, data: Path, folder: Path) -> tuple[Arrays, Cached, int, Protocol]:

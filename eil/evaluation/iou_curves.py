@@ -17,7 +17,7 @@ import numpy.typing as npt
 from eil.core import provenance, source_hash
 from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_arrays, write_arrays
-from eil.core.npz import MOST
+from eil.core.npz import MAX_BYTES
 from eil.core.run import Run
 from eil.data import Boxes, Image
 from eil.data.cache import Cached, Fingerprints
@@ -89,8 +89,8 @@ class IouCurves:
 
     def arrays(self) -> Arrays:
         """``curve`` and, if the protocol has MaxBoxAccV2, ``curve_v2``, (N, 255) float32; ``otsu``, (N,)."""
-        own, v2 = self.protocol.contours, self.protocol.contours_v2
-        found: Arrays = {"curve": np.concatenate(self._curves[own]), "otsu": np.array(self._otsu)}
+        v1, v2 = self.protocol.contours, self.protocol.contours_v2
+        found: Arrays = {"curve": np.concatenate(self._curves[v1]), "otsu": np.array(self._otsu)}
         return found | ({"curve_v2": np.concatenate(self._curves[v2])} if v2 else {})
 
 
@@ -106,7 +106,7 @@ def read_maps(path: Path, splits: Mapping[str, Cached], side: int, classes: int)
         InputError: the file is missing or damaged, larger than these splits' maps can be, or has other content.
     """
     images = sum(len(split.ids) for split in splits.values())
-    arrays = read_arrays(path, "eil localize", most=MOST + 8 * images * (side**2 + classes))
+    arrays = read_arrays(path, "eil localize", max_bytes=MAX_BYTES + 8 * images * (side**2 + classes))
     dimensions = {"examples": 1} | {key: 3 for key in arrays if key.startswith("extra_")}
     dimensions |= {f"{name}_{what}": count for name in splits for what, count in (("maps", 3), ("logits", 2))}
     for key, count in dimensions.items():
@@ -214,7 +214,7 @@ def curves_key(arrays: Arrays, splits: Mapping[str, Cached], side: int, protocol
     for name in sorted(name for name in arrays if name.endswith("_maps") or (placed and name.startswith("cell_"))):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     for name in sorted(splits):
-        digest.update(json.dumps([name, *(own.tolist() for own in splits[name].boxes)]).encode())
+        digest.update(json.dumps([name, *(boxes_of_image.tolist() for boxes_of_image in splits[name].boxes)]).encode())
     how = protocol.model_dump(mode="json", exclude={"source", "threshold_from", "fixed", "thresholds"})
     digest.update(
         json.dumps([how, side, source_hash.digest(__name__, "eil.evaluation.map_pass")], sort_keys=True).encode()

@@ -179,8 +179,8 @@ def _new_quads(parent: Parents, pixel: int, stride: int) -> int:
     added = 0
     for corner in (pixel - stride - 1, pixel - stride, pixel - 1, pixel):
         inside = 0
-        for at in (corner, corner + 1, corner + stride, corner + stride + 1):
-            inside += int(parent[at] >= 0)
+        for index in (corner, corner + 1, corner + stride, corner + stride + 1):
+            inside += int(parent[index] >= 0)
         added += int(inside >= 3)
     return added
 

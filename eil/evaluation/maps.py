@@ -141,10 +141,10 @@ def normalised(m: Floats, protocol: Protocol) -> Floats:
     if protocol.normaliser == "max":
         return np.maximum(m, 0) / high if high > least else np.zeros_like(m)
     rank = min(int(m.size * (protocol.percentile or 0)), m.size - 1)
-    at = float(np.partition(m.ravel(), rank)[rank])
+    bound = float(np.partition(m.ravel(), rank)[rank])
     if protocol.normaliser == "pas":
-        return np.minimum((m - low) / (at - low), 1) if at - low > least else (m - low > least).astype(float)
-    return np.maximum(m - at, 0) / (high - at) if high - at > least else np.zeros_like(m)
+        return np.minimum((m - low) / (bound - low), 1) if bound - low > least else (m - low > least).astype(float)
+    return np.maximum(m - bound, 0) / (high - bound) if high - bound > least else np.zeros_like(m)
 
 
 def otsu(image: Image) -> int:
@@ -163,10 +163,10 @@ def interpolation_weights(
     >>> interpolation_weights(2, 4, 1, 2, "linear").tolist()
     [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
-    at = (np.arange(side) - origin) / stride  # (S,)
-    before = np.floor(at).astype(np.int64)
+    position = (np.arange(side) - origin) / stride  # (S,)
+    before = np.floor(position).astype(np.int64)
     taps = np.array([-1, 0, 1, 2] if kind == "cubic" else [0, 1])
-    distance = np.abs(at[:, None] - before[:, None] - taps)  # (S, taps)
+    distance = np.abs(position[:, None] - before[:, None] - taps)  # (S, taps)
     a, d = _SHARPNESS, distance
     near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((d - 5) * d + 8) * d * a - 4 * a
     values = np.where(d <= 1, near, far) if kind == "cubic" else 1 - d

@@ -19,9 +19,9 @@ def histogram(score_map: Floats, mask: Image) -> Counts:
         mask: 0 off the object, :data:`IGNORED` where it is ignored, else on the object.
     """
     counted = mask != IGNORED
-    on = score_map[counted & (mask > 0)]
-    off = score_map[counted & (mask == 0)]
-    return np.stack([np.bincount(_bins(values), minlength=BINS) for values in (on, off)])
+    inside = score_map[counted & (mask > 0)]
+    outside = score_map[counted & (mask == 0)]
+    return np.stack([np.bincount(_bins(values), minlength=BINS) for values in (inside, outside)])
 
 
 def _bins(values: Floats) -> Counts:

@@ -39,8 +39,8 @@ class ImageResults:
 
 def topk_correct(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int64], k: int) -> Bools:
     """Whether the label's logit is among the k largest, (N, C), (N,) -> (N,); ties and NaN count as wrong."""
-    own = logits[np.arange(len(labels)), labels]
-    return np.asarray((~(logits < own[:, None])).sum(axis=1) <= k)
+    label_logits = logits[np.arange(len(labels)), labels]
+    return np.asarray((~(logits < label_logits[:, None])).sum(axis=1) <= k)
 
 
 def accuracy_over_thresholds(hits: Bools) -> npt.NDArray[np.float64]:
@@ -90,8 +90,10 @@ def metrics(
     if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
         for iou in IOUS:
             source = scored.curve_v2 if threshold_from == "oracle" else chosen_on.curve_v2
-            own = threshold if threshold_from in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
-            hits = protocol.hits(iou_at(scored.curve_v2, own), iou)
+            at_threshold = (
+                threshold if threshold_from in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
+            )
+            hits = protocol.hits(iou_at(scored.curve_v2, at_threshold), iou)
             found[f"max_box_acc_v2_{iou * 100:.0f}"] = 100 * float(hits.mean())
         found["max_box_acc_v2"] = float(np.mean([found[f"max_box_acc_v2_{iou * 100:.0f}"] for iou in IOUS]))
     return found

@@ -89,14 +89,16 @@ class MaxBoxAcc:
         if len(found) != len(each):
             raise InputError(f"{len(found)} maps for {len(each)} images")
         clipped = [
-            clip(array_inputs.boxes(own), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame")
-            for i, own in enumerate(each)
+            clip(
+                array_inputs.boxes(boxes_of_image), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame"
+            )
+            for i, boxes_of_image in enumerate(each)
         ]
         with ThreadPoolExecutor(threads()) as pool:
-            how = (self.side, self.protocol, self.cells)
-            images = list(pool.map(lambda m: maps.to_8_bit(array_inputs.array(m), *how), found))
+            frame = (self.side, self.protocol, self.cells)
+            images = list(pool.map(lambda m: maps.to_8_bit(array_inputs.array(m), *frame), found))
         self.overhang = sum((overhang for _, overhang in clipped), self.overhang)
-        self.curves.update_images(images, [own for own, _ in clipped])
+        self.curves.update_images(images, [boxes_of_image for boxes_of_image, _ in clipped])
 
     def image_results(self) -> ImageResults:
         """Curves of all images so far; every image counts as classified correctly."""
@@ -117,18 +119,18 @@ class MaxBoxAcc:
         Raises:
             InputError: the protocol chooses on val, and there are no such images.
         """
-        own = self.protocol
-        if own.threshold_from == "val" and chosen_on is None:
+        protocol = self.protocol
+        if protocol.threshold_from == "val" and chosen_on is None:
             raise InputError("the protocol chooses its threshold on val, of which there are no maps")
         scored = self.image_results()
-        on = scored if chosen_on is None else chosen_on.image_results()
+        chosen_on_results = scored if chosen_on is None else chosen_on.image_results()
         for metric in (self, chosen_on):
             if metric is not None and metric.overhang.beyond and not metric._warned:
                 _log.warning("%s", metric.overhang.remark)
                 metric._warned = True
-        found = metrics.metrics(scored, on, own, own.threshold_from)
+        found = metrics.metrics(scored, chosen_on_results, protocol, protocol.threshold_from)
         v2 = {key: value for key, value in found.items() if key.startswith("max_box_acc_v2")}
-        best = own.contours == "largest" and own.threshold_from == "oracle" and own.thresholds is None
+        best = protocol.contours == "largest" and protocol.threshold_from == "oracle" and protocol.thresholds is None
         located = found["gt_known_loc"]
         return {"gt_known_loc": located, **({"max_box_acc": located} if best else {}), **v2}
 
@@ -165,7 +167,10 @@ def score_folder(
     sizes = [(width, height) for width, height in metadata.sizes.tolist()]
     clipped, overhang = clipped_boxes(metadata.boxes, sizes, metadata.ids, where)
     metric, missing = MaxBoxAcc(protocol, side), []
-    true = [boxes_in_frame(own, size, side, metric.protocol) for own, size in zip(clipped, sizes, strict=True)]
+    true = [
+        boxes_in_frame(boxes_of_image, size, side, metric.protocol)
+        for boxes_of_image, size in zip(clipped, sizes, strict=True)
+    ]
 
     def image(name: str) -> Image | None:
         path = photos.path_below(folder, f"{name}.npy", "image_ids.txt")
@@ -176,9 +181,11 @@ def score_folder(
     with ThreadPoolExecutor(threads()) as pool:
         for part in iou_curves.chunks(len(metadata.ids)):
             names, found = metadata.ids[part], list(pool.map(image, metadata.ids[part]))
-            missing += [name for name, own in zip(names, found, strict=True) if own is None]
+            missing += [name for name, score_map in zip(names, found, strict=True) if score_map is None]
             nothing = np.zeros((side, side), np.uint8)
-            metric.curves.update_images([nothing if own is None else own for own in found], true[part])
+            metric.curves.update_images(
+                [nothing if score_map is None else score_map for score_map in found], true[part]
+            )
     return FolderScore(metric, missing, overhang)
 
 
@@ -187,9 +194,9 @@ def clipped_boxes(
 ) -> tuple[list[Boxes], Overhang]:
     """Boxes clipped to their images, and what was clipped; refuses lists with implausible overhangs."""
     total, clipped = Overhang(), []
-    for own, size, name in zip(found, sizes, ids, strict=True):
+    for boxes_of_image, size, name in zip(found, sizes, ids, strict=True):
         try:
-            boxes_, overhang = clip(own, size, f"{where}: {name}" if where else name)
+            boxes_, overhang = clip(boxes_of_image, size, f"{where}: {name}" if where else name)
         except InputError as error:
             raise InputError(f"{error}; are width and height swapped in image_sizes.txt?") from None
         clipped.append(boxes_)
@@ -267,16 +274,18 @@ def score(
                 f"protocol {protocol} chooses its threshold on val: give --val-maps and --val-metadata, or a protocol "
                 "that chooses on the scored images, such as wsoleval-v2"
             )
-        on = None
+        val_scored = None
         if needs_val and val is not None:
-            on = score_folder(val[0], wsoleval.lists(val[1]), protocol, side, allow_missing, str(val[1] / _BOXES))
-        own = score_folder(folder, metadata, protocol, side, allow_missing, str(lists / _BOXES))
-        every = [own] if on is None else [own, on]
+            val_scored = score_folder(
+                val[0], wsoleval.lists(val[1]), protocol, side, allow_missing, str(val[1] / _BOXES)
+            )
+        scored = score_folder(folder, metadata, protocol, side, allow_missing, str(lists / _BOXES))
+        every = [scored] if val_scored is None else [scored, val_scored]
         missing = [name for each in every for name in each.missing]
         found = {
             "without_contrast": sum(each.metric.without_contrast for each in every) - len(missing),
             "clipped_boxes": "; ".join(filter(None, (each.overhang.remark for each in every))),
-            **own.metric.compute(on.metric if on else None),
+            **scored.metric.compute(val_scored.metric if val_scored else None),
         }
     return {"protocol": protocol, "images": len(metadata.ids), "missing": missing, **found}
 

@@ -85,7 +85,7 @@ def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
     if rows < 3 or seeds < 2 or not np.isfinite(scores).all():
         return []
     residual = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
-    own = np.square(residual).sum(axis=1)
+    of_configuration = np.square(residual).sum(axis=1)
     own_df, rest_df = (seeds - 1) * (rows - 1) / rows, (seeds - 1) * (rows - 1) * (rows - 1) / rows
-    ratio = (own / own_df) / np.maximum((own.sum() - own) / rest_df, 1e-12)
+    ratio = (of_configuration / own_df) / np.maximum((of_configuration.sum() - of_configuration) / rest_df, 1e-12)
     return [int(k) for k in np.flatnonzero(special.fdtrc(own_df, rest_df, ratio) < alpha / rows)]

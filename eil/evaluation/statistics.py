@@ -45,10 +45,10 @@ def replicates(
     parts: list[dict[str, Floats]] = []
     for start in range(0, count, _CHUNK):
         wanted = range(start, min(start + _CHUNK, count))
-        weights, on = (_weights(len(s.top1), wanted, stream) for stream, s in enumerate((scored, chosen_on)))
+        weights, val_weights = (_weights(len(s.top1), wanted, stream) for stream, s in enumerate((scored, chosen_on)))
         found: dict[str, Floats] = {}
         for name, choice in kinds.items():
-            columns = choice.columns(weights, on)
+            columns = choice.columns(weights, val_weights)
             successes = located if name == "gt_known_loc" else {name: choice.hits}
             found |= {metric: _take(_accuracy(weights, success), columns) for metric, success in successes.items()}
         found |= {metric: _accuracy(weights, success)[:, 0] for metric, success in classified.items()}
@@ -123,8 +123,8 @@ def estimate(runs: Floats, seed_variance: tuple[float, float] | None = None) -> 
     if count < 2:
         return Estimate(float(runs.mean()), images**0.5, images**0.5, 0.0, 0.0)
     variance, df = (float(runs.mean(axis=1).var(ddof=1)), float(count - 1)) if seed_variance is None else seed_variance
-    own = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
-    shared = max(0.0, images - max(0.0, own) / count)
+    of_seeds = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
+    shared = max(0.0, images - max(0.0, of_seeds) / count)
     return Estimate(float(runs.mean()), images**0.5, shared**0.5, (variance / count) ** 0.5, df)
 
 
@@ -143,20 +143,20 @@ def p_value(difference: Floats) -> float:
     return estimate(difference).p_value()
 
 
-def seeds_needed(model: SeedVariance, shared: float, points: float = 2.0, most: int = 1000) -> int | None:
+def seeds_needed(model: SeedVariance, shared: float, points: float = 2.0, max_seeds: int = 1000) -> int | None:
     """How many seeds would detect a difference of two configurations at 5 % with a power of 80 %.
 
     Args:
         model: the measured variance; every further seed adds to its degrees of freedom.
         shared: standard error over the images that all seeds share; more seeds do not reduce it.
         points: the true difference.
-        most: seeds to try.
+        max_seeds: seeds to try.
 
     Returns:
         The number; None if no number up to ``most`` does.
     """
     others = max(1, model.configurations - 1)
-    for count in range(2, most + 1):
+    for count in range(2, max_seeds + 1):
         seeds = (2 * model.residual / count) ** 0.5
         if Estimate(0, shared, shared, seeds, others * (count - 1)).minimum_detectable_effect() <= points:
             return count
@@ -176,18 +176,18 @@ class _Choice:
     """Hits at the candidate thresholds, and how a replicate chooses one of these."""
 
     def __init__(self, protocol: Protocol, scored: ImageResults, curve: Curves, curve_on: Curves, iou: float) -> None:
-        self.on: Hits | None = None
+        self.val_hits: Hits | None = None
         if protocol.threshold_from in ("fixed", "otsu"):
             threshold = scored.otsu if protocol.threshold_from == "otsu" else int(protocol.fixed * 255)
             self.hits = protocol.hits(iou_at(curve, threshold), iou)[:, None]  # one column: nothing to choose
             return
         self.hits = protocol.hits(curve[:, protocol.candidates], iou)
         if protocol.threshold_from == "val":
-            self.on = protocol.hits(curve_on[:, protocol.candidates], iou)
+            self.val_hits = protocol.hits(curve_on[:, protocol.candidates], iou)
 
-    def columns(self, weights: Weights, on: Weights) -> Ints:
+    def columns(self, weights: Weights, val_weights: Weights) -> Ints:
         """Column of the best threshold in each replicate, (R,)."""
-        accuracy = _accuracy(weights, self.hits) if self.on is None else _accuracy(on, self.on)
+        accuracy = _accuracy(weights, self.hits) if self.val_hits is None else _accuracy(val_weights, self.val_hits)
         return np.asarray(accuracy.argmax(axis=1))
 
 

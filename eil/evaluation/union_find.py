@@ -32,13 +32,13 @@ def best_iou(box: tuple[int, int, int, int], boxes: Floats, convention: BoxConve
     best = 0.0
     x0, y0, x1, y1 = float(box[0]), float(box[1]), float(box[2]), float(box[3])
     one = convention.inclusive
-    own = (x1 - x0 + one) * (y1 - y0 + one)
+    area = (x1 - x0 + one) * (y1 - y0 + one)
     for k in range(boxes.shape[0]):
         wide = min(x1, boxes[k, 2]) - max(x0, boxes[k, 0]) + one
         high = min(y1, boxes[k, 3]) - max(y0, boxes[k, 1]) + one
         if wide > 0 and high > 0:
             other = (boxes[k, 2] - boxes[k, 0] + one) * (boxes[k, 3] - boxes[k, 1] + one)
-            best = max(best, wide * high / (own + other - wide * high))
+            best = max(best, wide * high / (area + other - wide * high))
     return best
 
 

@@ -27,15 +27,15 @@ def removable(runs: Iterable[Run], folder: Path, maps: bool = False, weights: bo
     known = {run.name: run for run in runs}
     networks_in_use = {run.training_run.name for run in known.values() if not _done(folder / run.name, run)}
     found: list[Path] = []
-    for own in sorted(path for path in folder.glob("*") if path.is_dir() and not is_busy(path)):
-        found += [path for pattern in LEFT for path in own.glob(pattern)]
-        if not _done(own, known.get(own.name)):
+    for run_folder in sorted(path for path in folder.glob("*") if path.is_dir() and not is_busy(path)):
+        found += [path for pattern in LEFT for path in run_folder.glob(pattern)]
+        if not _done(run_folder, known.get(run_folder.name)):
             continue
         names = (checkpoint.LAST, checkpoint.PREVIOUS, *(MAPS if maps else ()))
         names += (
-            WEIGHTS if weights and own.name not in networks_in_use else ()
+            WEIGHTS if weights and run_folder.name not in networks_in_use else ()
         )  # a control or an extractor may still need them
-        found += [own / name for name in names if (own / name).exists()]
+        found += [run_folder / name for name in names if (run_folder / name).exists()]
     return found
 
 

@@ -23,18 +23,18 @@ def collect(runs: Iterable[Run], folder: Path) -> list[Record]:
     """
     found = []
     for run in runs:
-        own = folder / run.name
+        run_folder = folder / run.name
         for name in ("record.json", "failure.json"):
-            path = own / name
+            path = run_folder / name
             if path.exists() and (record := records.read(path)).key == run.key:
                 if record.run.key != run.key:
                     raise InputError(f"{path}: corrupt record (key mismatch): delete it and run again")
                 found.append(record)
                 break
         else:
-            crashed = run_lock.crashed_step(own)
+            crashed = run_lock.crashed_step(run_folder)
             if crashed and crashed.get("key") == run.key:
-                found.append(run_lock.failure(run, str(crashed["step"]), _cause(crashed), own))
+                found.append(run_lock.failure(run, str(crashed["step"]), _cause(crashed), run_folder))
     return found
 
 

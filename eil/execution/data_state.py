@@ -83,11 +83,11 @@ def content_hashes(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str
     found: dict[str, dict[str, str]] = {}
     dataset: data.Dataset | None = None
     for name, run in caches.items():
-        dataset, own = dataset or _at_hand(run), folder / name
-        found[name] = _recorded(own)
+        dataset, cache_folder = dataset or _at_hand(run), folder / name
+        found[name] = _recorded(cache_folder)
         if dataset:
-            photos = photo_cache.source_state(dataset, own, frame_of(run))
-            found[name] = {"photos": photos, "annotations": annotation_cache.source_state(dataset, own)}
+            photos = photo_cache.source_state(dataset, cache_folder, frame_of(run))
+            found[name] = {"photos": photos, "annotations": annotation_cache.source_state(dataset, cache_folder)}
     return found
 
 
@@ -98,8 +98,10 @@ def made_from_changed_data(records: Iterable[Record], now: Mapping[str, "Fingerp
 
 def is_current(record: Record, now: Mapping[str, "Fingerprints"]) -> bool:
     """Whether a record was made from the present data; True if these are not prepared."""
-    own = now.get(record.run.cache)
-    return own is None or all(record.provenance.get(f"{what}_sha256") == value for what, value in own._asdict().items())
+    present = now.get(record.run.cache)
+    return present is None or all(
+        record.provenance.get(f"{what}_sha256") == value for what, value in present._asdict().items()
+    )
 
 
 def require_prepared(run: Run, folder: Path) -> None:
@@ -108,9 +110,9 @@ def require_prepared(run: Run, folder: Path) -> None:
     Raises:
         InputError: photos or annotations changed since they were prepared.
     """
-    own = current_fingerprints([run], folder).get(run.cache)
-    if own is not None and CHANGED in own:
-        what = "photos" if own.photos == CHANGED else "annotations"
+    present = current_fingerprints([run], folder).get(run.cache)
+    if present is not None and CHANGED in present:
+        what = "photos" if present.photos == CHANGED else "annotations"
         raise InputError(f"{run.dataset.name}: {what} changed since `eil prepare`; run it again")
 
 
@@ -139,9 +141,9 @@ def _with_changes(folder: Path, changed: str) -> "Fingerprints":
     from eil.data.cache import Fingerprints
 
     try:
-        own = cache.fingerprints(folder)
+        recorded = cache.fingerprints(folder)
     except InputError:  # annotations are missing or belong to other photos
         return Fingerprints(CHANGED, CHANGED)
     if changed == "photos":
         return Fingerprints(CHANGED, CHANGED)
-    return own._replace(annotations=CHANGED) if changed else own
+    return recorded._replace(annotations=CHANGED) if changed else recorded

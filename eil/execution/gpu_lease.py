@@ -111,8 +111,8 @@ def _turn(folder: Path) -> Iterator[None]:
         earlier = sorted(folder.glob("ticket-*"))
         number = int(earlier[-1].name.removeprefix("ticket-")) + 1 if earlier else 1
         ticket = folder / f"ticket-{number:09d}"
-        own = FileLock(ticket)
-        own.acquire()
+        lock = FileLock(ticket)
+        lock.acquire()
     try:
         busy = f"waiting for a GPU after {len(earlier)} jobs that came earlier"
         for other in earlier:
@@ -121,7 +121,7 @@ def _turn(folder: Path) -> Iterator[None]:
         yield
     finally:
         _remove(ticket)  # before the release: afterwards the file may be another process's ticket of this number
-        own.release()
+        lock.release()
 
 
 def _remove(ticket: Path) -> None:

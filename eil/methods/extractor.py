@@ -136,13 +136,13 @@ def require_cam_head(model: Method) -> None:
         IncompatibleSetting: the method has its own ``maps``, so that logits and maps need not come from its head; or
             the head has, as CALM's, so that the classifier's weights alone are not its map.
     """
-    own: type | None = None
+    overriding: type | None = None
     if type(model).maps is not Method.maps:
-        own = type(model)
+        overriding = type(model)
     elif type(model.head).maps is not CamHead.maps:
-        own = type(model.head)
-    if own is not None:
+        overriding = type(model.head)
+    if overriding is not None:
         raise IncompatibleSetting(
-            f"{own.__name__} makes its logits and maps in its own way; map extractors read a network whose "
+            f"{overriding.__name__} makes its logits and maps in its own way; map extractors read a network whose "
             "logits are its head's, by pooling and a linear layer"
         )

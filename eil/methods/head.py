@@ -110,15 +110,17 @@ class CamHead(nn.Module):
         Raises:
             SettingError: it has other features or other classes.
         """
-        own = self.classifier
+        classifier = self.classifier
         # A study's check builds networks without memory and with any number of classes.
-        same_classes = own.weight.is_meta or own.out_features == pretrained.out_features
-        if len(self.conv) or own.in_features != pretrained.in_features or not same_classes:
+        same_classes = classifier.weight.is_meta or classifier.out_features == pretrained.out_features
+        if len(self.conv) or classifier.in_features != pretrained.in_features or not same_classes:
             expected = f"{pretrained.in_features} features of the backbone itself and {pretrained.out_features} classes"
-            found = f"{own.in_features} after {len(self.conv)} convolutions and {own.out_features} classes"
+            found = (
+                f"{classifier.in_features} after {len(self.conv)} convolutions and {classifier.out_features} classes"
+            )
             raise SettingError("keep_classifier", True, f"needs {expected}; this head has {found}")
-        if not own.weight.is_meta:
-            own.load_state_dict(pretrained.state_dict())
+        if not classifier.weight.is_meta:
+            classifier.load_state_dict(pretrained.state_dict())
 
     def classify(self, features: Tensor) -> Tensor:
         """Pool and classify, (B, K, H, W) -> (B, C)."""

@@ -49,11 +49,11 @@ def module_maps(
         with _evaluating(model), _hooked(_layer(model, layer), keep):
             logits = model(images)
         _require_logits(logits, model)
-        asked = logits.gather(1, classes[:, None]).sum()
+        class_logits = logits.gather(1, classes[:, None]).sum()
     if len(kept) != 1:
         raise InputError(f"layer {layer}: is used {len(kept)} times in a forward pass, expected once")
     features = kept[0]  # (B, K, h, w)
-    (gradient,) = torch.autograd.grad(asked, features)
+    (gradient,) = torch.autograd.grad(class_logits, features)
     maps = torch.einsum("bkhw,bk->bhw", features.float(), gradient.float().mean(dim=(2, 3)))  # (B, h, w)
     return logits.detach().float(), (maps.relu() if relu else maps).detach()
 

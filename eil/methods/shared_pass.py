@@ -71,10 +71,10 @@ def fit(model: Method, extractors: Iterable[Extractor], classes: Iterable[tuple[
 
 
 @torch.no_grad()
-def _read(model: Method, images: Tensor, at: str | None) -> Tensor:
-    """Features at a stage, or those that the head pools, (B, 3, H, W) -> (B, K, h, w) float32."""
-    features = model.backbone.forward_stages(images, stop=at)
-    return model.backbone.grid(features if at is not None else model.head.features(features)).float()
+def _read(model: Method, images: Tensor, stage: str | None) -> Tensor:
+    """Features of a stage, or those that the head pools, (B, 3, H, W) -> (B, K, h, w) float32."""
+    features = model.backbone.forward_stages(images, stop=stage)
+    return model.backbone.grid(features if stage is not None else model.head.features(features)).float()
 
 
 def _uncached_autocast(device: str) -> torch.autocast:
@@ -109,28 +109,28 @@ def _gradients(
     needed: Mapping[Gradients, set[str | None]],
     relu: "GuidedReLU",
 ) -> Iterator[tuple[tuple[Gradients, str | None], Tensor]]:
-    """Of each kind, the gradients of each image's asked logit by the features of its stages, in one backward pass."""
+    """Of each kind, the gradients of each image's class logit by the features of its stages, in one backward pass."""
     if not needed:
         return
     # Images do not meet in evaluation mode, so that the gradient of the sum holds each image's own.
     score = logits.gather(1, classes[:, None]).sum()
     for k, (kind, stages) in enumerate(needed.items(), 1):
-        relu.on = kind == "guided"
+        relu.guided = kind == "guided"
         found = torch.autograd.grad(score, [features[stage] for stage in stages], retain_graph=k < len(needed))
         yield from (((kind, stage), each) for stage, each in zip(stages, found, strict=True))
 
 
 class GuidedReLU(TorchFunctionMode):
-    """Guided backpropagation (Springenberg et al., 2015): while ``on``, ReLUs stop gradients below 0.
+    """Guided backpropagation (Springenberg et al., 2015): while ``guided``, ReLUs stop gradients below 0.
 
     It sees each ReLU and ReLU6 that runs inside the block, be it a module, a function or in place.
     """
 
-    on = False
+    guided = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a function of torch; of a ReLU's output keep a hook, which is gone with the graph."""
         out = func(*args, **(kwargs or {}))
         if func in _RELU and out.requires_grad:
-            out.register_hook(lambda gradient: gradient.clamp(min=0) if self.on else gradient)
+            out.register_hook(lambda gradient: gradient.clamp(min=0) if self.guided else gradient)
         return out

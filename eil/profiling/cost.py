@@ -54,7 +54,7 @@ class Rate:
     device: str
     by_backbone: Mapping[str, float]
 
-    def of(self, backbone: str) -> float:
+    def for_backbone(self, backbone: str) -> float:
         """The backbone's rate; if it was not measured, the median of the others."""
         return self.by_backbone.get(backbone, statistics.median(self.by_backbone.values()))
 
@@ -76,10 +76,13 @@ def cost(runs: Sequence[Run], images: Mapping[str, int], classes: int) -> dict[s
         found.setdefault(run.backbone, []).append(known[label])
     return {
         name: Cost(
-            len(own),
-            *(sum(getattr(each, key) for each in own) for key in ("training", "inference", "weights", "maps")),
+            len(costs_of_backbone),
+            *(
+                sum(getattr(each, key) for each in costs_of_backbone)
+                for key in ("training", "inference", "weights", "maps")
+            ),
         )
-        for name, own in found.items()
+        for name, costs_of_backbone in found.items()
     }
 
 
@@ -116,7 +119,7 @@ def rates(files: Iterable[Path]) -> list[Rate]:
             device = f"{rows[0]['device']}, {rows[0]['precision']}"
         except (OSError, KeyError, ValueError, IndexError) as error:
             raise InputError(f"{path}: not a table of step times (make bench): {error!r}") from None
-        found.append(Rate(device, {name: statistics.median(own) for name, own in by_backbone.items()}))
+        found.append(Rate(device, {name: statistics.median(rates) for name, rates in by_backbone.items()}))
     return found
 
 
@@ -139,7 +142,7 @@ def lines(costs: Mapping[str, Cost], measured: Sequence[Rate], assumed: Sequence
     for rate in measured:
         others = [name for name in costs if name not in rate.by_backbone]
         note = f" ({', '.join(others)} not measured: by the median of the others' rates)" if others else ""
-        seconds = sum((each.training + each.inference) / rate.of(name) for name, each in costs.items())
+        seconds = sum((each.training + each.inference) / rate.for_backbone(name) for name, each in costs.items())
         text.append(f"{_duration(seconds)} on one {rate.device}{note}")
     for tera in assumed:
         seconds = sum(each.training + each.inference for each in costs.values()) / tera / _TERA

@@ -103,7 +103,7 @@ def _of_network(runs: Sequence[Run], data: Path, batches: int, warmup: int) -> l
         MapTiming(
             *(run.backbone, run.method, name, size, run.recipe.precision, batches),
             quartiles([each / size for each in taken[name]]),
-            quartiles([each / own for each, own in zip(taken[name], taken[""], strict=True)]),
+            quartiles([each / baseline for each, baseline in zip(taken[name], taken[""], strict=True)]),
         )
         for name in contestants
         if name

@@ -159,9 +159,9 @@ def _memory(profiler: Any, on_gpu: bool) -> list[tuple[float, int]]:
         if event.name() == "[memory]" and event.device_type().name == wanted
     )
     held, found = 0, []
-    for at, change in changes:
+    for moment, change in changes:
         held += change
-        found.append(((at - changes[0][0]) / 1e9, held))
+        found.append(((moment - changes[0][0]) / 1e9, held))
     return found
 
 

@@ -147,11 +147,11 @@ def _measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> T
         ours.iterate()
         theirs.iterate()
     found, base_found = ours.watch.seconds(), theirs.watch.seconds()
-    looks = stopwatch(device)
+    inference_watch = stopwatch(device)
     for _ in range(warmup):
         ours.infer(stopwatch(device))
     for _ in range(iterations):
-        ours.infer(looks)
+        ours.infer(inference_watch)
     flops, base_flops = ours.operations(), theirs.operations()
     del theirs  # its memory would count
     seconds = {name: quartiles(found[name]) for name in ("total", *PARTS)}
@@ -163,7 +163,7 @@ def _measure(run: Run, base: Run, data: Path, iterations: int, warmup: int) -> T
         precision=run.recipe.precision,
         iterations=iterations,
         seconds=seconds,
-        inference=quartiles(looks.seconds()["inference"]),
+        inference=quartiles(inference_watch.seconds()["inference"]),
         peak_bytes=_peak(ours),
         flops=flops,
         mfu=flops / seconds["total"][1] / ceiling(device, run.recipe.precision),
@@ -219,10 +219,10 @@ def timings(
     found = []
     for (backbone, _), run in chosen.items():
         base = next(each for (place, _), each in chosen.items() if place == backbone)
-        own = on_one_device(run)
-        for size in batch_sizes or (own.recipe.batch_size,):
+        one_device = on_one_device(run)
+        for size in batch_sizes or (one_device.recipe.batch_size,):
             for precision in precisions or (run.recipe.precision,):
-                ours = _with(own, batch_size=size, precision=precision)
+                ours = _with(one_device, batch_size=size, precision=precision)
                 theirs = base.model_copy(update={"recipe": ours.recipe})
                 try:
                     timing = measure(ours, theirs, data / run.cache, iterations, warmup)

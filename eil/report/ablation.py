@@ -37,7 +37,7 @@ class Effect(NamedTuple):
         score: mean over the configurations that have it, and half the width of its 95 % interval (images and seeds).
         change: difference from the first value's score, likewise; paired by images and seeds, so that its interval is
             narrower; None for the first value.
-        configurations: how many are averaged, ``of`` how many that have the value.
+        configurations: how many are averaged, ``with_value`` how many that have the value.
         seeds: over how many.
     """
 
@@ -45,7 +45,7 @@ class Effect(NamedTuple):
     score: tuple[float, float]
     change: tuple[float, float] | None
     configurations: int
-    of: int
+    with_value: int
     seeds: int
 
 
@@ -53,11 +53,11 @@ def effects(configurations: Sequence[Configuration]) -> dict[str, dict[str, list
     """Of each method on each backbone, ``{backbone}_{method}``, the effect of every setting that has several values."""
     found: dict[str, dict[str, list[Effect]]] = {}
     for backbone, method in dict.fromkeys((each.backbone, each.method) for each in configurations):
-        own = [each for each in configurations if (each.backbone, each.method) == (backbone, method)]
-        for setting in dict.fromkeys(key for each in own for key in each.settings):
-            at = _effect([each for each in own if setting in each.settings], setting)
-            if len(at) > 1:
-                found.setdefault(f"{file_name(backbone)}_{method}", {})[setting] = at
+        of_method = [each for each in configurations if (each.backbone, each.method) == (backbone, method)]
+        for setting in dict.fromkeys(key for each in of_method for key in each.settings):
+            of_setting = _effect([each for each in of_method if setting in each.settings], setting)
+            if len(of_setting) > 1:
+                found.setdefault(f"{file_name(backbone)}_{method}", {})[setting] = of_setting
     return found
 
 
@@ -68,8 +68,8 @@ def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Not
             *(f"{SIGNS.get(setting, setting)} = {format_value(each.value)}", Value(*each.score, percent=True)),
             *(Value(*each.change) if each.change else "–", _counted(each, study.seeds)),
         ]
-        for setting, at in found.items()
-        for each in at
+        for setting, of_setting in found.items()
+        for each in of_setting
     ]
     blocks = list(itertools.accumulate(map(len, found.values())))[:-1]
     header = ["setting", GT_KNOWN_LOC.heading, "Δ vs. first value", "configurations"]
@@ -86,11 +86,11 @@ def gamma_sigma_tables(study: Study, configurations: Sequence[Configuration], no
     tables = {}
     for name, grid in gamma_sigma_grids(configurations).items():
         gammas, sigmas = (sorted({float(each.settings[key]) for each in grid}) for key in SIGNS)
-        at = {tuple(float(each.settings[key]) for key in SIGNS): each for each in grid}
+        by_values = {tuple(float(each.settings[key]) for key in SIGNS): each for each in grid}
         best = set(as_good_as_the_best(grid, GT_KNOWN_LOC))
         rows: list[list[str | Value]] = []
         for gamma in gammas:
-            line = [at.get((gamma, sigma)) for sigma in sigmas]
+            line = [by_values.get((gamma, sigma)) for sigma in sigmas]
             values = [
                 Value(*interval(each, GT_KNOWN_LOC), each in best, percent=True) if each else "–" for each in line
             ]
@@ -117,14 +117,14 @@ def _effect(configurations: Sequence[Configuration], setting: str) -> list[Effec
         rest = settings_label({key: value for key, value in each.settings.items() if key != setting})
         by_value.setdefault(format_value(each.settings[setting]), {})[rest] = each
     shared = set.intersection(*map(set, by_value.values()))
-    compared = [[own[rest] for rest in own if rest in shared] for own in by_value.values()]
+    compared = [[by_rest[rest] for rest in by_rest if rest in shared] for by_rest in by_value.values()]
     if not shared or not (seeds := common_repetitions(itertools.chain(*compared))):
         return []
     means: list[tuple[Any, Floats, int]] = []  # a value, the mean replicates of its configurations, how many have it
-    for own, every in zip(compared, by_value.values(), strict=True):
-        runs = [found for each in own if (found := each.replicates(GT_KNOWN_LOC, seeds)) is not None]
-        if len(runs) == len(own) and len({each.shape for each in runs}) == 1:
-            means.append((own[0].settings[setting], np.mean(runs, axis=0), len(every)))
+    for group, every in zip(compared, by_value.values(), strict=True):
+        runs = [found for each in group if (found := each.replicates(GT_KNOWN_LOC, seeds)) is not None]
+        if len(runs) == len(group) and len({each.shape for each in runs}) == 1:
+            means.append((group[0].settings[setting], np.mean(runs, axis=0), len(every)))
     if all(isinstance(value, int | float) for value, *_ in means):
         means.sort(key=lambda each: each[0])
     model = compared[0][0].seed_variance(GT_KNOWN_LOC)
@@ -135,7 +135,7 @@ def _effect(configurations: Sequence[Configuration], setting: str) -> list[Effec
             _interval(runs, of_mean),
             _change(runs, means[0][1], of_change) if k else None,
             configurations=len(shared),
-            of=count,
+            with_value=count,
             seeds=len(seeds),
         )
         for k, (value, runs, count) in enumerate(means)
@@ -154,5 +154,9 @@ def _change(runs: Floats, first: Floats, seeds: tuple[float, float] | None) -> t
 
 def _counted(effect: Effect, seeds: int) -> str:
     """How many configurations, and which of them or of the study's seeds are left out."""
-    count = str(effect.of) if effect.configurations == effect.of else f"{effect.configurations} of {effect.of}"
+    count = (
+        str(effect.with_value)
+        if effect.configurations == effect.with_value
+        else f"{effect.configurations} of {effect.with_value}"
+    )
     return count if effect.seeds == seeds else f"{count}, {effect.seeds} of {seeds} seeds"

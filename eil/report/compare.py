@@ -36,9 +36,9 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
         for key in (key for key in MAIN if a.has(key) and b.has(key)):
             runs = difference(b, a, key) if paired else None
             change = "–" if runs is None else Value(*statistics.interval(runs))
-            told = "" if runs is None else f"{statistics.p_value(runs):.3f}"
+            p_value = "" if runs is None else f"{statistics.p_value(runs):.3f}"
             scores = [Value(*interval(each, key), percent=True) for each in (a, b)]
-            rows.append([a.backbone, a.label, key.heading, *scores, change, told])
+            rows.append([a.backbone, a.label, key.heading, *scores, change, p_value])
     header = ["Backbone", "Method", "Score", *names, "Δ vs. first", "p"]
     other = [] if paired else ["the test images are not the same: differences have no interval"]
     other += _otherwise(pairs)

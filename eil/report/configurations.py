@@ -141,10 +141,10 @@ def group(records: Iterable[Record]) -> list[Configuration]:
             key = (run.backbone, run.method, settings_label(run.settings), run.control, extractor_label(run))
             found.setdefault(key, []).append(record)
     ungrouped = []
-    for own in found.values():
-        run, kept = own[0].run, tuple(sorted(own, key=lambda each: each.run.repetition))
+    for records_of_one in found.values():
+        run, kept = records_of_one[0].run, tuple(sorted(records_of_one, key=lambda each: each.run.repetition))
         ungrouped.append(Configuration(run.backbone, run.method, run.settings, kept, run.control, extractor_label(run)))
-    designs = {backbone: _seed_design(own) for backbone, own in by_backbone(ungrouped)}
+    designs = {backbone: _seed_design(of_backbone) for backbone, of_backbone in by_backbone(ungrouped)}
     return [replace(each, seed_design=designs[each.backbone]) for each in ungrouped]
 
 
@@ -172,12 +172,12 @@ def chosen(configurations: Sequence[Configuration]) -> list[Configuration]:
 def other_maps(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
     """Of each method with extractors its own maps, then each extractor's; settings chosen on val by its own."""
     found = []
-    for own in chosen([each for each in configurations if not each.reuses_network]):
-        place = (own.backbone, own.method, own.settings)
+    for own_map in chosen([each for each in configurations if not each.reuses_network]):
+        place = (own_map.backbone, own_map.method, own_map.settings)
         others = [
             each for each in configurations if each.extractor and place == (each.backbone, each.method, each.settings)
         ]
-        found += [[own, *others]] if others else []
+        found += [[own_map, *others]] if others else []
     return found
 
 

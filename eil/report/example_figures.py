@@ -32,10 +32,10 @@ def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], extra_maps:
     """
     configurations = list(examples)
     columns: list[tuple[Configuration, str, str]] = [(configurations[0], "images", "image")]
-    for each, own in examples.items():
-        erases = "extra_erased map" in own
+    for each, arrays in examples.items():
+        erases = "extra_erased map" in arrays
         columns.append((each, "maps", each.extractor or f"{each.method}: {'unerased ' if erases else ''}map"))
-        shown = extra_maps_of(own) if extra_maps else []
+        shown = extra_maps_of(arrays) if extra_maps else []
         columns += [(each, name, f"{each.method}: {name.removeprefix('extra_')}") for name in shown]
     count = len(examples[configurations[0]]["ids"])
     rows = np.unique(np.linspace(0, count - 1, EXAMPLES_SHOWN).round().astype(int))
@@ -49,21 +49,23 @@ def qualitative(examples: Mapping[Configuration, Mapping[str, Any]], extra_maps:
     )
     for row, panels in zip(rows, grid, strict=True):
         for axes, (each, name, title) in zip(panels, columns, strict=True):
-            own = examples[each]
-            axes.imshow(own["images"][row])
+            arrays = examples[each]
+            axes.imshow(arrays["images"][row])
             if name != "images":
-                axes.imshow(own[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
-            _boxes(axes, own, "true", row, TRUE_BOX)
+                axes.imshow(arrays[name][row], cmap="inferno", alpha=0.55, vmin=0, vmax=255)
+            _boxes(axes, arrays, "true", row, TRUE_BOX)
             if name == "maps":
-                _boxes(axes, own, "predicted", row, PREDICTED_BOX)
-                if ERASED in own:
-                    axes.contour(own[ERASED][row], [127], colors=OUTLINE, linewidths=0.7)
+                _boxes(axes, arrays, "predicted", row, PREDICTED_BOX)
+                if ERASED in arrays:
+                    axes.contour(arrays[ERASED][row], [127], colors=OUTLINE, linewidths=0.7)
             axes.set_axis_off()
             if row == rows[0]:
                 axes.set_title(title, fontsize=7)
     labels = ", ".join(each.label for each in configurations)
-    erased = "; blue outline: what training would erase" if any(ERASED in own for own in examples.values()) else ""
-    more = any(len(own.get(f"further_{name}", ())) for own in examples.values() for name in ("true", "predicted"))
+    erased = (
+        "; blue outline: what training would erase" if any(ERASED in arrays for arrays in examples.values()) else ""
+    )
+    more = any(len(arrays.get(f"further_{name}", ())) for arrays in examples.values() for name in ("true", "predicted"))
     rest = "; solid: the pair that is scored, dashed: the others" if more else ""
     boxes = f"box: white true, orange predicted ({threshold(configurations)}){rest}{erased}"
     seeds = "/".join(dict.fromkeys(str(each.records[0].run.repetition) for each in configurations))
@@ -111,18 +113,18 @@ def draw_one(record: Record, image: str, data: Path, folder: Path, path: Path) -
     return path.with_suffix(".png")
 
 
-def extra_maps_of(own: Mapping[str, Any]) -> list[str]:
+def extra_maps_of(arrays: Mapping[str, Any]) -> list[str]:
     """Names of a method's extra maps."""
-    return sorted(name for name in own if name.startswith("extra_"))
+    return sorted(name for name in arrays if name.startswith("extra_"))
 
 
-def _boxes(axes: Axes, own: Mapping[str, Any], name: str, row: int, color: str) -> None:
+def _boxes(axes: Axes, arrays: Mapping[str, Any], name: str, row: int, color: str) -> None:
     """Draw an image's true or predicted boxes: solid the one that is scored, dashed the others."""
-    of = own.get(f"further_{name}_of", np.empty(0))
-    for corners in own.get(f"further_{name}", np.empty((0, 4)))[of == row]:
+    image_of_box = arrays.get(f"further_{name}_of", np.empty(0))
+    for corners in arrays.get(f"further_{name}", np.empty((0, 4)))[image_of_box == row]:
         _box(axes, corners, color, lw=0.6, ls="--")
-    if np.isfinite(own[name][row]).all():  # else the map has no contrast, and no box
-        _box(axes, own[name][row], color, lw=1.2)
+    if np.isfinite(arrays[name][row]).all():  # else the map has no contrast, and no box
+        _box(axes, arrays[name][row], color, lw=1.2)
 
 
 def _box(axes: Axes, corners: Any, color: str, **style: Any) -> None:

@@ -84,8 +84,8 @@ def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterat
         own_of[f"{file_name(each.backbone)}_{each.method}"].append(each)
     effects = ablation.effects(methods)
     of_settings, note = choice.grids_shown({name: own_of[name] for name in effects}, "methods with a grid")
-    for name, own in of_settings.items():
-        draw = partial(score_figures.ablation, effects[name], own)
+    for name, effects_of_setting in of_settings.items():
+        draw = partial(score_figures.ablation, effects[name], effects_of_setting)
         yield f"ablation_{name}", partial(choice.with_note, draw, note)
     for name, draw_scores in of_scores(best):
         yield name, partial(choice.with_note, draw_scores, left_out)
@@ -95,14 +95,14 @@ def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterat
 
 def _of_images(best: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Maps of the examples, and of images that are picked by the methods' scores."""
-    for backbone, own in by_backbone(best):
-        shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in own}
+    for backbone, of_backbone in by_backbone(best):
+        shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in of_backbone}
         yield f"examples_{file_name(backbone)}", partial(example_figures.qualitative, shown)
         inside = {each: found for each, found in shown.items() if example_figures.extra_maps_of(found)}
         if inside:
             yield f"extra_maps_{file_name(backbone)}", partial(example_figures.qualitative, inside, extra_maps=True)
-        if len(own) > 1:
-            yield from _picked(own, runs, data)
+        if len(of_backbone) > 1:
+            yield from _picked(of_backbone, runs, data)
 
 
 def of_scores(best: Sequence[Configuration]) -> Iterator[tuple[str, Callable[[], Figure]]]:
@@ -133,16 +133,16 @@ def of_other_maps(every: Sequence[Configuration], runs: Path) -> Iterator[tuple[
         yield f"maps_{file_name(same[0].backbone)}_{same[0].method}", partial(choice.with_note, draw, note)
 
 
-def _picked(own: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
+def _picked(of_backbone: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Images picked by how well the methods do on them, if maps and images are still there."""
     try:
-        for name, positions in example_figures.picks(own, runs).items():
-            first = [each.records[0] for each in own]
+        for name, positions in example_figures.picks(of_backbone, runs).items():
+            first = [each.records[0] for each in of_backbone]
             folders = [(data / record.run.cache, runs / record.run.name) for record in first]
             shown = {
                 each: example_images.of_run(record, *where, positions)
-                for each, record, where in zip(own, first, folders, strict=True)
+                for each, record, where in zip(of_backbone, first, folders, strict=True)
             }
-            yield f"examples_{file_name(own[0].backbone)}_{name}", partial(example_figures.qualitative, shown)
+            yield f"examples_{file_name(of_backbone[0].backbone)}_{name}", partial(example_figures.qualitative, shown)
     except InputError as error:
         _log.info("no picked examples: %s", error)

@@ -143,13 +143,13 @@ def _values(row: dict[str, str], where: str) -> Iterator[tuple[str, Value]]:
 
 
 def page(
-    published: Sequence[Published], own: Sequence[OurRow], methods: Collection[str], backbones: Collection[str]
+    published: Sequence[Published], our_rows: Sequence[OurRow], methods: Collection[str], backbones: Collection[str]
 ) -> str:
     """The page in Markdown.
 
     Args:
         published: every published score.
-        own: rows of our tables.
+        our_rows: rows of our tables.
         methods: names of the methods that are here.
         backbones: likewise.
     """
@@ -160,9 +160,9 @@ def page(
         rows = [row for row in published if row.dataset == dataset]
         for label in (metric.label for metric in METRICS.values() if metric.column):
             if scored := [row for row in rows if row.metric == label]:
-                parts += _section(label, scored, own, methods, backbones, sources)
+                parts += _section(label, scored, our_rows, methods, backbones, sources)
     parts += _missing(published, methods, sources)
-    parts += _elsewhere(own)
+    parts += _elsewhere(our_rows)
     parts += ["\n## Sources\n", *(f"{number}. {_cell(source)}" for source, number in sources.items())]
     return "\n".join(parts) + "\n"
 
@@ -170,7 +170,7 @@ def page(
 def _section(
     label: str,
     rows: Sequence[Published],
-    own: Sequence[OurRow],
+    our_rows: Sequence[OurRow],
     methods: Collection[str],
     backbones: Collection[str],
     sources: dict[str, int],
@@ -186,12 +186,12 @@ def _section(
             row.protocol,
             "–" if row.threshold == "none" else row.threshold,
             f"[{sources[row.source]}](#sources)",
-            _ours(row, own, methods, backbones),
+            _ours(row, our_rows, methods, backbones),
         ]
         yield f"| {' | '.join(map(_cell, cells))} |"
 
 
-def _ours(row: Published, own: Sequence[OurRow], methods: Collection[str], backbones: Collection[str]) -> str:
+def _ours(row: Published, our_rows: Sequence[OurRow], methods: Collection[str], backbones: Collection[str]) -> str:
     """Our score beside a published one, or why there is none."""
     if row.method not in COMPOSED and comparable(row.method) not in map(comparable, methods):
         return "no such method here"
@@ -202,7 +202,9 @@ def _ours(row: Published, own: Sequence[OurRow], methods: Collection[str], backb
     if row.method in COMPOSED:
         return f"{NO_SCORE}: {COMPOSED[row.method]}"
     wanted = (row.dataset.lower(), network(row.backbone), comparable(row.method))
-    found = [each for each in own if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted]
+    found = [
+        each for each in our_rows if each.whole and (each.dataset, each.backbone, comparable(each.method)) == wanted
+    ]
     shown = [f"{each.values[row.metric]}{_mark(each)} ({each.study})" for each in found if row.metric in each.values]
     return "; ".join(shown) or NO_SCORE
 
@@ -220,11 +222,11 @@ def _missing(published: Sequence[Published], methods: Collection[str], sources: 
     yield f"\nHere, and without a published score that we could read: {', '.join(here) or 'none'}."
 
 
-def _elsewhere(own: Sequence[OurRow]) -> Iterator[str]:
+def _elsewhere(our_rows: Sequence[OurRow]) -> Iterator[str]:
     """Our scores where nothing is published: on drawn data, and on a part of a data set."""
     yield "\n## Ours where nothing is published\n\nDrawn data, or parts of data sets. Thresholds come from val.\n"
     same = defaultdict(list)  # rows of the same networks, which several studies may have
-    for each in own:
+    for each in our_rows:
         if not each.whole:
             means = tuple(value.mean for value in each.values.values())
             same[each.dataset, each.part, each.backbone, each.label, means].append(each)

@@ -31,7 +31,11 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
     """
     configurations = [each for each in configurations if not each.extractor]
     best = chosen(configurations)
-    shown = [each for _, own in by_backbone(best) for each in sorted(own, key=lambda each: each.control is not None)]
+    shown = [
+        each
+        for _, of_backbone in by_backbone(best)
+        for each in sorted(of_backbone, key=lambda each: each.control is not None)
+    ]
     kinds = Counter((each.backbone, each.method, each.control) for each in configurations)
     many = {each.label for each in shown if kinds[each.backbone, each.method, each.control] > 1}
     classifiers = ", ".join(sorted({each.method for each in shown if each.control}))
@@ -68,8 +72,8 @@ def scores_table(
     """
     shown = {name: key for name, key in columns.items() if configurations and all(c.has(key) for c in configurations)}
     best: dict[ScoreKey, set[Configuration]] = {key: set() for key in shown.values()}
-    for _, own in by_backbone(configurations) if not seeds_alone else ():
-        rivals = [each for each in own if not each.control]
+    for _, of_backbone in by_backbone(configurations) if not seeds_alone else ():
+        rivals = [each for each in of_backbone if not each.control]
         for key, winners in best.items():
             winners.update(as_good_as_the_best(rivals, key))
     rows: list[list[str | Value]] = []
@@ -121,8 +125,8 @@ def _same_network_and_recipe(study: Study, configuration: Configuration, score: 
     """
     run = configuration.records[0].run
     found = precedence.resolve(study, run.backbone, run.method)
-    own = found.preset is not None and not (found.replaced or found.changed or found.added)
-    return own and run.layout == score.layout and run.pretrained in (True, "IMAGENET1K_V1")
+    unchanged_preset = found.preset is not None and not (found.replaced or found.changed or found.added)
+    return unchanged_preset and run.layout == score.layout and run.pretrained in (True, "IMAGENET1K_V1")
 
 
 def _as_published(study: Study, configuration: Configuration) -> bool:

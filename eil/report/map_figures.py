@@ -35,9 +35,9 @@ def other_maps_figure(groups: Sequence[Sequence[Configuration]]) -> Figure:
         for k, group in enumerate(here):
             means, halves = np.array([interval(each, GT_KNOWN_LOC) for each in group]).T
             rows = np.array([kinds.index(each.extractor) for each in group])
-            at = rows + (k - (len(here) - 1) / 2) * _SHIFT / len(here)
+            y = rows + (k - (len(here) - 1) / 2) * _SHIFT / len(here)
             style = {"color": colors[group[0].method], "label": group[0].method}
-            axes.errorbar(means, at, xerr=error_bars(means, halves), fmt="o", ms=3, lw=0.8, **style)
+            axes.errorbar(means, y, xerr=error_bars(means, halves), fmt="o", ms=3, lw=0.8, **style)
             axes.axvline(means[0], color=colors[group[0].method], lw=0.6, ls=":", zorder=0)
         low, high = axes.get_xlim()
         axes.set(title=backbone, xlabel=f"{GT_KNOWN_LOC.label} (%)", xlim=(max(low, 0), min(high, 100)))

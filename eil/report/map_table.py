@@ -46,8 +46,8 @@ def other_maps_table(study: Study, configurations: Sequence[Configuration], note
 
 def _against_own(group: Sequence[Configuration]) -> list[tuple[str | Value, str]]:
     """Difference from the first configuration and its p-value, one each; – for the first and where none is known."""
-    own, *others = group
-    found = [compared(each, own, GT_KNOWN_LOC) for each in others]
+    own_map, *others = group
+    found = [compared(each, own_map, GT_KNOWN_LOC) for each in others]
     p_values = statistics.holm({str(k): each.p_value() for k, each in enumerate(found) if each is not None})
     cells: list[tuple[str | Value, str]] = [("–", "–")]
     for k, each in enumerate(found):

@@ -167,11 +167,11 @@ def _info(backbone: str) -> "BackboneInfo":
 def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
     """A line for each backbone whose methods differ in what may explain a difference in score besides the method."""
     lines = []
-    for backbone, own in by_backbone(configurations):
-        given = {each.records[0].run.output_stride for each in own}
+    for backbone, of_backbone in by_backbone(configurations):
+        given = {each.records[0].run.output_stride for each in of_backbone}
         default = _info(backbone).output_strides[0] if len(given) > 1 else None
         held: dict[str, dict[str, list[str]]] = {}  # key -> value -> methods
-        for run in (each.records[0].run for each in own if not (each.reuses_network or each.imported)):
+        for run in (each.records[0].run for each in of_backbone if not (each.reuses_network or each.imported)):
             values = {
                 "output_stride": run.output_stride or default,
                 **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},
@@ -182,8 +182,8 @@ def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
         parts = []
         for key, found in held.items():
             if len(found) > 1:
-                said = (f"{value} ({', '.join(names)})" for value, names in found.items())
-                parts.append(f"{key} {', '.join(said)}")
+                values_with_methods = (f"{value} ({', '.join(names)})" for value, names in found.items())
+                parts.append(f"{key} {', '.join(values_with_methods)}")
         lines += [f"methods on {backbone} are trained unequally: {'; '.join(parts)}"] if parts else []
     return tuple(lines)
 
@@ -222,8 +222,8 @@ def _of_the_data(study: Study, records: Sequence[Record]) -> list[str]:
         given.pop("classes", None)
     elif isinstance(listed, list | tuple):  # may be long; study.yaml has it
         given["classes"] = f"{len(listed)} by name"
-    said = [*size, *(f"{key} = {value}" for key, value in given.items())]
-    notes = [f"data: {study.dataset.name}, {', '.join(said)}"] if said else []
+    facts = [*size, *(f"{key} = {value}" for key, value in given.items())]
+    notes = [f"data: {study.dataset.name}, {', '.join(facts)}"] if facts else []
     if any(record.provenance.get("boxed_masks") for record in records):
         notes.append("boxes: one around each object's mask")
     if any(record.run.recipe.crops > 1 for record in records):

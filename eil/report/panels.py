@@ -45,8 +45,8 @@ def over_thresholds(axes: Axes, configurations: Sequence[Configuration]) -> None
             (ScoreKey("threshold", threshold_from="val"), "o"),
             (ScoreKey("threshold", threshold_from="oracle"), "*"),
         ):
-            at = round(each.mean(key))
-            axes.plot(at / N_THRESHOLDS, mean[at], marker, color=colors[each.method], ms=6, clip_on=False)
+            threshold = round(each.mean(key))
+            axes.plot(threshold / N_THRESHOLDS, mean[threshold], marker, color=colors[each.method], ms=6, clip_on=False)
     axes.set(xlabel="threshold (share of the map's maximum)", ylabel=GT_KNOWN_LABEL, xlim=(0, 1), ylim=(0, None))
 
 
@@ -117,9 +117,9 @@ def gamma_sigma(axes: Axes, grid: Sequence[Configuration]) -> None:
     values = np.full((len(gammas), len(sigmas)), np.nan)
     labels = np.full(values.shape, "", dtype=object)
     for each in grid:
-        at = gammas.index(float(each.settings["gamma"])), sigmas.index(float(each.settings["sigma"]))
+        cell = gammas.index(float(each.settings["gamma"])), sigmas.index(float(each.settings["sigma"]))
         mean, half = interval(each, GT_KNOWN_LOC)
-        values[at], labels[at] = mean, str(Value(mean, half, percent=True)).replace(" ", "\n", 1)
+        values[cell], labels[cell] = mean, str(Value(mean, half, percent=True)).replace(" ", "\n", 1)
     middle = float(np.nanmean(values))
     spread = max(float(np.nanmax(np.abs(values - middle))), MINIMUM_COLOUR_RANGE)
     sns.heatmap(
@@ -191,8 +191,8 @@ def _improvement_cells(configurations: Sequence[Configuration]) -> tuple[Floats,
     for (i, j), found in pairs.items():
         star = "*" if corrected[f"{i} {j}"] <= 0.05 else ""
         better = found.probability_of_improvement()
-        for at, value in (((i, j), better), ((j, i), 1 - better)):
-            values[at], texts[at] = value, f"{value:.2f}{star}"
+        for cell, value in (((i, j), better), ((j, i), 1 - better)):
+            values[cell], texts[cell] = value, f"{value:.2f}{star}"
     return values, texts
 
 
@@ -210,9 +210,9 @@ def _points(
     colors, width = colors_of(configurations), 0.7 / len(configurations)
     for k, each in enumerate(configurations):
         means, halves = np.array([over_seeds(each, key) for key in columns.values()]).T
-        at = np.arange(len(columns)) + (k - (len(configurations) - 1) / 2) * width
+        x = np.arange(len(columns)) + (k - (len(configurations) - 1) / 2) * width
         style = {"color": colors[each.method], "label": each.method}
-        axes.errorbar(at, means, error_bars(means, halves), fmt="o", ms=3, lw=0.8, **style)
+        axes.errorbar(x, means, error_bars(means, halves), fmt="o", ms=3, lw=0.8, **style)
     axes.set(xticks=range(len(columns)), xlabel=labels[0], ylabel=labels[1])
     axes.set_xticklabels(list(columns), rotation=60 if sum(map(len, columns)) > LONGEST_LABELS else 0)
     within_percent(axes)

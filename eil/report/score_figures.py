@@ -47,14 +47,14 @@ def gamma_sigma(grid: Sequence[Configuration], configurations: Sequence[Configur
     figure, axes = plt.subplots(figsize=(COLUMN, (0.6 if few else 0.09) * len(gammas) + 1.3), layout="constrained")
     panels.gamma_sigma(axes, grid)
     numbers = f"mean of the seeds, {len(grid)} settings, in numbers in the table of this name"
-    said = about(grid, grid_of_settings=True) if few else about(grid, numbers, grid_of_settings=True)
-    caption(figure, (f"for comparison: {shown}; " if shown else "") + said)
+    description = about(grid, grid_of_settings=True) if few else about(grid, numbers, grid_of_settings=True)
+    caption(figure, (f"for comparison: {shown}; " if shown else "") + description)
     return figure
 
 
 def over_thresholds(configurations: Sequence[Configuration]) -> Figure:
     """GT-known Loc over the threshold: mean of the seeds, band from the lowest to the highest."""
-    most = max(len(own) for _, own in by_backbone(configurations))
+    most = max(len(of_backbone) for _, of_backbone in by_backbone(configurations))
     band = ", band: lowest to highest" if most <= panels.MOST_BANDS else ""
     what = f"line: mean{band}; ● threshold chosen on val, ★ oracle (mean over seeds)"
     return _figure(panels.over_thresholds, configurations, what)
@@ -101,8 +101,8 @@ def improvement(configurations: Sequence[Configuration]) -> Figure:
     backbones = by_backbone(configurations)
     size = COLUMN * 1.15
     figure, found = panel_grid(len(backbones), (size, size))
-    for axes, (name, own) in zip(found, backbones, strict=True):
-        panels.improvement(axes, own)
+    for axes, (name, of_backbone) in zip(found, backbones, strict=True):
+        panels.improvement(axes, of_backbone)
         axes.set_title(name)
     caption(figure, about(configurations, IMPROVEMENT))
     return figure
@@ -138,8 +138,8 @@ def _figure(
 ) -> Figure:
     """A panel a backbone, one legend, and a caption that says what is shown."""
     figure, found = per_backbone(configurations)
-    for axes, own in found:
-        draw(axes, own)
+    for axes, of_backbone in found:
+        draw(axes, of_backbone)
     legend(figure)
     caption(figure, about(configurations, what))
     return figure

@@ -35,11 +35,11 @@ class SeedDesign:
 
     def scores(self, key: ScoreKey) -> npt.NDArray[np.float64] | None:
         """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""
-        every: Sequence[int] = sorted({record.run.repetition for own in self.cells for record in own})
+        every: Sequence[int] = sorted({record.run.repetition for cell in self.cells for record in cell})
         column = {repetition: k for k, repetition in enumerate(every)}
         scores = np.full((len(self.cells), len(column)), np.nan)
-        for row, own in zip(scores, self.cells, strict=True):
-            for record in own:
+        for row, cell in zip(scores, self.cells, strict=True):
+            for record in cell:
                 if (value := record.value(key)) is None:
                     return None
                 row[column[record.run.repetition]] = value

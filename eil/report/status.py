@@ -51,13 +51,13 @@ def tells_progress(run: Run, count: int) -> bool:
     return int(run.key, 16) % max(1, count // _TOLD) == 0
 
 
-def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
+def progress(runs: Sequence[Run], folder: Path, extra_running: int = 0) -> str:
     """A study's trainings in a line, by what files there are: nothing is read that is large.
 
     Args:
         runs: of the study.
         folder: in which the runs' folders are.
-        own: 1 to count the calling process, which has released its run's lock.
+        extra_running: 1 to count the calling process, which has released its run's lock.
     """
     trained = [run for run in runs if not (run.reuses_network or run.checkpoint)]
     trainings = [folder / run.name for run in trained]
@@ -66,7 +66,7 @@ def progress(runs: Sequence[Run], folder: Path, own: int = 0) -> str:
     line = f"{len(taken)} of {len(trainings)} trainings done, {busy} running"
     left = len(trainings) - len(taken)
     if taken and left:
-        minutes = left * sum(taken) / len(taken) / max(busy + own, 1) / 60
+        minutes = left * sum(taken) / len(taken) / max(busy + extra_running, 1) / 60
         much = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
         line += f", about {much} left for the others"
     return line

@@ -137,8 +137,8 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
         "with a power of 80 %"
     )
     marked = not all(each.converged for each in configurations)
-    own = replace(shared, columns=explanation, convergence=convergence.RULE if marked else "")
-    return Table(f"{study.name}: against the first method", header, rows, own)
+    table_notes = replace(shared, columns=explanation, convergence=convergence.RULE if marked else "")
+    return Table(f"{study.name}: against the first method", header, rows, table_notes)
 
 
 def _of_scores(study: Study, configurations: Sequence[Configuration], shared: Notes) -> dict[str, Table]:
@@ -151,11 +151,15 @@ def _of_scores(study: Study, configurations: Sequence[Configuration], shared: No
     found = {"main": main_table(study, configurations, shared), "grid": grid_table(study, methods, shared)}
     found |= {f"gamma_sigma_{name}": t for name, t in ablation.gamma_sigma_tables(study, methods, shared).items()}
     for declared in DECLARED:
-        own = replace(shared, columns=declared.explanation, interval=notes.seeds_alone(study))
+        table_notes = replace(shared, columns=declared.explanation, interval=notes.seeds_alone(study))
         if declared.name == "protocols":
-            own = replace(own, geometry=notes.other_geometry(study.protocols, [r for c in best for r in c.records]))
+            table_notes = replace(
+                table_notes, geometry=notes.other_geometry(study.protocols, [r for c in best for r in c.records])
+            )
         columns = declared.columns(study, best[0].records[0])
-        found[declared.name] = scores_table(f"{study.name}: {declared.title}", best, columns, own, seeds_alone=True)
+        found[declared.name] = scores_table(
+            f"{study.name}: {declared.title}", best, columns, table_notes, seeds_alone=True
+        )
     found["comparisons"] = comparisons(study, best, shared)
     found["maps"] = map_table.other_maps_table(study, configurations, shared)
     for name, settings in ablation.effects(methods).items():

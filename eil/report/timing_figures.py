@@ -39,17 +39,17 @@ def iterations(found: Sequence[Timing]) -> Figure:
     """Bars of the median time of an iteration by part, with the quartiles of the whole, a panel a backbone."""
     figure, panels = figure_style.per_backbone(found)
     shades = plt.get_cmap("cividis")(np.linspace(0.1, 0.9, len(PARTS)))
-    for axes, own in panels:
-        at = np.arange(len(own))
-        base = np.zeros(len(own))
+    for axes, of_backbone in panels:
+        x = np.arange(len(of_backbone))
+        base = np.zeros(len(of_backbone))
         for part, shade in zip(PARTS, shades, strict=True):
-            heights = np.array([1000 * each.seconds[part][1] for each in own])
-            axes.bar(at, heights, 0.7, base, color=shade, label=part)
+            heights = np.array([1000 * each.seconds[part][1] for each in of_backbone])
+            axes.bar(x, heights, 0.7, base, color=shade, label=part)
             base += heights
-        q1, middle, q3 = 1000 * np.array([each.seconds["total"] for each in own]).T
-        axes.errorbar(at, middle, [middle - q1, q3 - middle], fmt="none", ecolor="black", lw=0.8, capsize=2)
-        axes.set(ylabel="time of an iteration (ms)", xticks=at)
-        axes.set_xticklabels([_label(each, own) for each in own], rotation=90)
+        q1, middle, q3 = 1000 * np.array([each.seconds["total"] for each in of_backbone]).T
+        axes.errorbar(x, middle, [middle - q1, q3 - middle], fmt="none", ecolor="black", lw=0.8, capsize=2)
+        axes.set(ylabel="time of an iteration (ms)", xticks=x)
+        axes.set_xticklabels([_label(each, of_backbone) for each in of_backbone], rotation=90)
     panels[0][0].legend(fontsize=6)
     figure_style.caption(figure, f"bars: medians of the parts; whiskers: quartiles of the whole; {device_name()}")
     return figure
@@ -59,10 +59,10 @@ def time_ratios(found: Sequence[Timing]) -> Figure:
     """Time relative to the first method's over operations relative to the first method's; equal on the diagonal."""
     figure, panels = figure_style.per_backbone(found)
     colors = figure_style.method_colors([each.method for each in found])
-    for axes, own in panels:
-        most = 1.1 * max(max(each.time_ratio[2], each.operation_ratio) for each in own)
-        axes.plot([0, most], [0, most], color="0.7", lw=0.8, zorder=0)
-        for each in own:
+    for axes, of_backbone in panels:
+        limit = 1.1 * max(max(each.time_ratio[2], each.operation_ratio) for each in of_backbone)
+        axes.plot([0, limit], [0, limit], color="0.7", lw=0.8, zorder=0)
+        for each in of_backbone:
             low, middle, high = each.time_ratio
             error = [[middle - low], [high - middle]]
             axes.errorbar(
@@ -71,8 +71,8 @@ def time_ratios(found: Sequence[Timing]) -> Figure:
         axes.set(
             xlabel="operations / first method's",
             ylabel="time / first method's",
-            xlim=(0, most),
-            ylim=(0, most),
+            xlim=(0, limit),
+            ylim=(0, limit),
             aspect="equal",
         )
         _legend_once(axes)
@@ -84,8 +84,8 @@ def pareto(found: Sequence[Timing], accuracy: Accuracy) -> Figure:
     """GT-known Loc over the time of an iteration."""
     figure, panels = figure_style.per_backbone(found)
     colors = figure_style.method_colors([each.method for each in found])
-    for axes, own in panels:
-        for each in (each for each in own if (each.backbone, each.method) in accuracy):
+    for axes, of_backbone in panels:
+        for each in (each for each in of_backbone if (each.backbone, each.method) in accuracy):
             score = accuracy[each.backbone, each.method]
             axes.plot(1000 * each.seconds["total"][1], score, "o", color=colors[each.method], label=each.method)
         axes.set(xlabel="time of an iteration (ms)", ylabel="GT-known Loc (%)", xlim=(0, None))
@@ -94,9 +94,9 @@ def pareto(found: Sequence[Timing], accuracy: Accuracy) -> Figure:
     return figure
 
 
-def _label(timing: Timing, own: Sequence[Timing]) -> str:
+def _label(timing: Timing, of_backbone: Sequence[Timing]) -> str:
     """The method, and what tells it from others of the panel."""
-    several = {key for key in ("batch_size", "precision") if len({getattr(each, key) for each in own}) > 1}
+    several = {key for key in ("batch_size", "precision") if len({getattr(each, key) for each in of_backbone}) > 1}
     return ", ".join([timing.method, *(str(getattr(timing, key)) for key in sorted(several))])
 
 

@@ -68,8 +68,8 @@ def find(study: "Study", name: str) -> Run | None:
     """
     for backbone, method in itertools.product(study.backbones, study.methods):
         if name.startswith(f"{file_name(backbone)}-{method}-"):
-            for own in spread(study, backbone, method, name):
-                for run in (own, *reused_networks.runs([own], study.controls, study.maps)):
+            for trained in spread(study, backbone, method, name):
+                for run in (trained, *reused_networks.runs([trained], study.controls, study.maps)):
                     if run.name == name:
                         return run
     return None

@@ -28,17 +28,19 @@ def count(maps: Sequence[ExtractorChoice]) -> int:
     return sum(math.prod(len(value) for value in each.settings.values() if isinstance(value, list)) for each in maps)
 
 
-def runs(own: Sequence[Run], controls: Sequence[str], maps: Sequence[ExtractorChoice]) -> list[Run]:
+def runs(trained_runs: Sequence[Run], controls: Sequence[str], maps: Sequence[ExtractorChoice]) -> list[Run]:
     """Runs of the controls, then of the extractors, for the trained runs of one backbone.
 
     Args:
-        own: the trained runs, in the order of the study.
+        trained_runs: the trained runs, in the order of the study.
         controls: names; they take the first method's network, of its first settings.
         maps: of the study; each is made from every run's network.
     """
-    first = [run for run in own if (run.method, run.settings) == (own[0].method, own[0].settings)]
+    first = [
+        run for run in trained_runs if (run.method, run.settings) == (trained_runs[0].method, trained_runs[0].settings)
+    ]
     found = [run.model_copy(update={"control": control}) for control in controls for run in first]
-    return found + [run.model_copy(update={"extractor": each}) for run in own for each in choices(maps)]
+    return found + [run.model_copy(update={"extractor": each}) for run in trained_runs for each in choices(maps)]
 
 
 class ExtractorCompatibility:
@@ -80,7 +82,7 @@ class ExtractorCompatibility:
                 dropped.setdefault((place[0], self._refused[place]), {})[place[1]] = None
             else:
                 kept.append(run)
-        return kept, [f"{name}: maps {', '.join(own)}: {reason}" for (name, reason), own in dropped.items()]
+        return kept, [f"{name}: maps {', '.join(names)}: {reason}" for (name, reason), names in dropped.items()]
 
     def problems(self) -> list[str]:
         """A line for each extractor that no network of the study can use for what it is set to."""

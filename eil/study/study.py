@@ -112,8 +112,8 @@ class Study(StrictModel):
         """Every run of the grid, unchecked, in the order of the file; a backbone's borrowed networks last."""
         runs = []
         for backbone in self.backbones:
-            own = [run for method in self.methods for run in grid.spread(self, backbone, method)]
-            runs += own + reused_networks.runs(own, self.controls, self.maps)
+            trained_runs = [run for method in self.methods for run in grid.spread(self, backbone, method)]
+            runs += trained_runs + reused_networks.runs(trained_runs, self.controls, self.maps)
         return runs
 
     def find_run(self, name: str) -> Run:
@@ -162,18 +162,18 @@ class Study(StrictModel):
         runs, dropped, built = list[Run](), list[str](), dict[str, Any]()
         compatibility = ExtractorCompatibility(self.maps)
         for backbone in shapes:
-            own = []
+            trained_runs = []
             for run in (run for method in self.methods for run in grid.spread(self, backbone, method)):
                 if not run.repetition:  # the others have the same settings
                     refused = self._try(run, built, compatibility)
                 if refused is None:
-                    own.append(run)
+                    trained_runs.append(run)
                 elif isinstance(refused, IncompatibleSetting):
                     dropped.append(f"{run.name}: {refused}")
                 else:
                     errors += str(refused).splitlines()
-            dependents, unfit = compatibility.split(reused_networks.runs(own, self.controls, self.maps))
-            runs += own + dependents
+            dependents, unfit = compatibility.split(reused_networks.runs(trained_runs, self.controls, self.maps))
+            runs += trained_runs + dependents
             dropped += unfit
         errors += compatibility.problems()
         errors += run_names.problems([run.name for run in runs])
@@ -225,11 +225,11 @@ class Study(StrictModel):
 
     def _locate(self, method: str, backbone: str, error: SettingError) -> str:
         """Where in the file a bad value stands: ``methods.eil.gamma[2] = 1.4``."""
-        own = self.backbones[backbone].methods.get(method, {})
-        prefix = f"backbones.{backbone}.methods.{method}" if error.setting in own else f"methods.{method}"
-        given = (self.methods[method] | own).get(error.setting)
-        at = f"[{given.index(error.value)}]" if isinstance(given, list) and error.value in given else ""
-        return f"{prefix}.{error.setting}{at} = {error.value}"
+        of_backbone = self.backbones[backbone].methods.get(method, {})
+        prefix = f"backbones.{backbone}.methods.{method}" if error.setting in of_backbone else f"methods.{method}"
+        given = (self.methods[method] | of_backbone).get(error.setting)
+        position = f"[{given.index(error.value)}]" if isinstance(given, list) and error.value in given else ""
+        return f"{prefix}.{error.setting}{position} = {error.value}"
 
 
 def _each_once(names: Sequence[str]) -> Sequence[str]:

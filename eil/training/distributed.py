@@ -15,13 +15,13 @@ from eil.methods.base import Targets
 T = TypeVar("T", bound=Targets)
 
 
-def share(images: Tensor, targets: T, number: int, of: int) -> tuple[Tensor, T]:
-    """Share ``number`` of ``of`` of a batch: (B, 3, H, W) -> (B / of, 3, H, W), and of targets with B elements."""
+def share(images: Tensor, targets: T, rank: int, world_size: int) -> tuple[Tensor, T]:
+    """A process's share of a batch: (B, 3, H, W) -> (B / world_size, 3, H, W), and of targets with B elements."""
     count = len(images)
-    own = slice(number * count // of, (number + 1) * count // of)
+    rows = slice(rank * count // world_size, (rank + 1) * count // world_size)
     values = {field.name: getattr(targets, field.name) for field in fields(targets)}
-    cut = {name: v[own] for name, v in values.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
-    return images[own], replace(targets, **cut)
+    cut = {name: v[rows] for name, v in values.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
+    return images[rows], replace(targets, **cut)
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):

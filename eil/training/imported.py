@@ -58,14 +58,14 @@ class Match:
         """Number of tensors that do not match."""
         return len(self.missing) + len(self.unexpected) + len(self.mismatched)
 
-    def lines(self, most: int | None = None) -> list[str]:
+    def lines(self, limit: int | None = None) -> list[str]:
         """A line for each tensor that does not match; of each kind at most so many."""
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "mismatched": self.mismatched}
         text = []
         for kind, names in kinds.items():
-            text += [f"{kind}: {name}" for name in names[:most]]
-            if len(names) > len(names[:most]):
-                text.append(f"{kind}: and {len(names) - len(names[:most])} more")
+            text += [f"{kind}: {name}" for name in names[:limit]]
+            if len(names) > len(names[:limit]):
+                text.append(f"{kind}: and {len(names) - len(names[:limit])} more")
         return text
 
 

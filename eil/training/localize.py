@@ -174,10 +174,10 @@ def _pass(network: _Network, runs: Sequence[Run], protocol: Protocol | None) -> 
     """Maps of val and test of all runs, scored by ``protocol`` while the network runs."""
     first, model, side = network.run, network.model, _side(network.data)
     cells = map_sources.locate_cells(runs, model.module, side)
-    results = {name: _Result(own.arrays() if own else {}) for name, own in cells.items()}
+    results = {name: _Result(grid.arrays() if grid else {}) for name, grid in cells.items()}
     if protocol:
-        for own in cells.values():
-            require_cells(protocol, own)
+        for grid in cells.values():
+            require_cells(protocol, grid)
     with torch.inference_mode(), network.fabric.autocast():
         opened = partial(train_step.batches, first, network.data, model=model.module, device=network.fabric.device)
         source = map_sources.map_source(runs, model, partial(opened, "train"))

@@ -75,8 +75,10 @@ def locate_cells(runs: Sequence[Run], model: Method, side: int) -> dict[str, Cel
     stages = {name: each.at for name, each in build_extractors(runs, model).items()}
     if not stages:
         return {run.name: _located(model, side, _maps_of(run, side)) for run in runs}
-    of_stages = {at: _located(model, side, partial(_channel_mean, at)) for at in dict.fromkeys(stages.values())}
-    return {name: of_stages[at] for name, at in stages.items()}
+    of_stages = {
+        stage: _located(model, side, partial(_channel_mean, stage)) for stage in dict.fromkeys(stages.values())
+    }
+    return {name: of_stages[stage] for name, stage in stages.items()}
 
 
 def _located(model: Method, side: int, maps: receptive_field.Maps) -> CellGrid | None:
@@ -89,10 +91,10 @@ def _located(model: Method, side: int, maps: receptive_field.Maps) -> CellGrid |
         return None
 
 
-def _channel_mean(at: str | None, equal: Method, images: Tensor) -> Tensor:
+def _channel_mean(stage: str | None, equal: Method, images: Tensor) -> Tensor:
     """An extractor's map has the cells of the features that it reads; (B, 3, H, W) -> (B, h, w)."""
-    features = equal.backbone.forward_stages(images, stop=at)
-    return (equal.head.features(features) if at is None else features).mean(dim=1)
+    features = equal.backbone.forward_stages(images, stop=stage)
+    return (equal.head.features(features) if stage is None else features).mean(dim=1)
 
 
 def _maps_of(run: Run, side: int) -> receptive_field.Maps:

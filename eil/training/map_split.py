@@ -76,11 +76,11 @@ def _to_host(values: Tensor) -> Tensor:
 
 def _score(curves: Mapping[str, IouCurves], split: Cached, fetched: _Fetched) -> None:
     fetched.wait()
-    for name, own in curves.items():
+    for name, accumulator in curves.items():
         maps = fetched.maps[name]
-        part = slice(len(own), len(own) + len(maps))  # batches come in the order of the split
+        part = slice(len(accumulator), len(accumulator) + len(maps))  # batches come in the order of the split
         if maps.isfinite().all():  # else the run fails in the end, and no other
-            own.update(maps.numpy(), split.boxes[part], split.ids[part])
+            accumulator.update(maps.numpy(), split.boxes[part], split.ids[part])
 
 
 def over_crops(model: Method, batches: Batches) -> Tensor:

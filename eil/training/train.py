@@ -207,8 +207,8 @@ class _Training:
         """Whether to stop here. Several processes agree on this when ``check_now`` is true, which makes them wait."""
         if self.fabric.world_size == 1:
             return self.due()
-        told = torch.tensor(float(self.due()), device=self.fabric.device)
-        return check_now and bool(self.fabric.all_reduce(told, reduce_op="sum"))
+        due = torch.tensor(float(self.due()), device=self.fabric.device)
+        return check_now and bool(self.fabric.all_reduce(due, reduce_op="sum"))
 
     def _save(self) -> None:
         if self.fabric.global_rank == 0:

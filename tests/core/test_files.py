@@ -59,8 +59,8 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 def test_some_arrays_of_a_large_file_can_be_read(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.npz", {"large": np.zeros(10_000), "small": np.array("x")})
     with pytest.raises(InputError, match="GB unpacked"):
-        read_arrays(tmp_path / "a.npz", most=1000)
-    found = read_arrays(tmp_path / "a.npz", most=1000, only={"small", "none"})
+        read_arrays(tmp_path / "a.npz", max_bytes=1000)
+    found = read_arrays(tmp_path / "a.npz", max_bytes=1000, only={"small", "none"})
     assert list(found) == ["small"]
     assert str(found["small"]) == "x"
 

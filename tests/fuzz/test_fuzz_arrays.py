@@ -214,7 +214,7 @@ def test_spoilt_archives_of_maps(inputs: int, tmp_path: Path) -> None:
 
     def holds(content: bytes) -> None:
         path.write_bytes(content)
-        found = outcome(lambda: read_arrays(path, most=2**22), path.name)
+        found = outcome(lambda: read_arrays(path, max_bytes=2**22), path.name)
         assert sum(array.nbytes for array in (found or {}).values()) <= 2**22
         assert not any(array.dtype.hasobject for array in (found or {}).values())
 
@@ -290,11 +290,11 @@ def test_an_archive_that_unpacks_to_more_than_is_expected_is_refused(tmp_path: P
     with pytest.raises(
         InputError, match=r"maps\.npz: not a readable .npz of plain arrays: declares 0\.00839 GB unpacked"
     ):
-        read_arrays(path, most=2**20)
+        read_arrays(path, max_bytes=2**20)
     path.write_bytes(bomb(2**31))
     with pytest.raises(InputError, match="declares 2.15 GB unpacked, expected at most 1.07 GB"):
         read_arrays(path)
-    assert npz.MOST == 2**30
+    assert npz.MAX_BYTES == 2**30
 
 
 # Weights

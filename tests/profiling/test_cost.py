@@ -82,7 +82,11 @@ def test_hours_are_by_the_measured_rate(tmp_path: Path) -> None:
     ]
     (tmp_path / "step-a.csv").write_text(header + "".join(rows) + "inference,cam,vgg16,56,32,1,999,a device,fp32\n")
     (rate,) = cost.rates([tmp_path / "step-a.csv"])
-    assert (rate.of("vgg_small"), rate.of("resnet50"), rate.of("vgg16")) == (20e9, 40e9, 30e9)
+    assert (rate.for_backbone("vgg_small"), rate.for_backbone("resnet50"), rate.for_backbone("vgg16")) == (
+        20e9,
+        40e9,
+        30e9,
+    )
     costs = {"vgg_small": cost.Cost(1, 20e9 * 3600, 20e9 * 3600, 1e9, 0), "vgg16": cost.Cost(2, 30e9 * 3600, 0, 0, 0)}
     text = cost.lines(costs, [rate], [0.1], 2e9)
     assert text[2] == "disk: 3 GB, 2 GB of it decoded images"

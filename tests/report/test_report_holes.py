@@ -75,7 +75,7 @@ def test_marginal_effects_are_of_the_seeds_that_all_values_have() -> None:
     low, high = ablation.effects(configurations.group(found))["vgg_small_eil"]["gamma"]
     assert low.score[0] == high.score[0] == 20.0
     assert high.change == (0.0, 0.0)
-    assert (low.seeds, low.configurations, low.of) == (1, 1, 1)
+    assert (low.seeds, low.configurations, low.with_value) == (1, 1, 1)
 
 
 def test_marginal_effects_are_of_cells_that_have_counterparts() -> None:
@@ -84,7 +84,7 @@ def test_marginal_effects_are_of_cells_that_have_counterparts() -> None:
     found = [scored({"gamma": g, "sigma": s}, seed, scores[s]) for g, s in grid for seed in range(2)]
     effects = ablation.effects(configurations.group(found))["vgg_small_eil"]
     assert [each.change and each.change[0] for each in effects["gamma"]] == [None, 0.0]
-    assert [(each.configurations, each.of) for each in effects["gamma"]] == [(1, 2), (1, 1)]
+    assert [(each.configurations, each.with_value) for each in effects["gamma"]] == [(1, 2), (1, 1)]
     study = parse(
         {"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"], "seeds": 3}, "s"
     )

@@ -90,7 +90,7 @@ def boxes(root: Path, known: Collection[str]) -> Truth:
         files.setdefault(names.nfc(name), []).append(mask)
     return Truth(
         str(path),
-        {name: np.concatenate(own) for name, own in found.items()},
+        {name: np.concatenate(boxes) for name, boxes in found.items()},
         _complete(found, files, path) if with_masks else {},
         load_mask=masks.load_mask,
         box_sources=box_sources,
@@ -109,13 +109,13 @@ def _complete(
 ) -> dict[str, list[Path | None]]:
     """The argument of load_mask for each photo with masks; every line of such a photo must have one."""
     masked: dict[str, list[Path | None]] = {}
-    for name, own in files.items():
-        if any(own) and not all(own):
+    for name, mask_files in files.items():
+        if any(mask_files) and not all(mask_files):
             raise InputError(f"{path}: {name}: a mask for some of its lines, and none for others")
-        if len(found.get(name, own)) != len(own):
+        if len(found.get(name, mask_files)) != len(mask_files):
             raise InputError(f"{path}: {name}: corners for some of its lines, and none for others")
-        if any(own):
-            masked[name] = [*dict.fromkeys(own), None]  # one mask may cover several boxes; no region is ignored
+        if any(mask_files):
+            masked[name] = [*dict.fromkeys(mask_files), None]  # one mask may cover several boxes; no region is ignored
     return masked
 
 

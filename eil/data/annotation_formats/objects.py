@@ -138,8 +138,8 @@ def _of_class(
     """The objects of each photo that count, and remarks about the others."""
     every = {each.name for annotated in found.values() for each in annotated.objects}
     if not {_key(name) for name in every} & {_key(name) for name in classes.values()}:
-        said = f"objects are called {names.first_few(every)}, which is no class: every object counts for its photo"
-        return {name: annotated.objects for name, annotated in found.items()}, (said,) if every else ()
+        remark = f"objects are called {names.first_few(every)}, which is no class: every object counts for its photo"
+        return {name: annotated.objects for name, annotated in found.items()}, (remark,) if every else ()
     chosen = {
         name: [each for each in annotated.objects if _key(each.name) == _key(classes[name])]
         for name, annotated in found.items()
@@ -150,7 +150,7 @@ def _of_class(
 
 def _shapes(found: Mapping[str, Annotated], chosen: Mapping[str, Sequence[Object]]) -> tuple[dict[str, Shapes], str]:
     """A mask of each photo if every object has a shape, and a remark if only some have."""
-    objects = [each for own in chosen.values() for each in own if not each.crowd]
+    objects = [each for objects_of_photo in chosen.values() for each in objects_of_photo if not each.crowd]
     bare = next((each for each in objects if each.shape is None), None)
     if bare is not None:
         some = sum(each.shape is not None for each in objects)
@@ -158,11 +158,11 @@ def _shapes(found: Mapping[str, Annotated], chosen: Mapping[str, Sequence[Object
     return {
         name: Shapes(
             found[name].size,
-            tuple(each.shape for each in own if each.shape is not None and not each.crowd),
-            tuple(each.shape for each in own if each.shape is not None and each.crowd),
-            own[0].where,
+            tuple(each.shape for each in objects_of_photo if each.shape is not None and not each.crowd),
+            tuple(each.shape for each in objects_of_photo if each.shape is not None and each.crowd),
+            objects_of_photo[0].where,
         )
-        for name, own in chosen.items()
+        for name, objects_of_photo in chosen.items()
     }, ""
 
 

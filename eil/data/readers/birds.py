@@ -212,14 +212,14 @@ def _bird(canvas: _Canvas, pose: _Pose, label: int, rng: np.random.Generator) ->
     _wing(canvas, pose, label, plumage, rng, wing)
 
     crown, face, bill = (np.array(c) + rng.normal(0, 8, 3) for c in _HEADS[label])
-    at = np.array([0.27, -0.14 + neck])
-    tip = at + (rng.uniform(0.24, 0.28), 0.03)
-    canvas.fill(pose.place([at + (0.10, -0.045), tip, at + (0.10, 0.065)]), bill, beak)
-    canvas.fill(pose.place(_ellipse(at, 0.14, 0.135)), face, head)
-    cap = _ellipse(at, 0.14, 0.135)
-    canvas.fill(pose.place(cap[cap[:, 1] < at[1] - 0.01]), crown, head)
-    canvas.fill(pose.place(_ellipse(at + (0.055, 0.005), 0.027, 0.027)), (245, 245, 245), head)
-    canvas.fill(pose.place(_ellipse(at + (0.06, 0.005), 0.018, 0.018)), (15, 15, 15), head)
+    center = np.array([0.27, -0.14 + neck])
+    tip = center + (rng.uniform(0.24, 0.28), 0.03)
+    canvas.fill(pose.place([center + (0.10, -0.045), tip, center + (0.10, 0.065)]), bill, beak)
+    canvas.fill(pose.place(_ellipse(center, 0.14, 0.135)), face, head)
+    cap = _ellipse(center, 0.14, 0.135)
+    canvas.fill(pose.place(cap[cap[:, 1] < center[1] - 0.01]), crown, head)
+    canvas.fill(pose.place(_ellipse(center + (0.055, 0.005), 0.027, 0.027)), (245, 245, 245), head)
+    canvas.fill(pose.place(_ellipse(center + (0.06, 0.005), 0.018, 0.018)), (15, 15, 15), head)
 
 
 def _wing(canvas: _Canvas, pose: _Pose, label: int, plumage: Points, rng: np.random.Generator, part: int) -> None:

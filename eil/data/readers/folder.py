@@ -54,7 +54,7 @@ def read(
     classes, rows, remarks = csv_lists.labels(root, labels) if labels else _in_folders(root)
     if "val" not in rows:
         rows["train"], rows["val"] = photos.split_off_val(rows["train"], held_out)
-    every = [name for own in rows.values() for name, _, _, _ in own]
+    every = [name for rows_of_split in rows.values() for name, _, _, _ in rows_of_split]
     scored = {name: classes[label] for split in ("val", "test") for name, label, _, _ in rows[split]}
     truth = _with_masks(root, _truth(root, every, scored, coco, voc), every, scored)
     splits = {name: _split(name, rows[name], truth) for name in SPLITS}
@@ -138,8 +138,8 @@ def _with_masks(root: Path, truth: Truth, every: Sequence[str], scored: Mapping[
     return truth
 
 
-def _require_each(scored: Collection[str], own: Collection[str], source: str, kind: str) -> None:
-    if bare := [name for name in scored if name not in own]:
+def _require_each(scored: Collection[str], annotated: Collection[str], source: str, kind: str) -> None:
+    if bare := [name for name in scored if name not in annotated]:
         more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
         raise InputError(f"{source}: has no {kind} for {bare[0]}{more}, of val or test")
 

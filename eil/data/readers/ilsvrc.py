@@ -87,9 +87,9 @@ def _held_out(
         annotated = f"{annotations}{os.sep}{xml}"
         names, boxes, size = annotation(annotated)
         # Some annotations name a dog's breed in words, and some hold objects of other classes.
-        own = [name == wnid or not WNID.fullmatch(name) for name in names]
-        if any(own):
-            row = (f"train/{wnid}/{file}", label, f"{folder}{os.sep}{file}", boxes[own])
+        of_class = [name == wnid or not WNID.fullmatch(name) for name in names]
+        if any(of_class):
+            row = (f"train/{wnid}/{file}", label, f"{folder}{os.sep}{file}", boxes[of_class])
             found.insert(0, (row, size, annotated))
         if len(found) == count:
             return found
@@ -103,9 +103,9 @@ def _test(folder: Path, annotations: Path, wnids: Sequence[str], named: Collecti
     """Photos of the official validation set, and how many others are of classes that only the list of names has."""
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     # Names, not path objects; os.path.isdir, because a link that leads back to itself is no folder and no error.
-    inside = sorted(own for own in os.listdir(folder) if os.path.isdir(f"{folder}{os.sep}{own}"))  # noqa: PTH112, PTH208
-    in_folders = {own for own in inside if (annotations / own).is_dir()}
-    every = [(file, own) for own in (*inside, "") for file in os.listdir(folder / own) if photos.is_photo_name(file)]  # noqa: PTH208
+    inside = sorted(name for name in os.listdir(folder) if os.path.isdir(f"{folder}{os.sep}{name}"))  # noqa: PTH112, PTH208
+    in_folders = {name for name in inside if (annotations / name).is_dir()}
+    every = [(file, name) for name in (*inside, "") for file in os.listdir(folder / name) if photos.is_photo_name(file)]  # noqa: PTH208
     found: list[Located] = []
     others = 0
     for file, wnid_folder in sorted(every, key=lambda photo: photo[0]):  # the same order, sorted into folders or not

@@ -73,14 +73,16 @@ def _split(images: Path, folder: Path, located: bool) -> Split:
     found = lists(folder, located)
     boxes = found.boxes if found.boxes is not None else (NO_BOX,) * len(found.ids)
     rows = [
-        (name, label, photos.path_below(images, name, f"{folder / 'image_ids.txt'}:{line}"), own)
-        for line, (name, label, own) in enumerate(zip(found.ids, found.labels.tolist(), boxes, strict=True), start=1)
+        (name, label, photos.path_below(images, name, f"{folder / 'image_ids.txt'}:{line}"), boxes_of_image)
+        for line, (name, label, boxes_of_image) in enumerate(
+            zip(found.ids, found.labels.tolist(), boxes, strict=True), start=1
+        )
     ]
     _require_first(rows[0][2], folder)
     if found.masks is None:
         return photos.split(rows, sizes=found.sizes, box_sources=found.box_sources)
     where = str(folder / "localization.txt")
-    masks = [[photos.path_below(images, name, where) if name else None for name in own] for own in found.masks]
+    masks = [[photos.path_below(images, name, where) if name else None for name in files] for files in found.masks]
     return photos.split(rows, masks)
 
 
@@ -171,13 +173,15 @@ def _localization(
     empty = next((name for name, k in known.items() if not found[k]), None)
     if empty is not None:
         raise InputError(f"{path}: has no line for {empty}")
-    kinds = {len(rest) for own in found for rest in own}
+    kinds = {len(rest) for lines in found for rest in lines}
     if len(kinds) > 1:
         raise InputError(f"{path}: boxes for some images and masks for others")
     if kinds == {4}:
-        boxes = tuple(np.array([[float(text) for text in rest] for rest in own]) for own in found)
+        boxes = tuple(np.array([[float(text) for text in rest] for rest in lines]) for lines in found)
         return boxes, None, tuple(map(tuple, sources))
-    masks = tuple((*(mask for mask, _ in own), next((ignore for _, ignore in own if ignore), "")) for own in found)
+    masks = tuple(
+        (*(mask for mask, _ in lines), next((ignore for _, ignore in lines if ignore), "")) for lines in found
+    )
     return None, masks, None
 
 
