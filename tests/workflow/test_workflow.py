@@ -217,6 +217,22 @@ def test_a_study_given_by_configfile_does_not_inherit_the_demo(tmp_path: Path, c
     assert kept == content
 
 
+def test_a_dry_run_leaves_the_study_of_a_running_workflow(tmp_path: Path, content: dict[str, Any]) -> None:
+    """Its later jobs would not find their runs in another study of the same name."""
+    kept = tmp_path / "results" / "tiny" / "study.yaml"
+    arguments = study(tmp_path, content)
+    planned(tmp_path, *arguments)
+    before = kept.read_text()
+    locks = tmp_path / ".snakemake" / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    (locks / "0.output.lock").write_text("results/tiny/runs/any/record.json\n")
+    planned(tmp_path, *arguments, "--config", "seeds=1")
+    assert kept.read_text() == before
+    unlock(tmp_path, *arguments)
+    planned(tmp_path, *arguments, "--config", "seeds=1")
+    assert yaml.safe_load(kept.read_text())["seeds"] == 1
+
+
 def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, Any], photos: Path) -> None:
     content |= {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}, "methods": {"cam": {}}, "seeds": 1}
     target = "results/tiny/runs/vgg_small-cam-seed0/record.json"

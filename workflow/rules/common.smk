@@ -130,9 +130,15 @@ def resolve():
         print(f"warning: {said}", file=sys.stderr)
     kept = Path(with_prefix(f"results/{study.name}/study.yaml"))
     text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)
-    if not kept.exists() or kept.read_text() != text:
+    # A running workflow's jobs read it: a dry run of another study with this name must not take their runs from them.
+    if not kept.exists() or (kept.read_text() != text and not workflow_is_running()):
         write_text(kept, text)
     return study, {run.name: run for run in runs}, dropped
+
+
+def workflow_is_running():
+    """Whether a Snakemake holds the lock of this folder, or was killed while it did."""
+    return any(Path(".snakemake/locks").glob("*.lock"))
 
 
 def content_hashes():
