@@ -16,7 +16,7 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
         resolved: List every configuration's effective values and where each comes from.
         folders: Where the study's files are.
     """
-    from eil.study import grid
+    from eil.study.warnings import warnings
 
     opened = open_study(study, folders)
     runs, dropped = opened.study.expand(str(study))
@@ -27,8 +27,8 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
         return
     print("\n".join([*(run.name for run in runs), *(f"left out: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
-    if message := grid.warning(len(runs)):
-        print(f"warning: {message}")
+    for line in warnings(runs):
+        print(f"warning: {line}")
 
 
 def plan(

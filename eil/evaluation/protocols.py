@@ -1,4 +1,7 @@
-"""Evaluation protocols: how score maps become boxes, and boxes a score. They are data (protocols.yaml)."""
+"""Evaluation protocols: how score maps become boxes, and boxes a score. They are data (protocols.yaml).
+
+A protocol says where a threshold is chosen; :func:`eil.evaluation.metrics.threshold_of` chooses it.
+"""
 
 import functools
 import logging

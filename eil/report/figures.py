@@ -15,7 +15,7 @@ from eil.core.records import Record
 from eil.core.run import file_name
 from eil.evaluation import example_images
 from eil.evaluation.errors import KINDS
-from eil.report import ablation, choice, example_figures, map_figures, score_figures
+from eil.report import ablation, example_figures, figure_selection, map_figures, score_figures
 from eil.report.configurations import Configuration, by_backbone, chosen, group, other_maps
 from eil.report.figure_style import STYLE, save
 
@@ -74,23 +74,23 @@ def write(records: Sequence[Record], results: Path, data: Path) -> None:
 
 def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Name of each figure that the records allow, and what draws it."""
-    best, left_out = choice.methods_shown(chosen(methods))
-    grids, note = choice.grids_shown(ablation.gamma_sigma_grids(methods), "grids over γ and σ")
+    best, left_out = figure_selection.methods_shown(chosen(methods))
+    grids, note = figure_selection.grids_shown(ablation.gamma_sigma_grids(methods), "grids over γ and σ")
     for name, grid in grids.items():
         draw = partial(score_figures.gamma_sigma, grid, best)
-        yield f"gamma_sigma_{name}", partial(choice.with_note, draw, note)
+        yield f"gamma_sigma_{name}", partial(figure_selection.with_note, draw, note)
     own_of = defaultdict(list)
     for each in methods:
         own_of[f"{file_name(each.backbone)}_{each.method}"].append(each)
     effects = ablation.effects(methods)
-    of_settings, note = choice.grids_shown({name: own_of[name] for name in effects}, "methods with a grid")
+    of_settings, note = figure_selection.grids_shown({name: own_of[name] for name in effects}, "methods with a grid")
     for name, effects_of_setting in of_settings.items():
         draw = partial(score_figures.ablation, effects[name], effects_of_setting)
-        yield f"ablation_{name}", partial(choice.with_note, draw, note)
+        yield f"ablation_{name}", partial(figure_selection.with_note, draw, note)
     for name, draw_scores in of_scores(best):
-        yield name, partial(choice.with_note, draw_scores, left_out)
+        yield name, partial(figure_selection.with_note, draw_scores, left_out)
     for name, draw_images in _of_images(best, runs, data):
-        yield name, partial(choice.with_note, draw_images, left_out)
+        yield name, partial(figure_selection.with_note, draw_images, left_out)
 
 
 def _of_images(best: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
@@ -122,15 +122,15 @@ def of_scores(best: Sequence[Configuration]) -> Iterator[tuple[str, Callable[[],
 
 def of_other_maps(every: Sequence[Configuration], runs: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
     """Scores of the extractors' maps beside the methods' own, and the maps themselves for each method."""
-    groups, left_out = choice.kinds_shown(other_maps(every))
+    groups, left_out = figure_selection.kinds_shown(other_maps(every))
     if groups:
-        yield "maps", partial(choice.with_note, partial(map_figures.other_maps_figure, groups), left_out)
-    few = f"the first {choice.MOST_FIGURES} of {len(groups)} methods are drawn"
-    note = "; ".join(filter(None, [left_out, few if len(groups) > choice.MOST_FIGURES else ""]))
-    for same in groups[: choice.MOST_FIGURES]:
+        yield "maps", partial(figure_selection.with_note, partial(map_figures.other_maps_figure, groups), left_out)
+    few = f"the first {figure_selection.MOST_FIGURES} of {len(groups)} methods are drawn"
+    note = "; ".join(filter(None, [left_out, few if len(groups) > figure_selection.MOST_FIGURES else ""]))
+    for same in groups[: figure_selection.MOST_FIGURES]:
         shown = {each: read_arrays(runs / each.records[0].run.name / "examples.npz") for each in same}
         draw = partial(example_figures.qualitative, shown)
-        yield f"maps_{file_name(same[0].backbone)}_{same[0].method}", partial(choice.with_note, draw, note)
+        yield f"maps_{file_name(same[0].backbone)}_{same[0].method}", partial(figure_selection.with_note, draw, note)
 
 
 def _picked(of_backbone: Sequence[Configuration], runs: Path, data: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:

@@ -12,7 +12,7 @@ from eil.core import records
 from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.evaluation import seed_variance
-from eil.report import choice, configurations, results, score_figures, tables
+from eil.report import configurations, figure_selection, results, score_figures, tables
 from eil.study.study import Study, parse
 
 
@@ -67,19 +67,19 @@ def test_figures_show_the_first_method_and_the_best_and_name_the_rest(grid: tupl
     runs = [first.run.model_copy(update={"method": f"m{k}"}) for k in range(30)]
     every = [whole_record(run, rng.normal(size=50), rng) for run in runs]
     best = configurations.chosen(configurations.group(every))
-    shown, note = choice.methods_shown(best)
-    order = sorted(best[1:], key=choice.rank, reverse=True)
+    shown, note = figure_selection.methods_shown(best)
+    order = sorted(best[1:], key=figure_selection.rank, reverse=True)
     assert {each.method for each in shown} == {"m0", *(each.method for each in order[:11])}
     assert "the best 11 others (GT-known Loc on val, mean of the backbones); left out, in the main table: " in note
     assert note.endswith(" and 12 more")
-    figure = choice.with_note(lambda: score_figures.errors(shown), note)
+    figure = figure_selection.with_note(lambda: score_figures.errors(shown), note)
     assert " ".join(figure.get_supxlabel().split()).endswith(note)
     plt.close(figure)
-    assert choice.methods_shown(best[:12]) == (best[:12], "")
+    assert figure_selection.methods_shown(best[:12]) == (best[:12], "")
 
 
 def test_of_many_grids_the_best_are_drawn(grid: tuple[Study, list[Record]]) -> None:
     each = configurations.group(grid[1])[1:]
-    shown, note = choice.grids_shown({str(k): [each[k]] for k in range(10)}, "grids")
-    assert set(shown) == {str(k) for k in sorted(range(10), key=lambda k: choice.rank(each[k]))[2:]}
+    shown, note = figure_selection.grids_shown({str(k): [each[k]] for k in range(10)}, "grids")
+    assert set(shown) == {str(k) for k in sorted(range(10), key=lambda k: figure_selection.rank(each[k]))[2:]}
     assert note.startswith("the 8 of 10 grids with the best scores on val are drawn; left out: ")

@@ -11,9 +11,10 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from eil import execution
 from eil.core import safe_yaml, source_hash, user_cache
-from eil.study import grid, study_paths
+from eil.study import study_paths
 from eil.execution import data_state
 from eil.study import study as studies
+from eil.study.warnings import warnings
 from eil.evaluation import protocols
 from eil.core.files import InputError, write_text
 
@@ -126,8 +127,9 @@ def resolve():
     except InputError as error:
         # The message names file, key and value; a traceback would hide it.
         sys.exit(str(error))
-    if (said := grid.warning(len(runs))) and workflow.exec_mode == ExecMode.DEFAULT:
-        print(f"warning: {said}", file=sys.stderr)
+    if workflow.exec_mode == ExecMode.DEFAULT:
+        for line in warnings(runs):
+            print(f"warning: {line}", file=sys.stderr)
     kept = Path(with_prefix(f"results/{study.name}/study.yaml"))
     text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)
     # A running workflow's jobs read it: a dry run of another study with this name must not take their runs from them.

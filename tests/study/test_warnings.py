@@ -1,0 +1,50 @@
+"""What is told of a study before it starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eil.commands.cli import main
+from eil.study.study import parse
+from eil.study.warnings import warnings
+
+
+def told(content: dict[str, Any], **recipe: Any) -> list[str]:
+    return warnings(parse(content | {"recipe": content["recipe"] | recipe}, "x").runs())
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"epochs": 6, "milestones": [5]},
+        {"epochs": 6, "milestones": [5, 60]},
+        {"epochs": 6, "milestones": []},  # a constant rate on purpose
+        {"epochs": 6, "milestones": [60], "schedule": "cosine"},
+    ],
+)
+def test_a_rate_that_falls_or_stays_on_purpose_is_no_warning(content: dict[str, Any], recipe: dict[str, Any]) -> None:
+    assert told(content, **recipe) == []
+
+
+def test_a_step_schedule_that_never_steps_is_a_warning(content: dict[str, Any]) -> None:
+    (line,) = told(content, epochs=5, milestones=[5, 60])
+    assert line.startswith("the learning rate never falls: milestones = [5, 60] and epochs = 5; set recipe.milestones")
+    assert line.endswith("(vgg_small-cam-seed0 and 5 more)")
+
+
+def test_patience_without_a_plateau_is_a_warning(content: dict[str, Any]) -> None:
+    content["methods"]["eil"] = {"recipe": {"patience": 4}}
+    (line,) = told(content | {"seeds": 1}, stop="epochs")
+    assert line == "recipe.patience = 4 does nothing without recipe.stop: plateau (vgg_small-eil-seed0)"
+    assert told(content, stop="plateau") == []
+
+
+def test_defaults_of_the_step_schedule_are_told_by_check(
+    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del content["recipe"]["milestones"]
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content))
+    assert main(["check", str(tmp_path / "s.yaml")]) == 0
+    assert "warning: the learning rate never falls: milestones = [60] and epochs = " in capsys.readouterr().out
