@@ -89,16 +89,14 @@ class MaxBoxAcc:
         if len(found) != len(each):
             raise InputError(f"{len(found)} maps for {len(each)} images")
         clipped = [
-            clip(
-                array_inputs.boxes(boxes_of_image), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame"
-            )
-            for i, boxes_of_image in enumerate(each)
+            clip(array_inputs.boxes(true_boxes), (self.side, self.side), f"true[{i}] in the {self.side}-pixel frame")
+            for i, true_boxes in enumerate(each)
         ]
         with ThreadPoolExecutor(threads()) as pool:
             frame = (self.side, self.protocol, self.cells)
             images = list(pool.map(lambda m: maps.to_8_bit(array_inputs.array(m), *frame), found))
         self.overhang = sum((overhang for _, overhang in clipped), self.overhang)
-        self.curves.update_images(images, [boxes_of_image for boxes_of_image, _ in clipped])
+        self.curves.update_images(images, [true_boxes for true_boxes, _ in clipped])
 
     def image_results(self) -> ImageResults:
         """Curves of all images so far; every image counts as classified correctly."""
@@ -123,12 +121,12 @@ class MaxBoxAcc:
         if protocol.threshold_from == "val" and chosen_on is None:
             raise InputError("the protocol chooses its threshold on val, of which there are no maps")
         scored = self.image_results()
-        chosen_on_results = scored if chosen_on is None else chosen_on.image_results()
+        chosen = scored if chosen_on is None else chosen_on.image_results()
         for metric in (self, chosen_on):
             if metric is not None and metric.overhang.beyond and not metric._warned:
                 _log.warning("%s", metric.overhang.remark)
                 metric._warned = True
-        found = metrics.metrics(scored, chosen_on_results, protocol, protocol.threshold_from)
+        found = metrics.metrics(scored, chosen, protocol, protocol.threshold_from)
         v2 = {key: value for key, value in found.items() if key.startswith("max_box_acc_v2")}
         best = protocol.contours == "largest" and protocol.threshold_from == "oracle" and protocol.thresholds is None
         located = found["gt_known_loc"]
@@ -167,10 +165,7 @@ def score_folder(
     sizes = [(width, height) for width, height in metadata.sizes.tolist()]
     clipped, overhang = clipped_boxes(metadata.boxes, sizes, metadata.ids, where)
     metric, missing = MaxBoxAcc(protocol, side), []
-    true = [
-        boxes_in_frame(boxes_of_image, size, side, metric.protocol)
-        for boxes_of_image, size in zip(clipped, sizes, strict=True)
-    ]
+    true = [boxes_in_frame(each, size, side, metric.protocol) for each, size in zip(clipped, sizes, strict=True)]
 
     def image(name: str) -> Image | None:
         path = photos.path_below(folder, f"{name}.npy", "image_ids.txt")
@@ -183,9 +178,7 @@ def score_folder(
             names, found = metadata.ids[part], list(pool.map(image, metadata.ids[part]))
             missing += [name for name, score_map in zip(names, found, strict=True) if score_map is None]
             nothing = np.zeros((side, side), np.uint8)
-            metric.curves.update_images(
-                [nothing if score_map is None else score_map for score_map in found], true[part]
-            )
+            metric.curves.update_images([nothing if each is None else each for each in found], true[part])
     return FolderScore(metric, missing, overhang)
 
 
@@ -194,9 +187,9 @@ def clipped_boxes(
 ) -> tuple[list[Boxes], Overhang]:
     """Boxes clipped to their images, and what was clipped; refuses lists with implausible overhangs."""
     total, clipped = Overhang(), []
-    for boxes_of_image, size, name in zip(found, sizes, ids, strict=True):
+    for true_boxes, size, name in zip(found, sizes, ids, strict=True):
         try:
-            boxes_, overhang = clip(boxes_of_image, size, f"{where}: {name}" if where else name)
+            boxes_, overhang = clip(true_boxes, size, f"{where}: {name}" if where else name)
         except InputError as error:
             raise InputError(f"{error}; are width and height swapped in image_sizes.txt?") from None
         clipped.append(boxes_)
@@ -274,18 +267,16 @@ def score(
                 f"protocol {protocol} chooses its threshold on val: give --val-maps and --val-metadata, or a protocol "
                 "that chooses on the scored images, such as wsoleval-v2"
             )
-        val_scored = None
+        of_val = None
         if needs_val and val is not None:
-            val_scored = score_folder(
-                val[0], wsoleval.lists(val[1]), protocol, side, allow_missing, str(val[1] / _BOXES)
-            )
+            of_val = score_folder(val[0], wsoleval.lists(val[1]), protocol, side, allow_missing, str(val[1] / _BOXES))
         scored = score_folder(folder, metadata, protocol, side, allow_missing, str(lists / _BOXES))
-        every = [scored] if val_scored is None else [scored, val_scored]
+        every = [scored] if of_val is None else [scored, of_val]
         missing = [name for each in every for name in each.missing]
         found = {
             "without_contrast": sum(each.metric.without_contrast for each in every) - len(missing),
             "clipped_boxes": "; ".join(filter(None, (each.overhang.remark for each in every))),
-            **scored.metric.compute(val_scored.metric if val_scored else None),
+            **scored.metric.compute(of_val.metric if of_val else None),
         }
     return {"protocol": protocol, "images": len(metadata.ids), "missing": missing, **found}
 

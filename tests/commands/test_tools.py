@@ -76,9 +76,9 @@ def test_progress_shares_what_is_left_among_those_at_work(place: Path, tmp_path:
     (tmp_path / runs[4].name).mkdir()
     write_json(tmp_path / runs[4].name / "train.json", {"seconds": 1, "key": "of other settings"})
     found = "2 of 6 trainings done, 0 running, about 6.0 hours left for the others"
-    assert status.progress(runs, tmp_path) == status.progress(runs, tmp_path, own=1) == found
+    assert status.progress(runs, tmp_path) == status.progress(runs, tmp_path, extra_running=1) == found
     with run_lock.run_step(runs[3], tmp_path / runs[3].name, "train"):
-        assert ", 1 running, about 3.0 hours left" in status.progress(runs, tmp_path, own=1)
+        assert ", 1 running, about 3.0 hours left" in status.progress(runs, tmp_path, extra_running=1)
     for run in runs:
         write_json(tmp_path / run.name / "train.json", {"seconds": 60})
     assert status.progress(runs, tmp_path) == "6 of 6 trainings done, 0 running"
