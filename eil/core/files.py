@@ -129,7 +129,7 @@ def read_arrays(
         only: names of the arrays to read (default: all).
 
     Raises:
-        InputError: the file is missing, damaged, larger than ``most``, or holds a pickle.
+        InputError: the file is missing, damaged, larger than ``max_bytes``, or holds a pickle.
     """
     from eil.core.npz import MAX_BYTES, read_npz
 

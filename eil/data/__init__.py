@@ -209,7 +209,8 @@ def subset(
     limits = {"train": train_per_class, "val": val_per_class, "test": test_per_class}
     splits = {}
     for name, split in dataset.splits.items():
-        limit = min((limit for limit in (images_per_class, limits[name]) if limit is not None), default=len(split.ids))
+        given = [each for each in (images_per_class, limits[name]) if each is not None]
+        limit = min(given, default=len(split.ids))
         splits[name] = _chosen(split, chosen, len(names), limit)
     return replace(
         dataset,

@@ -90,10 +90,8 @@ def metrics(
     if scored.curve_v2 is not None and chosen_on.curve_v2 is not None:
         for iou in IOUS:
             source = scored.curve_v2 if threshold_from == "oracle" else chosen_on.curve_v2
-            at_threshold = (
-                threshold if threshold_from in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
-            )
-            hits = protocol.hits(iou_at(scored.curve_v2, at_threshold), iou)
+            chosen = threshold if threshold_from in ("otsu", "fixed") else choose(protocol.hits(source, iou), protocol)
+            hits = protocol.hits(iou_at(scored.curve_v2, chosen), iou)
             found[f"max_box_acc_v2_{iou * 100:.0f}"] = 100 * float(hits.mean())
         found["max_box_acc_v2"] = float(np.mean([found[f"max_box_acc_v2_{iou * 100:.0f}"] for iou in IOUS]))
     return found

@@ -123,8 +123,8 @@ def estimate(runs: Floats, seed_variance: tuple[float, float] | None = None) -> 
     if count < 2:
         return Estimate(float(runs.mean()), images**0.5, images**0.5, 0.0, 0.0)
     variance, df = (float(runs.mean(axis=1).var(ddof=1)), float(count - 1)) if seed_variance is None else seed_variance
-    of_seeds = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
-    shared = max(0.0, images - max(0.0, of_seeds) / count)
+    unshared = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
+    shared = max(0.0, images - max(0.0, unshared) / count)
     return Estimate(float(runs.mean()), images**0.5, shared**0.5, (variance / count) ** 0.5, df)
 
 

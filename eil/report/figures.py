@@ -84,8 +84,8 @@ def drawable(methods: Sequence[Configuration], runs: Path, data: Path) -> Iterat
         own_of[f"{file_name(each.backbone)}_{each.method}"].append(each)
     effects = ablation.effects(methods)
     of_settings, note = figure_selection.grids_shown({name: own_of[name] for name in effects}, "methods with a grid")
-    for name, effects_of_setting in of_settings.items():
-        draw = partial(score_figures.ablation, effects[name], effects_of_setting)
+    for name, of_method in of_settings.items():
+        draw = partial(score_figures.ablation, effects[name], of_method)
         yield f"ablation_{name}", partial(figure_selection.with_note, draw, note)
     for name, draw_scores in of_scores(best):
         yield name, partial(figure_selection.with_note, draw_scores, left_out)
