@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import fork_server
 import matplotlib
 import yaml
 from snakemake import cli
@@ -24,21 +25,32 @@ def caches(folder: Path) -> dict[str, str]:
     return {"XDG_CACHE_HOME": str(folder / "cache"), "MPLCONFIGDIR": matplotlib.get_cachedir()}
 
 
-def snakemake(folder: Path, *arguments: str, root: Path = ROOT, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "snakemake", "-s", str(root / "Snakefile"), "--directory", str(folder)]
+def snakemake(
+    folder: Path, *arguments: str, root: Path = ROOT, forks: bool = False, **options: Any
+) -> subprocess.Popen[str]:
+    """Start Snakemake in ``folder`` on the Snakefile of ``root``.
+
+    Args:
+        forks: Snakemake and each `eil` below it are forks of a process that has imported them (:mod:`fork_server`).
+    """
+    forking = fork_server.environment() if forks else {}
+    command = fork_server.command("snakemake") if forking else [sys.executable, "-m", "snakemake"]
     return subprocess.Popen(
-        [*command, "--cores", "2", *arguments],
+        [*command, "-s", str(root / "Snakefile"), "--directory", str(folder), "--cores", "2", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"PATH": PROGRAMS, **caches(folder)},
+        env=os.environ | {"PATH": PROGRAMS, **caches(folder), **forking},
         cwd=root,
         **options,
     )
 
 
-def finished(folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280) -> str:
-    with snakemake(folder, *arguments, root=root, start_new_session=True) as process:
+def finished(
+    folder: Path, *arguments: str, code: int = 0, root: Path = ROOT, timeout: float = 280, forks: bool = False
+) -> str:
+    """The output of a Snakemake that ends with this exit code."""
+    with snakemake(folder, *arguments, root=root, forks=forks, start_new_session=True) as process:
         try:
             output = process.communicate(timeout=timeout)[0]
         except subprocess.TimeoutExpired:

@@ -233,7 +233,7 @@ def test_the_workflow_runs_again_what_changed_data_ask_for(tmp_path: Path) -> No
     study, root = _study(tmp_path)
     everything = {"prepare", "annotate", "train", "localize", "evaluate", "tables"}
     assert _jobs(study) == everything
-    finished(tmp_path, "tables", "--configfile", str(study))
+    finished(tmp_path, "tables", "--configfile", str(study), forks=True)
     assert _jobs(study) == set()
     kept = (root / "boxes.csv").read_text(encoding="utf-8")
 
@@ -261,7 +261,7 @@ def test_the_workflow_runs_again_what_changed_data_ask_for(tmp_path: Path) -> No
     (root / "boxes.csv").write_text(kept.replace("1.JPG,3,3,20,30", "1.JPG,1,1,58,46"), encoding="utf-8")
     weights = tmp_path / "results/own/runs" / RUN / "weights.safetensors"
     before = weights.stat().st_mtime_ns
-    finished(tmp_path, "tables", "--configfile", str(study))
+    finished(tmp_path, "tables", "--configfile", str(study), forks=True)
     assert weights.stat().st_mtime_ns == before
     assert _jobs(study) == set()
     shutil.rmtree(root)  # results are there; without the data nothing is to do

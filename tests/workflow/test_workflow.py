@@ -1,4 +1,7 @@
-"""The workflow run for real, by Snakemake in processes of its own."""
+"""The workflow run for real, by Snakemake in processes of its own.
+
+A study that is killed starts every process anew, as users do; the others start forks, which takes a third of the time.
+"""
 
 import copy
 import json
@@ -35,7 +38,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[st
     shutil.copy(ROOT / "Snakefile", root)
     (root / "environment.yml").symlink_to(ROOT / "environment.yml")
     content = SMOKE | {"controls": ["oracle_box"]}
-    finished(folder, *study(folder, content), root=root)
+    finished(folder, *study(folder, content), root=root, forks=True)
     return root, folder, content
 
 
@@ -73,7 +76,7 @@ def test_smoke_study_end_to_end_then_nothing_to_do(smoke: tuple[Path, Path, dict
     # Another study of the same images does not decode them again.
     assert "prepare" not in to_do(to_do_now(content | {"name": "other"}))
     # What it costs.
-    finished(tmp_path, "timing", "profile", *study(tmp_path, content), root=root)
+    finished(tmp_path, "timing", "profile", *study(tmp_path, content), root=root, forks=True)
     assert len(list((results / "timing").glob("*fp32-torch*-pareto.png"))) == 1
     assert (results / "profile" / "vgg_small-cam-seed0" / "profile.md").exists()
     # Other settings of one method train that method alone.
@@ -111,12 +114,12 @@ def test_one_failing_run_leaves_a_hole_and_the_rest_goes_on(tmp_path: Path, cont
     content |= {"seeds": 1, "backbones": {"vgg_small": {}, "resnet_small": {"recipe": {"learning_rate": 1e30}}}}
     content["methods"] = {"cam": {}}
     arguments = study(tmp_path, content)
-    output = finished(tmp_path, *arguments, code=1)
+    output = finished(tmp_path, *arguments, code=1, forks=True)
     assert "eil: the loss is not finite at epoch 1" in output
     assert "1 of 2 runs done, 1 failed\n  resnet_small-cam-seed0: NotFinite" in output
     assert (runs(tmp_path) / "vgg_small-cam-seed0" / "record.json").exists()
     assert records.read(runs(tmp_path) / "resnet_small-cam-seed0" / "failure.json").status == "failed"
-    assert "1 of 2 runs done, 1 failed" in finished(tmp_path, "partial", *arguments)
+    assert "1 of 2 runs done, 1 failed" in finished(tmp_path, "partial", *arguments, forks=True)
     table = (tmp_path / "results" / "tiny" / "tables" / "main.md").read_text()
     assert "failed: resnet_small-cam-seed0: NotFinite" in table
     assert "| vgg_small | cam † |" in table
@@ -236,7 +239,8 @@ def test_a_dry_run_leaves_the_study_of_a_running_workflow(tmp_path: Path, conten
 def test_photos_come_from_the_command_line(tmp_path: Path, content: dict[str, Any], photos: Path) -> None:
     content |= {"dataset": {"name": "tiny_imagenet", "val_per_class": 2}, "methods": {"cam": {}}, "seeds": 1}
     target = "results/tiny/runs/vgg_small-cam-seed0/record.json"
-    finished(tmp_path, target, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2")
+    arguments = [target, *study(tmp_path, content), "--config", f"data_root={photos}", "runs_per_gpu=2"]
+    finished(tmp_path, *arguments, forks=True)
     record = records.read(runs(tmp_path) / "vgg_small-cam-seed0" / "record.json")
     assert record.provenance["images"] == 6
     assert not record.subsets("part_coverage")
