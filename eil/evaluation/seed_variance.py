@@ -3,6 +3,9 @@
 A single configuration has a few seeds only, and their own variance is all but unknown. In a two-way layout, score =
 configuration + seed + residual, the seeds are blocks: a repetition has the same initial weights and data order in all
 configurations. The residual has (configurations - 1) x (seeds - 1) degrees of freedom.
+
+A configuration whose seeds differ far more than the others' does not belong in the pool (:func:`outliers`): it would
+widen the others' intervals, and its own would be too narrow.
 """
 
 from dataclasses import dataclass
@@ -75,17 +78,38 @@ def pool(scores: Floats) -> SeedVariance | None:
 
 
 def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
-    """Rows whose residuals are far larger than the others': the pooled variance is too small for these.
+    """Rows whose residuals are far larger than the others': they do not belong in the pool.
+
+    The row with the largest ratio is left out and the rest is tested again, so that two such rows do not hide each
+    other (Rosner's generalized ESD test, Technometrics 1983, with F-tests of variances).
 
     Args:
-        scores: (configurations, seeds), complete.
+        scores: (configurations, seeds); of seeds with missing runs nothing is used.
         alpha: of an F-test of each row's residual against the rest's, Bonferroni's correction.
+
+    Returns:
+        Their indices, at most a quarter of the rows or one; with fewer than three rows none.
     """
+    complete = scores[:, np.isfinite(scores).all(axis=0)]
+    rest, left_out, found = list(range(len(scores))), [], 0
+    for _ in range(max(1, len(scores) // 4)):
+        p_values = _of_larger_residuals(complete[rest])
+        if not len(p_values):
+            break
+        worst = int(np.argmin(p_values))
+        left_out.append(rest.pop(worst))
+        if p_values[worst] < alpha:
+            found = len(left_out)
+    return sorted(left_out[:found])
+
+
+def _of_larger_residuals(scores: Floats) -> Floats:
+    """Corrected p-value of each row, against the hypothesis that its residuals are as large as the others', (M,)."""
     rows, seeds = scores.shape
-    if rows < 3 or seeds < 2 or not np.isfinite(scores).all():
-        return []
+    if rows < 3 or seeds < 2:
+        return np.empty(0)
     residual = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
-    of_configuration = np.square(residual).sum(axis=1)
-    own_df, rest_df = (seeds - 1) * (rows - 1) / rows, (seeds - 1) * (rows - 1) * (rows - 1) / rows
-    ratio = (of_configuration / own_df) / np.maximum((of_configuration.sum() - of_configuration) / rest_df, 1e-12)
-    return [int(k) for k in np.flatnonzero(special.fdtrc(own_df, rest_df, ratio) < alpha / rows)]
+    squares = np.square(residual).sum(axis=1)
+    row_df, rest_df = (seeds - 1) * (rows - 1) / rows, (seeds - 1) * (rows - 1) * (rows - 1) / rows
+    ratio = (squares / row_df) / np.maximum((squares.sum() - squares) / rest_df, 1e-12)
+    return np.asarray(rows * special.fdtrc(row_df, rest_df, ratio))

@@ -11,7 +11,7 @@ from scipy import special
 
 from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, extractor_label, labelled, settings_label
-from eil.evaluation import seed_variance, statistics
+from eil.evaluation import statistics
 from eil.evaluation.seed_variance import SeedVariance
 from eil.evaluation.statistics import Estimate
 from eil.report import convergence
@@ -110,7 +110,7 @@ class Configuration:
         return np.array(found) if found else None
 
     def seed_variance(self, key: ScoreKey) -> SeedVariance | None:
-        """The variance between seeds, pooled over the design; of its own records if some there lack the score.
+        """The variance between seeds: pooled, or of its own records alone if there is no :meth:`pooled_variance`.
 
         None for an imported network: nothing is known of its other seeds.
         """
@@ -119,7 +119,12 @@ class Configuration:
             return None
         if self.control and np.ptp(values) == 0:
             return None  # a full image has the same score with every seed
-        return self.seed_design.variance(key) or SeedDesign((self.records,)).variance(key)
+        return self.pooled_variance(key) or SeedDesign((self.records,)).variance(key)
+
+    def pooled_variance(self, key: ScoreKey) -> SeedVariance | None:
+        """The variance of the design; None if its seeds differ far more than that, or if records lack the score."""
+        outlying = self.seed_design.is_outlying(self.records[0].run, key)
+        return None if outlying else self.seed_design.variance(key)
 
     def has(self, key: ScoreKey) -> bool:
         """Whether all records have the score."""
@@ -219,7 +224,7 @@ def compared(configuration: Configuration, other: Configuration, key: ScoreKey) 
     runs = difference(configuration, other, key)
     if runs is None:
         return None
-    model = _of_both(configuration, other, key)
+    model = shared_variance(configuration, other, key)
     return statistics.estimate(runs, model.of_difference() if model else None)
 
 
@@ -230,11 +235,16 @@ def difference(configuration: Configuration, other: Configuration, key: ScoreKey
     return None if ours is None or theirs is None or not common else ours - theirs
 
 
+def shared_variance(one: Configuration, other: Configuration, key: ScoreKey) -> SeedVariance | None:
+    """The variance of a difference: pooled; of these two alone if one of them is not in the pool."""
+    pooled = one.pooled_variance(key) if other.pooled_variance(key) else None
+    return pooled or SeedDesign((one.records, other.records)).variance(key)
+
+
 def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
-    """Methods of the design whose seeds differ far more than the others'; the pooled model does not hold for these."""
-    scores = configuration.seed_design.scores(key)
-    found = [] if scores is None else seed_variance.outliers(scores)
-    return [configuration.seed_design.cells[k][0].run.method for k in found]
+    """Methods of the design whose seeds differ far more than the others', so that they are not in the pool."""
+    design = configuration.seed_design
+    return list(dict.fromkeys(design.cells[k][0].run.method for k in design.outlying(key)))
 
 
 def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
@@ -275,10 +285,6 @@ def _seed_design(configurations: Sequence[Configuration]) -> SeedDesign:
     return SeedDesign(tuple(each.records for each in (methods if few else chosen(methods))))
 
 
-def _of_both(one: Configuration, other: Configuration, key: ScoreKey) -> SeedVariance | None:
-    return one.seed_design.variance(key) or SeedDesign((one.records, other.records)).variance(key)
-
-
 def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
     """The p-value of a score without replicates, over the seeds alone."""
     common = common_repetitions([one, other])
@@ -288,7 +294,7 @@ def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
     )
     if len(common) < 2:
         return 1.0
-    model = _of_both(one, other, key)
+    model = shared_variance(one, other, key)
     found = statistics.estimate((ours - theirs)[:, None], model.of_difference() if model else None)
     return found.p_value()
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from eil.backbones import BackboneInfo
 
 _MOST_LINES = 20  # below a table, of failures and of combinations that were left out
-MODEL = "variance pooled over the methods of a backbone, seeds as blocks"
+MODEL = (
+    "variance pooled over the methods of a backbone, seeds as blocks; a method whose seeds differ far more has its own"
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Notes:
         failed: runs that failed, a line each.
         left_out: runs that do not belong in the table, a line each.
         detectable: the smallest difference that the study could detect.
-        outlying: methods for which the pooled variance is too small.
+        outlying: methods whose seeds are not in the pooled variance.
         convergence: what the dagger of a row means.
         choice: which settings of a grid are shown.
         controls: what the controls are.
@@ -145,13 +147,13 @@ def outlying(configurations: Sequence[Configuration]) -> str:
         for backbone, (base, *_) in by_backbone(configurations)
         if (methods := outlying_methods(base, GT_KNOWN_LOC))
     ]
-    start = "seeds differ far more than those of the other methods, so that intervals and p are too small"
+    start = "in GT-known Loc seeds differ far more than those of the other methods"
     return f"{start}: {', '.join(found)}" if found else ""
 
 
 def _seeds_needed(base: Configuration, shared: float) -> str:
     """`` (2 seeds are few: 2 points would need 40)``, for two seeds; "" for more, or where nothing is measured."""
-    model = base.seed_variance(GT_KNOWN_LOC)
+    model = base.seed_design.variance(GT_KNOWN_LOC)
     if len(base.records) != 2 or model is None:
         return ""
     count = statistics.seeds_needed(model, shared)

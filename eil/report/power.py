@@ -27,7 +27,7 @@ def lines(records: Sequence[Record], points: Sequence[float], seeds: int) -> lis
     found = []
     for backbone, (base, *others) in by_backbone([each for each in chosen(group(records)) if not each.reuses_network]):
         pairs = [each for other in others if (each := compared(other, base, GT_KNOWN_LOC)) is not None]
-        model, images = base.seed_variance(GT_KNOWN_LOC), base.records[0].provenance.get("images")
+        model, images = base.seed_design.variance(GT_KNOWN_LOC), base.records[0].provenance.get("images")
         if not pairs or model is None or not images:
             continue
         pair = replace(

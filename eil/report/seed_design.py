@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from eil.core.metric_definitions import ScoreKey
 from eil.core.records import Record
+from eil.core.run import Run
 from eil.evaluation import seed_variance
 from eil.evaluation.seed_variance import SeedVariance
 
@@ -22,16 +23,31 @@ class SeedDesign:
 
     cells: tuple[tuple[Record, ...], ...] = ()
     _pooled: dict[ScoreKey, SeedVariance | None] = field(default_factory=dict, repr=False)
+    _outlying: dict[ScoreKey, list[int]] = field(default_factory=dict, repr=False)
 
     def variance(self, key: ScoreKey) -> SeedVariance | None:
-        """The variance between seeds; None if a record lacks the score or no configuration has two seeds.
+        """The variance between seeds, of all but outlying cells; None if a score is missing or no cell has two seeds.
 
         It is computed once: every configuration of a grid asks for it, and it reads all of them.
         """
         if key not in self._pooled:
             scores = self.scores(key)
-            self._pooled[key] = None if scores is None else seed_variance.pool(scores)
+            pooled = None if scores is None else np.delete(scores, self.outlying(key), axis=0)
+            self._pooled[key] = None if pooled is None else seed_variance.pool(pooled)
         return self._pooled[key]
+
+    def outlying(self, key: ScoreKey) -> list[int]:
+        """Cells whose seeds differ far more than the others' (:func:`eil.evaluation.seed_variance.outliers`)."""
+        if key not in self._outlying:
+            scores = self.scores(key)
+            self._outlying[key] = [] if scores is None else seed_variance.outliers(scores)
+        return self._outlying[key]
+
+    def is_outlying(self, run: Run, key: ScoreKey) -> bool:
+        """Whether the run's cell is outlying or, where its settings have no cell, any cell of its method."""
+        of_method = [k for k, cell in enumerate(self.cells) if cell[0].run.method == run.method]
+        exact = [k for k in of_method if self.cells[k][0].run.settings == run.settings]
+        return not set(exact or of_method).isdisjoint(self.outlying(key))
 
     def scores(self, key: ScoreKey) -> npt.NDArray[np.float64] | None:
         """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""

@@ -142,17 +142,59 @@ def test_fewer_points_need_more_seeds() -> None:
     assert statistics.seeds_needed(model, 5.0) is None
 
 
+def with_wild_acol(records: list[Record]) -> list[Record]:
+    """The records, ACoL's of GT-known Loc 8 and 28 in turn."""
+
+    def scores(repetition: int) -> dict[str, object]:
+        return {"scores": score_rows({GT_KNOWN_LOC: 8 + 20.0 * (repetition % 2), SELECTION: 8})}
+
+    return [r.model_copy(update=scores(r.run.repetition)) if r.run.method == "acol" else r for r in records]
+
+
 def test_a_method_with_far_more_variance_is_named() -> None:
     study = a_study(5)
     records = made(study)
     assert notes.outlying(configurations.group(records)) == ""
-    wild = [
-        r.model_copy(update={"scores": score_rows({GT_KNOWN_LOC: 8 + 20.0 * (r.run.repetition % 2), SELECTION: 8})})
-        if r.run.method == "acol"
-        else r
-        for r in records
-    ]
-    assert notes.outlying(configurations.group(wild)).endswith("too small: acol on vgg_small")
+    wild = with_wild_acol(records)
+    found = configurations.group(wild)
+    assert notes.outlying(found).endswith("other methods: acol on vgg_small")
+    needs, without = (
+        power.lines(each, [5.0], seeds=5)[0] for each in (wild, [r for r in records if r.run.method != "acol"])
+    )
+    assert needs == without.replace("4 methods", "5 methods")
+
+
+def test_a_method_with_far_more_variance_has_its_own_and_widens_nobodys() -> None:
+    study = a_study(5)
+    records = made(study)
+    wild = with_wild_acol(records)
+    without = {each.method: each for each in configurations.group([r for r in records if r.run.method != "acol"])}
+    found = {each.method: each for each in configurations.group(wild)}
+    for name, each in without.items():
+        assert configurations.interval(found[name], GT_KNOWN_LOC) == configurations.interval(each, GT_KNOWN_LOC)
+    (acol, cam), key = (found["acol"], found["cam"]), GT_KNOWN_LOC
+    model = acol.seed_variance(key)
+    assert model is not None
+    assert model.of_mean() == pytest.approx((np.var(acol.values(key), ddof=1), 4))
+    pair = configurations.shared_variance(acol, cam, key)
+    assert pair is not None
+    difference = np.subtract(acol.values(key), cam.values(key))
+    assert pair.of_difference() == pytest.approx((np.var(difference, ddof=1), 4))
+
+
+@pytest.mark.parametrize("wild", [[], [6], [2, 5]])
+def test_methods_with_far_more_variance_do_not_hide_each_other(wild: list[int]) -> None:
+    scores = np.random.default_rng(1).normal(40, 1, (8, 5))
+    scores[wild] += np.random.default_rng(2).normal(0, 20, (len(wild), 5))
+    assert seed_variance.outliers(scores) == wild
+    scores[0, 4] = np.nan  # a run that failed
+    assert seed_variance.outliers(scores) == wild
+
+
+def test_equal_variances_are_rarely_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    found = [bool(seed_variance.outliers(rng.normal(size=(methods, 3)))) for methods in (8, 13) for _ in range(500)]
+    assert np.mean(found) < 0.06
 
 
 def test_a_line_for_each_backbone_and_difference() -> None:
