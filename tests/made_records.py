@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core import metric_definitions, provenance
-from eil.core.metric_definitions import THRESHOLDS, ScoreKey
+from eil.core.metric_definitions import THRESHOLD_SOURCES, ScoreKey
 from eil.core.records import Record, Score
 from eil.core.run import Run
 from eil.evaluation.errors import KINDS
@@ -55,7 +55,7 @@ def whole_record(run: Run, resamples: npt.NDArray[np.float64], rng: np.random.Ge
     means = dict.fromkeys([*LOCALIZED, "max_box_acc_v2"], base) | {"top1_cls": 70.0, "top5_cls": 95.0}
     scores = [
         row
-        for chosen in THRESHOLDS
+        for chosen in THRESHOLD_SOURCES
         for row in rows(means | {"threshold": 90.0}, "val-threshold", chosen)
         if chosen == "val" or row.threshold_from
     ]

@@ -9,9 +9,10 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-ThresholdFrom = Literal["val", "fixed", "otsu", "oracle", ""]
+ThresholdSource = Literal["val", "fixed", "otsu", "oracle"]
+ThresholdFrom = ThresholdSource | Literal[""]  # "" for a score without a threshold
 Split = Literal["val", "test"]
-THRESHOLDS: Final[tuple[ThresholdFrom, ...]] = get_args(ThresholdFrom)[:-1]
+THRESHOLD_SOURCES: Final[tuple[ThresholdSource, ...]] = get_args(ThresholdSource)
 
 
 @dataclass(frozen=True)

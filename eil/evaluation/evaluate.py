@@ -16,7 +16,7 @@ import numpy.typing as npt
 from eil.core import provenance
 from eil.core.cell_grid import CellGrid
 from eil.core.files import InputError, read_json, write_arrays
-from eil.core.metric_definitions import MAIN
+from eil.core.metric_definitions import MAIN, THRESHOLD_SOURCES
 from eil.core.records import Record, Score
 from eil.core.run import Run
 from eil.data import annotation_cache, cache, fingerprint
@@ -26,11 +26,10 @@ from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.map_pass import ImageFile
 from eil.evaluation.masks import PixelHistogram
 from eil.evaluation.metrics import ImageResults
-from eil.evaluation.protocols import Protocol, ThresholdSource
+from eil.evaluation.protocols import Protocol
 from eil.evaluation.score_rows import Named, replicate_rows, rows
 
 Arrays = dict[str, npt.NDArray[Any]]
-THRESHOLD_SOURCES: tuple[ThresholdSource, ...] = ("val", "oracle", "fixed", "otsu")
 _log = logging.getLogger(__name__)
 
 

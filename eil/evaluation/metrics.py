@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from eil.evaluation.protocols import Protocol, ThresholdSource
+from eil.core.metric_definitions import ThresholdSource
+from eil.evaluation.protocols import Protocol
 
 IOUS = (0.3, 0.5, 0.7)
 Bools = npt.NDArray[np.bool_]

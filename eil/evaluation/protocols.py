@@ -13,6 +13,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer, model_validator
 
+from eil.core.metric_definitions import ThresholdSource
 from eil.core.run import StrictModel
 from eil.core.settings import SettingError
 from eil.evaluation.box_conventions import N_THRESHOLDS, BoxConvention
@@ -21,7 +22,6 @@ FILE = Path(__file__).with_name("protocols.yaml")
 DEFAULT: Final = "val-threshold"
 RENAMED: Final = {"honest": "val-threshold"}  # earlier names, accepted for one release
 Contours = Literal["all", "largest", "union"]
-ThresholdSource = Literal["oracle", "val", "fixed", "otsu"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _ADDED: Final = {"alignment": "grid"}  # keys added later -> their default
 _log = logging.getLogger(__name__)

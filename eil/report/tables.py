@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from eil.core.metric_definitions import GT_KNOWN_LOC, METRICS, THRESHOLDS, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, METRICS, THRESHOLD_SOURCES, ScoreKey
 from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.errors import KIND_LABELS, SIZE_SUBSETS
@@ -37,7 +37,7 @@ class ScoresTable:
 def threshold_sources(study: Study, record: Record) -> Columns:
     """GT-known Loc by each threshold, and the images that are missed."""
     arrow = METRICS["gt_known_loc"].arrow
-    found = {f"{THRESHOLD_LABELS[t]}{arrow}": ScoreKey("gt_known_loc", threshold_from=t) for t in THRESHOLDS}
+    found = {f"{THRESHOLD_LABELS[t]}{arrow}": ScoreKey("gt_known_loc", threshold_from=t) for t in THRESHOLD_SOURCES}
     return found | {key.heading: key for key in (ScoreKey("map_loss"), ScoreKey("threshold_loss"))}
 
 

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from eil.study.study import Study
 
 MOST_RUNS = 1_000_000  # beyond, a list of the runs does not fit into memory: 10 KB each
-MANY_RUNS = 10_000  # beyond, the cost is told: at a minute each they take a week
-# What a run adds to Snakemake's planning, in seconds of a processor and MB, measured up to 10,000 runs
-# (results/reference/many_runs-*.md), and to the disk, in MB, if it is small.
-PLAN_SECONDS, PLAN_MB, DISK_MB = 0.0065, 0.055, 1.3
 
 
 def spread(study: "Study", backbone: str, method: str, name: str | None = None) -> Iterator[Run]:
@@ -97,18 +93,6 @@ def count(study: "Study") -> int:
     if not study.backbones or not study.methods:
         raise InputError("a study without runs: name a backbone and a method")
     return found
-
-
-def warning(runs: int) -> str:
-    """What more than :data:`MANY_RUNS` runs cost; "" for fewer."""
-    if runs <= MANY_RUNS:
-        return ""
-    days, minutes, memory, disk = runs / 1440, PLAN_SECONDS * runs / 60, PLAN_MB * runs / 1000, DISK_MB * runs / 1000
-    return (
-        f"{runs:,} runs: at a minute each they train for {days:.0f} days on one device; Snakemake plans them for "
-        f"{minutes:.0f} minutes in {memory + 0.8:.1f} GB; small ones fill {disk:.0f} GB of disk. `eil run` with "
-        "--trainings-per-job plans a share at a time"
-    )
 
 
 def sample(study: "Study", backbone: str, method: str) -> Iterator[Run]:

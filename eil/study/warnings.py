@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 from eil.core.run import Recipe, Run
-from eil.study import grid
 
+MANY_RUNS = 10_000  # beyond, the cost is told: at a minute each they take a week
+# What a run adds to Snakemake's planning, in seconds of a processor and MB, measured up to 10,000 runs
+# (results/reference/many_runs-*.md), and to the disk, in MB, if it is small.
+PLAN_SECONDS, PLAN_MB, DISK_MB = 0.0065, 0.055, 1.3
 _OF_PLATEAU = ("patience", "min_delta")
 
 
@@ -20,7 +23,19 @@ def warnings(runs: Sequence[Run]) -> list[str]:
         for text in _unused(run.recipe):
             by_text.setdefault(text, []).append(run.name)
     lines = [f"{text} ({names[0]}{_more(names)})" for text, names in by_text.items()]
-    return [*filter(None, [grid.warning(len(runs))]), *lines]
+    return [*filter(None, [_of_size(len(runs))]), *lines]
+
+
+def _of_size(runs: int) -> str:
+    """What more than :data:`MANY_RUNS` runs cost; "" for fewer."""
+    if runs <= MANY_RUNS:
+        return ""
+    days, minutes, memory, disk = runs / 1440, PLAN_SECONDS * runs / 60, PLAN_MB * runs / 1000, DISK_MB * runs / 1000
+    return (
+        f"{runs:,} runs: at a minute each they train for {days:.0f} days on one device; Snakemake plans them for "
+        f"{minutes:.0f} minutes in {memory + 0.8:.1f} GB; small ones fill {disk:.0f} GB of disk. `eil run` with "
+        "--trainings-per-job plans a share at a time"
+    )
 
 
 def _unused(recipe: Recipe) -> list[str]:

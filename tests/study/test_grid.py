@@ -14,6 +14,7 @@ from eil.core.run import Run
 from eil.report import status
 from eil.study import grid
 from eil.study.study import parse
+from eil.study.warnings import warnings
 
 GAMMAS = [k / 1000 for k in range(1, 101)]  # 0.001 to 0.1: some names are the beginning of others
 
@@ -79,8 +80,11 @@ def test_a_hundred_trainings_tell_the_progress_of_ten_thousand(content: dict[str
 def test_many_runs_are_a_warning_with_the_cost(
     content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert grid.warning(10_000) == ""
-    assert grid.warning(14_400).startswith("14,400 runs: at a minute each they train for 10 days on one device; ")
+    run = parse(content, "x").runs()[0]
+    assert warnings([run] * 10_000) == []
+    assert warnings([run] * 14_400)[0].startswith(
+        "14,400 runs: at a minute each they train for 10 days on one device; "
+    )
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(content | {"methods": {"cam": {}}, "seeds": 10_001}))
     assert main(["check", str(tmp_path / "s.yaml")]) == 0
     assert "warning: 10,001 runs: at a minute each they train for 7 days" in capsys.readouterr().out
