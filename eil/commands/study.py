@@ -27,7 +27,7 @@ def check(study: Path, /, *, resolved: Annotated[bool, FLAG] = False, folders: F
         return
     print("\n".join([*(run.name for run in runs), *(f"left out: {line}" for line in dropped)]))
     print(f"{len(runs)} runs")
-    for line in warnings(runs):
+    for line in warnings(opened.study, runs):
         print(f"warning: {line}")
 
 

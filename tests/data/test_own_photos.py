@@ -112,6 +112,10 @@ def test_coco_gives_boxes_and_masks_of_the_photos_class(tmp_path: Path) -> None:
     assert dataset.splits["train"].sizes is None
     assert test.sizes is not None
     assert test.sizes.tolist() == [[60, 48]] * 2
+    (tmp_path / "masks").mkdir()
+    again = data.read("folder", tmp_path, {})
+    assert again.remarks[1:] == (f"left out: the folder masks, since {tmp_path / 'annotations.json'} has the masks",)
+    assert boxes_of(again.splits["test"]) == boxes_of(test)
 
 
 def test_coco_in_several_files_and_other_spellings_of_names(tmp_path: Path) -> None:

@@ -80,9 +80,10 @@ def test_a_hundred_trainings_tell_the_progress_of_ten_thousand(content: dict[str
 def test_many_runs_are_a_warning_with_the_cost(
     content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = parse(content, "x").runs()[0]
-    assert warnings([run] * 10_000) == []
-    assert warnings([run] * 14_400)[0].startswith(
+    study = parse(content, "x")
+    run = study.runs()[0]
+    assert warnings(study, [run] * 10_000) == []
+    assert warnings(study, [run] * 14_400)[0].startswith(
         "14,400 runs: at a minute each they train for 10 days on one device; "
     )
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(content | {"methods": {"cam": {}}, "seeds": 10_001}))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from workflows import ROOT
 
 from eil.commands.cli import main
 from eil.study.study import parse
@@ -12,7 +13,8 @@ from eil.study.warnings import warnings
 
 
 def told(content: dict[str, Any], **recipe: Any) -> list[str]:
-    return warnings(parse(content | {"recipe": content["recipe"] | recipe}, "x").runs())
+    study = parse(content | {"recipe": content["recipe"] | recipe}, "x")
+    return warnings(study, study.runs())
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,20 @@ def test_defaults_of_the_step_schedule_are_told_by_check(
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(content))
     assert main(["check", str(tmp_path / "s.yaml")]) == 0
     assert "warning: the learning rate never falls: milestones = [60] and epochs = " in capsys.readouterr().out
+
+
+def test_a_preset_that_leaves_the_rate_to_the_default_is_a_warning(content: dict[str, Any]) -> None:
+    content |= {"backbones": ["resnet50"], "methods": {"cam": {}, "eil": {"at": "layer3"}}, "preset": "paper"}
+    assert told(content) == []  # the study gives both
+    del content["recipe"]["learning_rate"]
+    (cam, eil) = told(content)
+    assert cam == "preset paper has no recipe.learning_rate for cam on resnet50 and birds: the default is used (0.001)"
+    assert eil.startswith("preset paper has no recipe.learning_rate for eil on resnet50 and birds")
+    assert told(content | {"preset": None}) == []
+
+
+@pytest.mark.parametrize("name", ["cub", "openimages", "reproduce_wsoleval", "reproduce_eil", "post_2020"])
+def test_no_shipped_study_of_published_numbers_leaves_them_to_defaults(name: str) -> None:
+    path = ROOT / "workflow" / "config" / f"{name}.yaml"
+    study = parse(yaml.safe_load(path.read_text()), name)
+    assert [line for line in warnings(study, study.runs()) if "preset" in line] == []

@@ -128,7 +128,7 @@ def resolve():
         # The message names file, key and value; a traceback would hide it.
         sys.exit(str(error))
     if workflow.exec_mode == ExecMode.DEFAULT:
-        for line in warnings(runs):
+        for line in warnings(study, runs):
             print(f"warning: {line}", file=sys.stderr)
     kept = Path(with_prefix(f"results/{study.name}/study.yaml"))
     text = yaml.safe_dump(study_paths.escaped(content), sort_keys=False)

@@ -121,7 +121,11 @@ def _truth(
 def _with_masks(root: Path, truth: Truth, every: Sequence[str], scored: Mapping[str, str]) -> Truth:
     """With the masks of the folder of masks, and every photo of val and test accounted for."""
     remarks = truth.remarks
-    if (root / MASKS).is_dir() and not truth.masks:
+    if (root / MASKS).is_dir() and truth.masks:
+        if truth.sizes:  # COCO's polygons; a column of boxes.csv may name files in this folder
+            remark = f"left out: the folder {MASKS}, since {truth.source} has the masks"
+            truth = replace(truth, remarks=(*remarks, remark))
+    elif (root / MASKS).is_dir():
         wanted = {name: f"{MASKS}/{Path(name).with_suffix('.png').as_posix()}" for name in every}
         paths = {name: photos.path_below(root, wanted[name], name) for name in scored}
         found = {name: [path, None] for name, path in paths.items() if path.is_file()}
