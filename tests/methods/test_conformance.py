@@ -77,11 +77,17 @@ def _built(case: Case, seed: int) -> Method:
         return base.build(case.name, SETTINGS.get(case, {}), case.backbone, CLASSES, seed=seed)
 
 
-def build(case: Case, seed: int = 0) -> Method:
+def shared(case: Case, seed: int = 0) -> Method:
+    """The network of a case, in eval mode, for tests that do not change it: to copy it takes half of such a test."""
     try:
-        return copy.deepcopy(_built(case, seed))
+        return _built(case, seed).eval()
     except (IncompatibleSetting, SettingError) as reason:  # without settings: the backbone has no default stage
         pytest.skip(str(reason))
+
+
+def build(case: Case, seed: int = 0) -> Method:
+    """A copy, which a test may change."""
+    return copy.deepcopy(shared(case, seed)).train()
 
 
 def batch(backbone: str, size: int = CLASSES) -> tuple[torch.Tensor, Targets]:
@@ -145,7 +151,7 @@ def test_a_step_or_a_few_lower_the_loss_on_their_batch(case: Case) -> None:
 @each_case
 @pytest.mark.parametrize("size", [1, CLASSES])
 def test_logits_and_maps_have_their_shapes(case: Case, size: int) -> None:
-    model = build(case).eval()
+    model = shared(case)
     images, targets = batch(case.backbone, size)
     with torch.inference_mode():
         logits, maps = model.maps(images, targets.labels)
@@ -191,7 +197,7 @@ def test_every_parameter_learns(case: Case) -> None:
 
 @each_quick_case
 def test_state_survives_saving(case: Case) -> None:
-    model, other = build(case, 0).eval(), build(case, 1).eval()
+    model, other = shared(case, 0), build(case, 1).eval()
     other.load_state_dict(load(save(model.state_dict())))
     images, targets = batch(case.backbone)
     with torch.inference_mode():
@@ -201,7 +207,7 @@ def test_state_survives_saving(case: Case) -> None:
 
 @each_case
 def test_the_mode_is_honoured_and_left_alone(case: Case) -> None:
-    model = build(case).eval()
+    model = shared(case)
     images, targets = batch(case.backbone)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with torch.inference_mode():
@@ -215,7 +221,7 @@ def test_the_mode_is_honoured_and_left_alone(case: Case) -> None:
 
 @each_case
 def test_new_layers_and_they_alone_learn_faster(case: Case) -> None:
-    model = build(case)
+    model = shared(case)
     base, new = parameter_groups(model, Recipe(learning_rate=0.01, head_multiplier=10))
     assert {id(p) for p in base["params"]} == {id(p) for p in model.backbone.parameters()}
     assert {id(p) for p in base["params"] + new["params"]} == {id(p) for p in model.parameters()}
