@@ -83,8 +83,9 @@ def content_hashes(runs: Iterable[Run], folder: Path) -> dict[str, dict[str, str
     found: dict[str, dict[str, str]] = {}
     dataset: data.Dataset | None = None
     for name, run in caches.items():
-        dataset, cache_folder = dataset or _at_hand(run), folder / name
+        cache_folder = folder / name
         found[name] = _recorded(cache_folder)
+        dataset = dataset or _at_hand(run, prepared=bool(found[name]))
         if dataset:
             photos = photo_cache.source_state(dataset, cache_folder, frame_of(run))
             found[name] = {"photos": photos, "annotations": annotation_cache.source_state(dataset, cache_folder)}
@@ -116,11 +117,12 @@ def require_prepared(run: Run, folder: Path) -> None:
         raise InputError(f"{run.dataset.name}: {what} changed since `eil prepare`; run it again")
 
 
-def _at_hand(run: Run) -> data.Dataset | None:
+def _at_hand(run: Run, prepared: bool = True) -> data.Dataset | None:
     """The data set of a run; None, with a warning, if its folder is missing."""
     folder = run.dataset.folder()
     if folder is None or not folder.exists():
-        _log.warning("%s: missing, assumed to be as it was prepared", folder or run.dataset.name)
+        state = "assumed to be as it was prepared" if prepared else "and not prepared: give dataset.root, or EIL_DATA"
+        _log.warning("%s: missing, %s", folder or run.dataset.name, state)
         return None
     return read_dataset(run)
 

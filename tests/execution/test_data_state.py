@@ -19,6 +19,8 @@ from eil.core import records
 from eil.core.files import InputError, read_arrays
 from eil.data import annotation_cache, cache, fingerprint, parallel, photo_cache
 from eil.data.geometry import Frame
+from eil.execution.data_state import content_hashes
+from eil.study.study import parse
 
 FRAME = Frame(40, 32)
 RUN = "vgg_small-cam-seed0"
@@ -266,3 +268,19 @@ def test_the_workflow_runs_again_what_changed_data_ask_for(tmp_path: Path) -> No
     assert _jobs(study) == set()
     shutil.rmtree(root)  # results are there; without the data nothing is to do
     assert _jobs(study) == set()
+
+
+def test_a_data_set_that_is_missing_is_told_from_one_that_was_prepared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, root = _study(tmp_path)
+    runs = parse(yaml.safe_load(study.read_text()), "own").runs()
+    kept = root.rename(tmp_path / "elsewhere")
+    assert content_hashes(runs, tmp_path / "results/data") == {runs[0].cache: {}}
+    assert f"{root}: missing, and not prepared: give dataset.root, or EIL_DATA" in caplog.text
+    kept.rename(root)
+    assert _eil(study, "prepare") == 0
+    root.rename(kept)
+    caplog.clear()
+    assert set(content_hashes(runs, tmp_path / "results/data")[runs[0].cache]) >= {"photos", "annotations"}
+    assert f"{root}: missing, assumed to be as it was prepared" in caplog.text
