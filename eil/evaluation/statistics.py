@@ -153,7 +153,7 @@ def seeds_needed(model: SeedVariance, shared: float, points: float = 2.0, max_se
         max_seeds: seeds to try.
 
     Returns:
-        The number; None if no number up to ``most`` does.
+        The number; None if no number up to ``max_seeds`` does.
     """
     others = max(1, model.configurations - 1)
     for count in range(2, max_seeds + 1):
