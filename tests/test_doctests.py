@@ -1,7 +1,9 @@
-"""Every example in a docstring runs and gives what it says."""
+"""Every example in a docstring runs and gives what it says, and every argument that one describes exists."""
 
+import ast
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -18,3 +20,16 @@ def test_examples_of_docstrings_run(path: Path) -> None:
     result = doctest.testmod(importlib.import_module(name), optionflags=flags)
     assert result.attempted > 0
     assert result.failed == 0  # pytest shows what doctest printed
+
+
+def test_docstrings_describe_arguments_that_there_are() -> None:
+    described = 0
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                section = re.search(r"^Args:\n((?:    .*\n|\n)+)", (ast.get_docstring(node) or "") + "\n", re.MULTILINE)
+                names = re.findall(r"^    \*{0,2}(\w+):", section[1], re.MULTILINE) if section else []
+                arguments = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+                assert set(names) <= arguments, f"{path.name}: {node.name}: {set(names) - arguments}"
+                described += len(names)
+    assert described > 500

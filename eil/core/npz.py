@@ -41,7 +41,7 @@ def read_npz(path: Path, max_bytes: int = MAX_BYTES, only: Container[str] | None
 
     Raises:
         OSError: no such file.
-        ValueError: as in :func:`read_npy`, or the archive is damaged or larger than ``most``.
+        ValueError: as in :func:`read_npy`, or the archive is damaged or larger than ``max_bytes``.
     """
     try:
         with zipfile.ZipFile(path) as archive:

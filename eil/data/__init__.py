@@ -222,7 +222,7 @@ def subset(
 
 
 def _chosen(split: Split, chosen: Sequence[int], classes: int, limit: int) -> Split:
-    """At most the first ``most`` images of each chosen class, labelled by the class's position among the chosen."""
+    """At most the first ``limit`` images of each chosen class, labelled by the class's position among the chosen."""
     order = np.argsort(split.labels, kind="stable")
     counts = np.bincount(split.labels)
     # position of each image within its class
