@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[1]
 # Without the environment's own programs: the workflow must find them beside its Snakemake.
 PROGRAMS = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != Path(sys.executable).parent)
 
+# Several `eil` commands, as lists in JSON, in one process: each start costs seconds.
+COMMANDS = "import json, sys; from eil.commands import cli; sys.exit(max(map(cli.main, json.loads(sys.argv[1]))))"
+
 
 def caches(folder: Path) -> dict[str, str]:
     """Environment variables: caches of its own, except Matplotlib's, whose list of fonts takes seconds to make."""

@@ -1,5 +1,6 @@
 """Read-only code, no writable home, a user without a name: as in a container. Processes of their own, for real."""
 
+import json
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from workflows import COMMANDS
 
 from eil.core.user_cache import private_folder
 
@@ -51,7 +53,7 @@ def nameless(code: Path, tmp: Path, *command: str, **env: str) -> subprocess.Com
     tmp.mkdir(exist_ok=True)
     given = {"PATH": os.environ["PATH"], "HOME": str(code / "home"), "TMPDIR": str(tmp), "PYTHONPATH": str(code)}
     return subprocess.run(
-        [*NAMELESS, sys.executable, "-m", *command],
+        [*NAMELESS, sys.executable, *command],
         capture_output=True,
         text=True,
         env=given | env,
@@ -62,32 +64,31 @@ def nameless(code: Path, tmp: Path, *command: str, **env: str) -> subprocess.Com
 
 
 def test_check_compiles_nothing(code: Path, tmp_path: Path) -> None:
-    process = nameless(code, tmp_path / "tmp", "eil", "check", str(code / "workflow" / "config" / "smoke.yaml"))
+    process = nameless(code, tmp_path / "tmp", "-m", "eil", "check", str(code / "workflow" / "config" / "smoke.yaml"))
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.endswith("16 runs\n")
 
 
 def test_what_is_compiled_falls_back_to_a_temporary_cache_and_says_it_once(code: Path, tmp_path: Path) -> None:
     tmp, module = tmp_path / "tmp", "eil.evaluation.boxes"
-    process = nameless(code, tmp, module)
+    process = nameless(code, tmp, "-m", module)
     assert process.returncode == 0, process.stderr
     line = f"compiled functions are kept in {tmp}/eil-numba-54321 (NUMBA_CACHE_DIR names another folder)"
     assert process.stderr.count(line) == 1
     assert "Traceback" not in process.stderr
     mine = tmp_path / "mine"
     mine.mkdir()
-    assert nameless(code, tmp, module, NUMBA_CACHE_DIR=str(mine)).stderr == ""
+    assert nameless(code, tmp, "-m", module, NUMBA_CACHE_DIR=str(mine)).stderr == ""
 
 
 def test_a_training_and_its_scores_and_figures(code: Path, tmp_path: Path, content: dict[str, Any]) -> None:
     content |= {"methods": ["cam"], "seeds": 1}
     tmp = tmp_path / "tmp"
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
-    run = "vgg_small-cam-seed0"
-    # The training's process localizes and evaluates as well: fewer processes load torch and compile.
-    for step in (["prepare"], ["train", run, "--ahead"], ["localize", run], ["evaluate", run], ["figures"]):
-        process = nameless(code, tmp, "eil", step[0], str(tmp_path / "tiny.yaml"), *step[1:])
-        assert process.returncode == 0, process.stderr
+    steps = [["prepare"], *([step, "vgg_small-cam-seed0"] for step in ("train", "localize", "evaluate")), ["figures"]]
+    lines = [[step, str(tmp_path / "tiny.yaml"), *run] for step, *run in steps]
+    process = nameless(code, tmp, "-c", COMMANDS, json.dumps(lines))
+    assert process.returncode == 0, process.stderr
     assert list((tmp / "eil-numba-54321").rglob("*.nbi"))
     assert (tmp / "results" / "tiny" / "figures" / "thresholds.png").exists()
 
@@ -97,7 +98,7 @@ def test_the_workflow_in_a_volume(code: Path, tmp_path: Path, content: dict[str,
     volume, study = tmp_path / "volume", tmp_path / "tiny.yaml"
     study.write_text(yaml.safe_dump(content | {"methods": ["cam"], "seeds": 1}))
     arguments = ["--cores", "2", "--directory", str(volume), "-s", str(code / "Snakefile"), "--configfile", str(study)]
-    process = nameless(code, tmp_path / "tmp", "snakemake", *arguments, XDG_CACHE_HOME=str(volume / ".cache"))
+    process = nameless(code, tmp_path / "tmp", "-m", "snakemake", *arguments, XDG_CACHE_HOME=str(volume / ".cache"))
     assert process.returncode == 0, process.stdout + process.stderr
     assert "1 of 1 runs done, 0 failed" in process.stdout + process.stderr
     assert (volume / "results" / "tiny" / "tables" / "main.md").exists()

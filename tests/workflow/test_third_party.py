@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from workflows import caches
+from workflows import COMMANDS, caches
 
 from eil.core import records
 from eil.evaluation import protocols
@@ -90,8 +90,7 @@ def test_a_backbone_and_a_data_set_run_in_a_study(environment: dict[str, str], t
     steps = [[step, path, run, *where] for step in ("train", "localize", "evaluate")]
     others = [["plan", path, "--rates"], ["data", "check", "squares", "--out", str(tmp_path)]]
     lines = [["check", path], ["prepare", path, *where], *steps, *others]
-    code = "import json, sys; from eil.commands import cli; sys.exit(max(map(cli.main, json.loads(sys.argv[1]))))"
-    command = [sys.executable, "-c", code, json.dumps(lines)]  # one process: each start costs seconds
+    command = [sys.executable, "-c", COMMANDS, json.dumps(lines)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "tiny_net-random_erasing-rate0.3-seed0" in done.stdout
