@@ -88,11 +88,11 @@ def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
         alpha: of an F-test of each row's residual against the rest's, Bonferroni's correction.
 
     Returns:
-        Their indices, at most a quarter of the rows or one; with fewer than three rows none.
+        Their indices, at most a quarter of the rows, and one to ten; with fewer than three rows none.
     """
     complete = scores[:, np.isfinite(scores).all(axis=0)]
     rest, left_out, found = list(range(len(scores))), [], 0
-    for _ in range(max(1, len(scores) // 4)):
+    for _ in range(min(max(1, len(scores) // 4), 10)):  # ten: a grid may have thousands of rows
         p_values = _of_larger_residuals(complete[rest])
         if not len(p_values):
             break

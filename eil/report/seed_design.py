@@ -1,5 +1,6 @@
 """Records over which the variance between seeds is pooled."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eil.core.metric_definitions import ScoreKey
-from eil.core.records import Record
+from eil.core.records import Record, settings_label
 from eil.core.run import Run
 from eil.evaluation import seed_variance
 from eil.evaluation.seed_variance import SeedVariance
@@ -45,9 +46,16 @@ class SeedDesign:
 
     def is_outlying(self, run: Run, key: ScoreKey) -> bool:
         """Whether the run's cell is outlying or, where its settings have no cell, any cell of its method."""
-        of_method = [k for k, cell in enumerate(self.cells) if cell[0].run.method == run.method]
-        exact = [k for k in of_method if self.cells[k][0].run.settings == run.settings]
-        return not set(exact or of_method).isdisjoint(self.outlying(key))
+        outlying = [self.cells[k][0].run for k in self.outlying(key)]
+        of_method = [each for each in outlying if each.method == run.method]
+        return any(each.settings == run.settings for each in of_method) or (
+            bool(of_method) and (run.method, settings_label(run.settings)) not in self._labels
+        )
+
+    @functools.cached_property
+    def _labels(self) -> set[tuple[str, str]]:
+        """Method and settings of each cell."""
+        return {(cell[0].run.method, settings_label(cell[0].run.settings)) for cell in self.cells}
 
     def scores(self, key: ScoreKey) -> npt.NDArray[np.float64] | None:
         """(configurations, repetitions), NaN where there is no run; None if a record lacks the score."""

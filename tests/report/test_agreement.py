@@ -178,6 +178,9 @@ def test_a_method_with_far_more_variance_has_its_own_and_widens_nobodys() -> Non
     assert model.of_mean() == pytest.approx((np.var(acol.values(key), ddof=1), 4))
     pair = configurations.shared_variance(acol, cam, key)
     assert pair is not None
+    run = acol.records[0].run
+    other = run.model_copy(update={"settings": {"threshold": 0.5}})  # has no cell: as the one of its method
+    assert [acol.seed_design.is_outlying(each, key) for each in (run, other, cam.records[0].run)] == [True, True, False]
     difference = np.subtract(acol.values(key), cam.values(key))
     assert pair.of_difference() == pytest.approx((np.var(difference, ddof=1), 4))
 
