@@ -45,18 +45,6 @@ SETTINGS: dict[Case, dict[str, Any]] = {
 CLASSES = 3
 # All tests of a case in turn, so that its networks are built and run once.
 each_case = pytest.mark.parametrize("case", CASES, ids="-".join, scope="module")
-# What several passes show of a method, they show on small networks too: on the large ones two methods, and in
-# `make test-slow` all of them.
-LARGE, ON_LARGE = ("vgg16", "resnet50", "inception_v3"), ("cam", "eil")
-each_quick_case = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=[pytest.mark.slow] if case.backbone in LARGE and case.name not in ON_LARGE else [])
-        for case in CASES
-    ],
-    ids="-".join,
-    scope="module",
-)
 
 
 @functools.lru_cache(maxsize=2)
@@ -137,7 +125,7 @@ def losses_downhill(start: Pass, share: float, steps: int = 4) -> Iterator[float
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
 
 
-@each_quick_case
+@each_case
 def test_a_step_or_a_few_lower_the_loss_on_their_batch(case: Case) -> None:
     """A few, if a method stops gradients on purpose, so that what is left of them need not lead down at once.
 
@@ -172,7 +160,7 @@ def test_a_batch_of_any_size_trains(case: Case, size: int) -> None:
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-@each_quick_case
+@each_case
 def test_the_seed_decides_and_alone(case: Case) -> None:
     images, targets = batch(case.backbone)
     first = after_one_pass(case)
@@ -195,7 +183,7 @@ def test_every_parameter_learns(case: Case) -> None:
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@each_quick_case
+@each_case
 def test_state_survives_saving(case: Case) -> None:
     model, other = shared(case, 0), build(case, 1).eval()
     other.load_state_dict(load(save(model.state_dict())))
@@ -234,7 +222,7 @@ def test_settings_are_typed_and_have_defaults(name: str) -> None:
     assert all(not field.is_required() for field in schema(registry.load(registry.METHODS, name)).model_fields.values())
 
 
-@each_quick_case
+@each_case
 def test_bf16_stays_close_to_fp32(case: Case) -> None:
     # One image: a CPU without bf16 takes up to 6 seconds for each on vgg16.
     *_, expected = after_one_pass(case, 1)
