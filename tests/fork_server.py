@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -82,7 +83,7 @@ def _serve(path: str) -> None:
                 listener.close()
                 _supervise(connection, programs)
             connection.close()
-    Path(path).unlink()
+    shutil.rmtree(Path(path).parent)
 
 
 def _programs() -> dict[str, Callable[[list[str]], int | None]]:
