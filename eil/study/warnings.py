@@ -1,6 +1,5 @@
 """What a study says that its author may not mean. It is told before anything is computed, and not refused."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,12 +30,12 @@ def warnings(study: "Study", runs: Sequence[Run]) -> list[str]:
         for text in _unused(run.recipe):
             by_text.setdefault(text, []).append(run.name)
     lines = [f"{text} ({names[0]}{_more(names)})" for text, names in by_text.items()]
-    return [*filter(None, [_of_size(len(runs))]), *lines, *_half_published(study)]
+    return [*filter(None, [_of_size(len(runs))]), *lines, *_half_published(study, trained)]
 
 
-def _half_published(study: "Study") -> Iterator[str]:
+def _half_published(study: "Study", trained: Sequence[Run]) -> Iterator[str]:
     """A line for each method with a preset that leaves the rate or the epochs to the defaults."""
-    for backbone, method in itertools.product(study.backbones, study.methods):
+    for backbone, method in dict.fromkeys((run.backbone, run.method) for run in trained):
         found = precedence.resolve(study, backbone, method)
         missing = [f"recipe.{key}" for key in _PUBLISHED if f"recipe.{key}" not in found.values]
         if found.preset and missing:

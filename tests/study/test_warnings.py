@@ -67,3 +67,12 @@ def test_no_shipped_study_of_published_numbers_leaves_them_to_defaults(name: str
     path = ROOT / "workflow" / "config" / f"{name}.yaml"
     study = parse(yaml.safe_load(path.read_text()), name)
     assert [line for line in warnings(study, study.runs()) if "preset" in line] == []
+
+
+def test_what_is_not_trained_is_no_warning(content: dict[str, Any]) -> None:
+    content |= {"backbones": ["resnet50"], "methods": {"cam": {}}, "preset": "paper"}
+    del content["recipe"]["learning_rate"]
+    study = parse(content, "x")
+    imported = [run.model_copy(update={"checkpoint": "weights.pth"}) for run in study.runs()]
+    assert len(warnings(study, study.runs())) == 1
+    assert warnings(study, imported) == []
