@@ -54,6 +54,8 @@ def fabric_of(recipe: Recipe, count: int = 1) -> Fabric:
     exact = not torch.cuda.is_available() if recipe.deterministic is None else recipe.deterministic
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first product
     torch.use_deterministic_algorithms(exact, warn_only=True)
+    # Else PyTorch fills each new tensor with NaN first: up to a tenth of a step, for no other result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = exact
     torch.backends.cudnn.benchmark = not exact  # find the fastest algorithm for each shape; there are few
     here = ranks.local_devices(count)

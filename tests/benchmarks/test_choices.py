@@ -62,3 +62,20 @@ def test_choice(benchmark: BenchmarkFixture, table: Rows, photos: Path, choice: 
     benchmark.pedantic(chosen.iterate, rounds=3)
     table.append((choice, backbone, "112", str(batch), f"{ratio:.2f}"))
     assert ratio < 2
+
+
+@pytest.mark.parametrize(("backbone", "batch"), [("vgg_small", 16), ("efficientnet_lite0", 16), ("resnet50", 8)])
+def test_unfilled_memory(benchmark: BenchmarkFixture, table: Rows, photos: Path, backbone: str, batch: int) -> None:
+    """PyTorch's default fills each new tensor with NaN while its operations are deterministic."""
+    torch.set_num_threads(2)
+    recipe = {"batch_size": batch, "resize": 128, "crop": 112, "deterministic": True}
+    contender = TimedRun(field.run_of(backbone, recipe, {"eil": {}}), field.cached(photos, 128, 112))
+    for k in range(2 * (ROUNDS + 3)):
+        torch.utils.deterministic.fill_uninitialized_memory = bool(k % 2)  # type: ignore[attr-defined]
+        contender.iterate()
+    seconds = contender.watch.seconds()["total"][6:]
+    ratio = statistics.median(a / b for a, b in zip(seconds[::2], seconds[1::2], strict=True))
+    benchmark.extra_info |= {"with / without": ratio}
+    benchmark.pedantic(contender.iterate, rounds=3)
+    table.append(("new tensors not filled with NaN", backbone, "112", str(batch), f"{ratio:.2f}"))
+    assert ratio < 1.1

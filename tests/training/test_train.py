@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from killed_training import train_until_killed
+from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 
 from eil import backbones
@@ -35,6 +36,27 @@ def test_same_seed_same_weights_other_seed_others(runs: dict[str, Run], images: 
         weights.append(load_file(tmp_path / str(k) / "weights.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["head.classifier.weight"], weights[2]["head.classifier.weight"])
+
+
+def test_new_tensors_are_not_filled_and_never_read_before_they_are_written(
+    runs: dict[str, Run], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tensor holds before it is written changes no weight: to fill it with NaN costs up to a tenth of a step."""
+    train.train(runs[EIL], images, tmp_path / "fast")
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    set_up = train_step.fabric_of
+
+    def filling(recipe: Recipe, count: int = 1) -> Fabric:
+        fabric = set_up(recipe, count)
+        monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+        return fabric
+
+    monkeypatch.setattr(train_step, "fabric_of", filling)
+    train.train(runs[EIL], images, tmp_path / "filled")
+    assert torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    fast, filled = (load_file(tmp_path / name / "weights.safetensors") for name in ("fast", "filled"))
+    assert all(torch.equal(fast[name], filled[name]) for name in fast)
 
 
 def test_a_killed_training_ends_in_the_same_weights(
