@@ -109,8 +109,12 @@ def require_prepared(run: Run, folder: Path) -> None:
     """Refuse to compute with a cache that is outdated.
 
     Raises:
-        InputError: photos or annotations changed since they were prepared.
+        InputError: photos or annotations changed since they were prepared, or the annotations were not prepared.
     """
+    from eil.data import cache
+
+    if (folder / run.cache / "dataset.json").exists():
+        cache.fingerprints(folder / run.cache)
     present = current_fingerprints([run], folder).get(run.cache)
     if present is not None and CHANGED in present:
         what = "photos" if present.photos == CHANGED else "annotations"

@@ -284,3 +284,15 @@ def test_a_data_set_that_is_missing_is_told_from_one_that_was_prepared(
     caplog.clear()
     assert set(content_hashes(runs, tmp_path / "results/data")[runs[0].cache]) >= {"photos", "annotations"}
     assert f"{root}: missing, assumed to be as it was prepared" in caplog.text
+
+
+def test_photos_that_were_prepared_alone_are_not_called_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = _study(tmp_path)
+    assert _eil(study, "prepare", "--only", "photos") == 0
+    capsys.readouterr()
+    assert _eil(study, "train", RUN) == 1
+    told = capsys.readouterr().err
+    assert "annotations.json: no such file; eil prepare makes it" in told
+    assert "changed" not in told
