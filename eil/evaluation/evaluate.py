@@ -48,7 +48,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     description = cache.describe(data)
     side, parts = int(description["crop"]), description["parts"]
     splits = {name: cache.open_split(data, name) for name in ("val", "test")}
-    val, test = splits["val"], splits["test"]
+    test = splits["test"]
     arrays = iou_curves.read_maps(folder / "maps.npz", splits, side, len(description["classes"]))
     made_from = cache.fingerprints(data)
     iou_curves.require_same_data(arrays, made_from, run, folder / "maps.npz")
@@ -71,7 +71,7 @@ def evaluate(run: Run, data: Path, folder: Path, names: Sequence[str] = (protoco
     found += rows(against_masks | mistakes, name, protocol.threshold_from)
     for other in others:
         further = protocols.find(other)
-        found += rows(_under(further, arrays, val, test, side), other, further.threshold_from)
+        found += rows(_under(further, arrays, splits, side, protocol, curves), other, further.threshold_from)
     training = {} if run.reuses_network else read_json(folder / "train.json", "eil train")
     history = _history(training.pop("history", []), folder / "train.json")
     hits = protocol.hits(test_scores.curve, 0.5)
@@ -146,12 +146,27 @@ def _scores(
     return list(dict.fromkeys(found))  # classification needs no threshold: one row stands for all four
 
 
-def _under(protocol: Protocol, arrays: Arrays, val: Cached, test: Cached, side: int) -> dict[str, float]:
-    """Scores of the same maps under another protocol, with the threshold that it chooses."""
-    val_scores, test_scores = (
-        iou_curves.score(arrays, name, split, side, protocol) for name, split in (("val", val), ("test", test))
-    )
-    return metrics.metrics(test_scores, val_scores, protocol, protocol.threshold_from)
+def _under(
+    protocol: Protocol,
+    arrays: Arrays,
+    splits: Mapping[str, Cached],
+    side: int,
+    made_by: Protocol,
+    made: Mapping[str, Arrays],
+) -> dict[str, float]:
+    """Scores of the same maps under another protocol, with the threshold that it chooses.
+
+    Curves that ``made_by`` has ``made`` are taken from there if they are the same under both.
+    """
+    scored = {}
+    for name, split in splits.items():
+        curves = iou_curves.derived(protocol, made[name], made_by)
+        scored[name] = (
+            iou_curves.image_results(curves, arrays[f"{name}_logits"], split)
+            if curves
+            else iou_curves.score(arrays, name, split, side, protocol)
+        )
+    return metrics.metrics(scored["test"], scored["val"], protocol, protocol.threshold_from)
 
 
 def _against_masks(

@@ -170,6 +170,32 @@ def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protoco
     return image_results(curves.arrays(), arrays[f"{name}_logits"], split)
 
 
+def derived(protocol: Protocol, made: Arrays, made_by: Protocol) -> Arrays | None:
+    """Curves under a protocol from those of another one; None if they must be computed from the maps.
+
+    Two protocols share curves if they make the same 8-bit maps, draw the same boxes and measure IoU alike. Where the
+    threshold comes from does not matter.
+
+    Args:
+        protocol: whose curves are wanted.
+        made: :meth:`IouCurves.arrays` of ``made_by``.
+        made_by: the protocol whose curves there are.
+    """
+    if _makes_boxes(protocol) != _makes_boxes(made_by):
+        return None
+    there = {made_by.contours_v2: "curve_v2", made_by.contours: "curve"}
+    wanted = {"curve": protocol.contours} | ({"curve_v2": protocol.contours_v2} if protocol.contours_v2 else {})
+    if not there.keys() >= set(wanted.values()):
+        return None
+    return {"otsu": made["otsu"]} | {name: made[there[contours]] for name, contours in wanted.items()}
+
+
+def _makes_boxes(protocol: Protocol) -> dict[str, Any]:
+    """What of a protocol decides each contour's box and IoU."""
+    others = {"source", "geometry", "hit", "threshold_from", "fixed", "thresholds", "contours", "contours_v2"}
+    return protocol.model_dump(exclude=others)
+
+
 def image_results(curves: Arrays, logits: npt.NDArray[np.floating], split: Cached) -> ImageResults:
     """Scores of a split from :meth:`IouCurves.arrays` and logits (N, C)."""
     return ImageResults(

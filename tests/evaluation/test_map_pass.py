@@ -1,5 +1,6 @@
 """Each map is resized and normalised once per protocol, and what reads it later reads the same 8-bit map."""
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from eil.core.files import InputError, read_arrays, write_arrays
 from eil.core.metric_definitions import ScoreKey
 from eil.core.run import Run
 from eil.data import cache
-from eil.evaluation import boxes, evaluate, map_pass, maps, masks, metrics, protocols, score
+from eil.evaluation import boxes, evaluate, iou_curves, map_pass, maps, masks, metrics, protocols, score
 from eil.evaluation.iou_curves import IouCurves
 from eil.evaluation.map_pass import ImageFile
 from eil.study.study import parse
@@ -92,6 +93,47 @@ def test_the_record_equals_what_single_maps_give(name: str, control: Run, images
     assert shares == pytest.approx((100 * np.nanmean(covered, axis=0)).tolist())
     located = protocol.hits(metrics.iou_at(kept["test_curve"], threshold), 0.5)
     assert record.value(ScoreKey("gt_known_loc")) == 100 * located.mean()
+
+
+def test_a_protocol_with_the_same_boxes_computes_no_curve_again(
+    control: Run, images: Path, tmp_path: Path, prepared: list[str]
+) -> None:
+    """v1 has the boxes of val-threshold's MaxBoxAcc, v2 those of its MaxBoxAccV2; eil-code has boxes of its own."""
+    names = ["val-threshold", "wsoleval-v1", "wsoleval-v2", "eil-code"]
+    together = evaluate.evaluate(control, images, tmp_path, names)
+    assert len(prepared) == 16 + 14
+    for name in names:
+        alone = evaluate.evaluate(control, images, tmp_path, [name])
+        rows = [
+            each for each in alone.scores if (each.protocol, each.threshold_from) == (name, alone.threshold_from[name])
+        ]
+        found = {(each.metric, each.subset): each.value for each in rows if each.split == "test"}
+        shared = [each for each in together.scores if (each.protocol, each.split) == (name, "test")]
+        shared = [each for each in shared if each.threshold_from == alone.threshold_from[name]]
+        assert len(shared) >= 3
+        assert all(found[each.metric, each.subset] == each.value for each in shared)
+
+
+def test_derived_curves_are_those_that_the_maps_give() -> None:
+    rng = np.random.default_rng(0)
+    score_maps, ids = rng.random((4, 7, 7)), list("abcd")
+    true = [np.array([[3.0, 2, 20, 25 + k]]) for k in range(4)]
+    made = {}
+    for name, protocol in protocols.read().items():
+        curves = IouCurves(protocol, SIDE, CELLS)
+        curves.update(score_maps, true, ids)
+        made[name] = curves.arrays()
+    pairs = 0
+    for by, other in itertools.permutations(made, 2):
+        found = iou_curves.derived(protocols.find(other), made[by], protocols.find(by))
+        if found is not None:
+            pairs += 1
+            assert found.keys() == made[other].keys()
+            for key, array in made[other].items():
+                np.testing.assert_array_equal(found[key], array)
+    assert pairs >= 3
+    for by, other in (("wsoleval-v2", "wsoleval-v1"), ("val-threshold", "val-threshold-aligned")):
+        assert iou_curves.derived(protocols.find(other), made[by], protocols.find(by)) is None
 
 
 def test_curves_do_not_depend_on_how_maps_come() -> None:
