@@ -5,37 +5,59 @@ jobs, of which several may run at once. Snakemake's ``cpu_time`` misses what com
 """
 
 import argparse
-import collections
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 
-def seconds_by_step(results: Path) -> dict[str, tuple[int, float]]:
-    """Jobs and seconds of each step of a study; ``results`` is its folder."""
-    found: dict[str, list[float]] = collections.defaultdict(list)
-    for path in sorted(results.rglob("*.benchmark.tsv")):
-        found[path.name.removesuffix(".benchmark.tsv")].append(float(pd.read_csv(path, sep="\t")["s"].iloc[0]))
-    return {step: (len(seconds), sum(seconds)) for step, seconds in found.items()}
+def jobs_of(results: Path) -> pd.DataFrame:
+    """A row for each job of a study whose folder is ``results``: step, seconds, folder.
+
+    Runs whose training was resumed are left out with all their jobs: Snakemake has measured their last start alone.
+    """
+    found = [
+        (path.name.removesuffix(".benchmark.tsv"), float(pd.read_csv(path, sep="\t")["s"].iloc[0]), path.parent)
+        for path in sorted(results.rglob("*.benchmark.tsv"))
+    ]
+    if not found:
+        raise SystemExit(f"{results}: no job has left a .benchmark.tsv; it must be a study that Snakemake has run")
+    jobs = pd.DataFrame(found, columns=["step", "seconds", "folder"])
+    trained = jobs[jobs["step"] == "train"]
+    resumed = [row.folder for row in trained.itertuples() if sum(seconds_of_training(row.folder)) > row.seconds]
+    return jobs[~jobs["folder"].isin(resumed)]
 
 
-def seconds_of_training(results: Path) -> dict[str, float]:
-    """Seconds of all training steps (forward, backward, update), and of the passes over val after each epoch."""
-    histories = [pd.read_csv(path) for path in sorted(results.glob("runs/*/history.csv"))]
-    columns = {"training steps": "seconds", "forward passes over val": "val_seconds"}
-    return {name: sum(float(each[column].sum()) for each in histories) for name, column in columns.items()}
+def seconds_of_training(folder: Path) -> tuple[float, float]:
+    """Seconds of a run's training steps (forward, backward, update), and of the passes over val after each epoch."""
+    history = pd.read_csv(folder / "history.csv")
+    return float(history["seconds"].sum()), float(history["val_seconds"].sum())
+
+
+def seconds_of_localizing(folder: Path) -> float:
+    """Seconds of a run's forward passes over val and test while it is localized, at the rate of those over val."""
+    seconds = pd.read_csv(folder / "history.csv")["val_seconds"]
+    with np.load(folder / "maps.npz") as arrays:
+        return float(seconds.median()) * (1 + len(arrays["test_logits"]) / len(arrays["val_logits"]))
 
 
 def table(results: Path) -> str:
     """The table as Markdown."""
-    steps = seconds_by_step(results)
-    whole = sum(seconds for _, seconds in steps.values())
+    jobs = jobs_of(results)
+    whole = float(jobs["seconds"].sum())
     lines = [["step", "jobs", "seconds", "share"], ["---"] * 4]
-    for step, (jobs, seconds) in sorted(steps.items(), key=lambda item: -item[1][1]):
-        lines.append([step, str(jobs), f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
-    lines.append(["all", str(sum(jobs for jobs, _ in steps.values())), f"{whole:.0f}", "100 %"])
-    for name, seconds in seconds_of_training(results).items():
+    steps = jobs.groupby("step")["seconds"].agg(["count", "sum"]).sort_values("sum", ascending=False)
+    for step, (count, seconds) in [*steps.iterrows(), ("all", (len(jobs), whole))]:
+        lines.append([str(step), f"{count:.0f}", f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
+    trained = list(jobs[jobs["step"] == "train"]["folder"])
+    steps_, val = (sum(each) for each in zip(*map(seconds_of_training, trained), strict=True))
+    parts = {
+        "training steps": steps_,
+        "forward passes over val after each epoch": val,
+        "forward passes of localizing, at their rate": sum(map(seconds_of_localizing, trained)),
+    }
+    for name, seconds in (parts | {"all three": sum(parts.values())}).items():
         lines.append([f"of it {name}", "", f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
