@@ -4,11 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from eil.core.metric_definitions import COLUMNS, MAIN, MAIN_ORACLE, ScoreKey
+from eil.core.metric_definitions import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE, ScoreKey
 from eil.data import class_subset
-from eil.evaluation import protocols
+from eil.evaluation import protocols, statistics
 from eil.report import convergence, published
-from eil.report.configurations import Configuration, as_good_as_the_best, by_backbone, chosen, interval, over_seeds
+from eil.report.configurations import (
+    Configuration,
+    as_good_as_the_best,
+    by_backbone,
+    chosen,
+    compared,
+    interval,
+    over_seeds,
+)
 from eil.report.notes import Notes, unequal
 from eil.report.published import Published
 from eil.report.table import Table, Value
@@ -16,6 +24,11 @@ from eil.study import precedence
 from eil.study.study import Study
 
 Columns = Mapping[str, ScoreKey]  # header -> score
+_AGAINST_FIRST = (
+    "Δ: GT-known Loc minus that of the first method on the backbone (of a grid, its setting chosen on val), on the "
+    "same images and on the seeds that both have, in points; p: of this difference, corrected for all settings on the "
+    "backbone (Holm)"
+)
 
 
 def columns_of(study: Study) -> dict[str, ScoreKey]:
@@ -53,9 +66,30 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
 
 
 def grid_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:
-    """Every configuration of the grid."""
-    title = f"{study.name}: every setting on {study.dataset.data_name}"
-    return scores_table(title, configurations, columns_of(study), notes)
+    """Every configuration of the grid, with its difference from the first method on its backbone."""
+    table = scores_table(
+        f"{study.name}: every setting on {study.dataset.data_name}", configurations, columns_of(study), notes
+    )
+    against: dict[Configuration, Sequence[str | Value]] = {}
+    for _, of_backbone in by_backbone(configurations):
+        first = chosen(of_backbone)[0]
+        others = [each for each in of_backbone if each is not first]
+        against |= zip((first, *others), against_first([first, *others]), strict=True)
+    *scores, seeds = table.header
+    rows = [[*row[:-1], *against[each], row[-1]] for row, each in zip(table.rows, configurations, strict=True)]
+    header = [*scores, f"Δ {GT_KNOWN_LOC.label}", "p (Holm)", seeds]
+    return replace(table, header=header, rows=rows, notes=replace(table.notes, columns=_AGAINST_FIRST))
+
+
+def against_first(group: Sequence[Configuration]) -> list[tuple[str | Value, str]]:
+    """Difference of each from the first in GT-known Loc, and its p-value; – for the first and where none is known."""
+    first, *others = group
+    found = [compared(each, first, GT_KNOWN_LOC) for each in others]
+    p_values = statistics.holm({str(k): each.p_value() for k, each in enumerate(found) if each is not None})
+    cells: list[tuple[str | Value, str]] = [("–", "–")]
+    for k, each in enumerate(found):
+        cells.append((Value(each.mean, each.half_width()), f"{p_values[str(k)]:.3f}") if each else ("–", "–"))
+    return cells
 
 
 def scores_table(

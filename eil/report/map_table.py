@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eil.core.metric_definitions import GT_KNOWN_LOC
-from eil.evaluation import statistics
-from eil.report.configurations import Configuration, as_good_as_the_best, compared, interval, other_maps
-from eil.report.main_table import columns_of
+from eil.report.configurations import Configuration, as_good_as_the_best, interval, other_maps
+from eil.report.main_table import against_first, columns_of
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
 from eil.study.study import Study
@@ -33,7 +32,7 @@ def other_maps_table(study: Study, configurations: Sequence[Configuration], note
     rows: list[list[str | Value]] = []
     for group in groups:
         best = {key: as_good_as_the_best(group, key) for key in columns.values()}
-        for each, change in zip(group, _against_own(group), strict=True):
+        for each, change in zip(group, against_first(group), strict=True):
             values = [Value(*interval(each, key), each in best[key], percent=True) for key in columns.values()]
             rows.append(
                 [each.backbone, group[0].label, each.extractor or OWN, *values, *change, str(len(each.records))]
@@ -42,14 +41,3 @@ def other_maps_table(study: Study, configurations: Sequence[Configuration], note
     header = ["Backbone", "Method", "Maps", *columns, f"Δ {GT_KNOWN_LOC.label}", "p (Holm)", "Seeds"]
     title = f"{study.name}: same run, other maps, on {study.dataset.data_name}"
     return Table(title, header, rows, replace(notes, columns=_EXPLANATION), blocks)
-
-
-def _against_own(group: Sequence[Configuration]) -> list[tuple[str | Value, str]]:
-    """Difference from the first configuration and its p-value, one each; – for the first and where none is known."""
-    own_map, *others = group
-    found = [compared(each, own_map, GT_KNOWN_LOC) for each in others]
-    p_values = statistics.holm({str(k): each.p_value() for k, each in enumerate(found) if each is not None})
-    cells: list[tuple[str | Value, str]] = [("–", "–")]
-    for k, each in enumerate(found):
-        cells.append((Value(each.mean, each.half_width()), f"{p_values[str(k)]:.3f}") if each else ("–", "–"))
-    return cells

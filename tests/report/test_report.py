@@ -210,6 +210,30 @@ def test_main_table_takes_settings_chosen_on_val(study: Study, made_up: list[Rec
     assert "settings chosen on val by GT-known Loc: eil (gamma=0.8, sigma=0.5)" in table.notes.choice
 
 
+@pytest.mark.parametrize("first", ["cam", "eil"])
+def test_every_setting_is_compared_with_the_first_method_at_its_chosen_setting(
+    study: Study, resampled: list[Record], first: str
+) -> None:
+    every = sorted(configurations.group(resampled), key=lambda each: (each.backbone, each.method != first))
+    table = main_table.grid_table(study, every, Notes())
+    change, p_value = table.header.index("Δ GT-known Loc"), table.header.index("p (Holm)")
+    assert table.header[-1] == "Seeds"
+    for backbone, group in configurations.by_backbone(every):
+        base = next(each for each in configurations.chosen(group) if each.method == first)
+        others = [each for each in group if each is not base]
+        found = {each.marked_label: configurations.compared(each, base, GT_KNOWN_LOC) for each in others}
+        expected = statistics.holm({label: each.p_value() for label, each in found.items() if each})
+        rows = {row[1]: row for row in table.rows if row[0] == backbone}
+        assert rows.keys() == found.keys() | {base.marked_label}
+        assert rows[base.marked_label][change] == rows[base.marked_label][p_value] == "–"
+        for label, each in found.items():
+            cell = rows[label][change]
+            assert isinstance(cell, Value)
+            assert each is not None
+            assert (cell.mean, cell.half) == (each.mean, each.half_width())
+            assert rows[label][p_value] == f"{expected[label]:.3f}"
+
+
 def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_up: list[Record]) -> None:
     found = []
     for record in made_up:
