@@ -160,7 +160,7 @@ def _under(
     """
     scored = {}
     for name, split in splits.items():
-        curves = iou_curves.derived(protocol, made[name], made_by)
+        curves = iou_curves.reused_curves(protocol, made[name], made_by)
         scored[name] = (
             iou_curves.image_results(curves, arrays[f"{name}_logits"], split)
             if curves

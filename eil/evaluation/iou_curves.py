@@ -170,7 +170,7 @@ def score(arrays: Arrays, name: str, split: Cached, side: int, protocol: Protoco
     return image_results(curves.arrays(), arrays[f"{name}_logits"], split)
 
 
-def derived(protocol: Protocol, made: Arrays, made_by: Protocol) -> Arrays | None:
+def reused_curves(protocol: Protocol, made: Arrays, made_by: Protocol) -> Arrays | None:
     """Curves under a protocol from those of another one; None if they must be computed from the maps.
 
     Two protocols share curves if they make the same 8-bit maps, draw the same boxes and measure IoU alike. Where the

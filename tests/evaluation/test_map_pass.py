@@ -114,7 +114,7 @@ def test_a_protocol_with_the_same_boxes_computes_no_curve_again(
         assert all(found[each.metric, each.subset] == each.value for each in shared)
 
 
-def test_derived_curves_are_those_that_the_maps_give() -> None:
+def test_reused_curves_are_those_that_the_maps_give() -> None:
     rng = np.random.default_rng(0)
     score_maps, ids = rng.random((4, 7, 7)), list("abcd")
     true = [np.array([[3.0, 2, 20, 25 + k]]) for k in range(4)]
@@ -125,7 +125,7 @@ def test_derived_curves_are_those_that_the_maps_give() -> None:
         made[name] = curves.arrays()
     pairs = 0
     for by, other in itertools.permutations(made, 2):
-        found = iou_curves.derived(protocols.find(other), made[by], protocols.find(by))
+        found = iou_curves.reused_curves(protocols.find(other), made[by], protocols.find(by))
         if found is not None:
             pairs += 1
             assert found.keys() == made[other].keys()
@@ -133,7 +133,7 @@ def test_derived_curves_are_those_that_the_maps_give() -> None:
                 np.testing.assert_array_equal(found[key], array)
     assert pairs >= 3
     for by, other in (("wsoleval-v2", "wsoleval-v1"), ("val-threshold", "val-threshold-aligned")):
-        assert iou_curves.derived(protocols.find(other), made[by], protocols.find(by)) is None
+        assert iou_curves.reused_curves(protocols.find(other), made[by], protocols.find(by)) is None
 
 
 def test_curves_do_not_depend_on_how_maps_come() -> None:
