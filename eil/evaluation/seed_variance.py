@@ -77,6 +77,26 @@ def pool(scores: Floats) -> SeedVariance | None:
     return SeedVariance(blocks, seeds - 1, residual, residual_df, configurations)
 
 
+def is_larger(scores: Floats, others: Floats, alpha: float = 0.05) -> bool:
+    """Whether a row outside the pool has residuals far larger than those of the pool, by an F-test.
+
+    Args:
+        scores: of the row, (S,), on the seeds that it and all rows of the pool have.
+        others: of the pool, (configurations, S), on the same seeds.
+        alpha: of the test.
+    """
+    rows, seeds = others.shape
+    if rows < 2 or seeds < 2:
+        return False
+    residual_df = (rows - 1) * (seeds - 1)
+    blocks = others.mean(axis=0)
+    within = others - others.mean(axis=1, keepdims=True) - blocks + blocks.mean()
+    own = scores - scores.mean() - blocks + blocks.mean()  # its variance has the pool's mean of a seed too
+    expected = np.square(within).sum() / residual_df * (1 + 1 / rows)
+    ratio = np.square(own).sum() / (seeds - 1) / max(float(expected), 1e-12)
+    return bool(special.fdtrc(seeds - 1, residual_df, ratio) < alpha)
+
+
 def outliers(scores: Floats, alpha: float = 0.05) -> list[int]:
     """Rows whose residuals are far larger than the others': they do not belong in the pool.
 

@@ -116,14 +116,17 @@ def estimate(runs: Floats, seed_variance: tuple[float, float] | None = None) -> 
     Args:
         runs: replicates of each seed's run, (S, R), on the same resamples.
         seed_variance: of one seed's score, and its degrees of freedom, pooled over configurations
-            (:mod:`eil.evaluation.seed_variance`); None: the variance of these runs, S - 1 degrees of freedom.
+            (:mod:`eil.evaluation.seed_variance`), for one run too; None: the variance of these runs, S - 1 degrees of
+            freedom, or that of the images alone for one run.
     """
     count, resamples = runs.shape
     images = float(runs.mean(axis=0).var(ddof=1)) if resamples > 1 else 0.0
-    if count < 2:
+    if count < 2 and seed_variance is None:
         return Estimate(float(runs.mean()), images**0.5, images**0.5, 0.0, 0.0)
-    variance, df = (float(runs.mean(axis=1).var(ddof=1)), float(count - 1)) if seed_variance is None else seed_variance
-    unshared = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1)) if resamples > 1 else 0.0
+    variance, df = seed_variance or (float(runs.mean(axis=1).var(ddof=1)), float(count - 1))
+    unshared = 0.0
+    if resamples > 1 and count > 1:
+        unshared = float(runs.var(axis=0, ddof=1).mean() - runs.mean(axis=1).var(ddof=1))
     shared = max(0.0, images - max(0.0, unshared) / count)
     return Estimate(float(runs.mean()), images**0.5, shared**0.5, (variance / count) ** 0.5, df)
 

@@ -11,15 +11,10 @@ from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import settings_label
 from eil.core.run import file_name, format_value
 from eil.evaluation import statistics
-from eil.report.configurations import (
-    Configuration,
-    Floats,
-    as_good_as_the_best,
-    common_repetitions,
-    interval,
-    shared_label,
-)
+from eil.report.configurations import Configuration, Floats, common_repetitions, interval, shared_label
+from eil.report.differences import as_good_as_the_best
 from eil.report.notes import Notes
+from eil.report.seed_design import SeedDesign
 from eil.report.table import Table, Value
 from eil.study.study import Study
 
@@ -127,7 +122,8 @@ def _effect(configurations: Sequence[Configuration], setting: str) -> list[Effec
             means.append((group[0].settings[setting], np.mean(runs, axis=0), len(every)))
     if all(isinstance(value, int | float) for value, *_ in means):
         means.sort(key=lambda each: each[0])
-    model = compared[0][0].seed_variance(GT_KNOWN_LOC)
+    # Cells of one method share how its seeds differ, which methods do not: the pool is these cells alone.
+    model = SeedDesign(tuple(each.records for group in compared for each in group)).variance(GT_KNOWN_LOC)
     of_mean, of_change = (model.of_mean(len(shared)), model.of_difference(len(shared))) if model else (None, None)
     return [
         Effect(

@@ -27,7 +27,7 @@ class Kind:
 
 TABLES: Final = (
     Kind("main", "methods and controls on each backbone; of a grid the setting that is best on val"),
-    Kind("grid", "every setting"),
+    Kind("grid", "every setting, and its difference from the first method"),
     Kind("gamma_sigma_…", "EIL over γ and σ", "a grid over both"),
     Kind("marginal_…", "the effect of each setting over the rest of the grid", "a grid"),
     Kind(

@@ -6,7 +6,8 @@ from eil.core.files import InputError
 from eil.core.metric_definitions import MAIN
 from eil.core.records import Record, settings_label
 from eil.evaluation import statistics
-from eil.report.configurations import Configuration, difference, group, interval
+from eil.report.configurations import Configuration, group, interval
+from eil.report.differences import difference
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
 

@@ -13,7 +13,6 @@ from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION, ScoreKey
 from eil.core.records import Record, extractor_label, labelled, settings_label
 from eil.evaluation import statistics
 from eil.evaluation.seed_variance import SeedVariance
-from eil.evaluation.statistics import Estimate
 from eil.report import convergence
 from eil.report.seed_design import SeedDesign
 
@@ -31,7 +30,8 @@ class Configuration:
         records: done, one a repetition, in order.
         control: whose maps they are, if not the method's own.
         extractor: likewise, with its settings: ``layercam (at=layer3)``.
-        seed_design: over which the seeds' variance is pooled; empty: over its own records alone.
+        seed_design: over which the seeds' variance is pooled; empty, as for extractors: over its own records alone.
+        grid_design: the same for differences between settings of one method.
     """
 
     backbone: str
@@ -41,6 +41,7 @@ class Configuration:
     control: str | None = None
     extractor: str | None = None
     seed_design: SeedDesign = field(default_factory=SeedDesign)
+    grid_design: SeedDesign = field(default_factory=SeedDesign)
 
     @property
     def label(self) -> str:
@@ -89,9 +90,10 @@ class Configuration:
             raise KeyError(f"{self.label} on {self.backbone}: no {key}")
         return found
 
-    def mean(self, key: ScoreKey) -> float:
-        """Over the repetitions."""
-        return float(np.mean(self.values(key)))
+    def mean(self, key: ScoreKey, repetitions: Container[int] | None = None) -> float:
+        """Over the repetitions, or over these."""
+        values = zip(self.records, self.values(key), strict=True)
+        return float(np.mean([v for r, v in values if repetitions is None or r.run.repetition in repetitions]))
 
     def replicates(self, key: ScoreKey, repetitions: Container[int] | None = None) -> Floats | None:
         """Bootstrap replicates of a score, (S, R); None if a record does not have them.
@@ -123,8 +125,7 @@ class Configuration:
 
     def pooled_variance(self, key: ScoreKey) -> SeedVariance | None:
         """The variance of the design; None if its seeds differ far more than that, or if records lack the score."""
-        outlying = self.seed_design.is_outlying(self.records[0].run, key)
-        return None if outlying else self.seed_design.variance(key)
+        return self.seed_design.variance_of(self.records, key)
 
     def has(self, key: ScoreKey) -> bool:
         """Whether all records have the score."""
@@ -150,7 +151,22 @@ def group(records: Iterable[Record]) -> list[Configuration]:
         run, kept = records_of_one[0].run, tuple(sorted(records_of_one, key=lambda each: each.run.repetition))
         ungrouped.append(Configuration(run.backbone, run.method, run.settings, kept, run.control, extractor_label(run)))
     designs = {backbone: _seed_design(of_backbone) for backbone, of_backbone in by_backbone(ungrouped)}
-    return [replace(each, seed_design=designs[each.backbone]) for each in ungrouped]
+    trained = [each for each in ungrouped if not (each.reuses_network or each.imported)]
+    cells: dict[tuple[str, str], list[tuple[Record, ...]]] = {}
+    for each in trained:
+        cells.setdefault((each.backbone, each.method), []).append(each.records)
+    grids = {place: SeedDesign(tuple(every)) for place, every in cells.items()}
+    # Maps of one network differ by less than two networks do, so that extractors are not in the pool.
+    return [
+        each
+        if each.extractor
+        else replace(
+            each,
+            seed_design=designs[each.backbone],
+            grid_design=grids.get((each.backbone, each.method), SeedDesign()),
+        )
+        for each in ungrouped
+    ]
 
 
 def by_backbone(configurations: Sequence[Configuration]) -> list[tuple[str, list[Configuration]]]:
@@ -164,14 +180,25 @@ def chosen(configurations: Sequence[Configuration]) -> list[Configuration]:
 
     Extractors stay with the settings whose network they read, so that they are left out.
 
-    Means over different seeds are not comparable: settings that lack repetitions are chosen only if all settings do.
+    Means over different seeds are not comparable: only :func:`eligible` settings are chosen, by the repetitions that
+    these have in common.
     """
-    best: dict[tuple[str, str, str | None], Configuration] = {}
-    for each in (each for each in configurations if not each.extractor):
-        key = (each.backbone, each.method, each.control)
-        if key not in best or _rank(each) > _rank(best[key]):
-            best[key] = each
-    return list(best.values())
+    kinds: dict[tuple[str, str, str | None], list[Configuration]] = {}
+    for each in configurations:
+        if not each.extractor:
+            kinds.setdefault((each.backbone, each.method, each.control), []).append(each)
+    best = []
+    for every in kinds.values():
+        shown = eligible(every)
+        common = common_repetitions(shown) or None
+        best.append(max(shown, key=lambda each: each.mean(SELECTION, common)) if len(shown) > 1 else shown[0])
+    return best
+
+
+def eligible(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Of the settings of one method those that have the most repetitions."""
+    most = max(len(each.records) for each in configurations)
+    return [each for each in configurations if len(each.records) == most]
 
 
 def other_maps(configurations: Sequence[Configuration]) -> list[list[Configuration]]:
@@ -209,36 +236,11 @@ def over_seeds(configuration: Configuration, key: ScoreKey) -> tuple[float, floa
     """Mean, and half the width of its 95 % interval over seeds alone (NaN for one seed)."""
     values = configuration.values(key)
     mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, float("nan")
     model = configuration.seed_variance(key)
+    if model is None and len(values) < 2:
+        return mean, float("nan")
     variance, df = (0.0, 1.0) if model is None else model.of_mean()
     return mean, float(special.stdtrit(df, 0.975) * (variance / len(values)) ** 0.5)
-
-
-def compared(configuration: Configuration, other: Configuration, key: ScoreKey) -> Estimate | None:
-    """``configuration``'s score minus ``other``'s, paired by images and repetitions; None without replicates.
-
-    Tables, figures and bold print all use this estimate, so that they agree.
-    """
-    runs = difference(configuration, other, key)
-    if runs is None:
-        return None
-    model = shared_variance(configuration, other, key)
-    return statistics.estimate(runs, model.of_difference() if model else None)
-
-
-def difference(configuration: Configuration, other: Configuration, key: ScoreKey) -> Floats | None:
-    """Replicates of ``configuration``'s score minus ``other``'s, (S, R), over the repetitions that both have."""
-    common = common_repetitions([configuration, other])
-    ours, theirs = (each.replicates(key, common) for each in (configuration, other))
-    return None if ours is None or theirs is None or not common else ours - theirs
-
-
-def shared_variance(one: Configuration, other: Configuration, key: ScoreKey) -> SeedVariance | None:
-    """The variance of a difference: pooled; of these two alone if one of them is not in the pool."""
-    pooled = one.pooled_variance(key) if other.pooled_variance(key) else None
-    return pooled or SeedDesign((one.records, other.records)).variance(key)
 
 
 def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
@@ -247,56 +249,20 @@ def outlying_methods(configuration: Configuration, key: ScoreKey) -> list[str]:
     return list(dict.fromkeys(design.cells[k][0].run.method for k in design.outlying(key)))
 
 
-def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) -> list[Configuration]:
-    """The best by its mean, and all that do not differ from it significantly at 5 % (Holm's correction).
-
-    Differences are paired: repetitions share initial weights and data order, and the images are the same. Without
-    replicates a paired t interval over the repetitions decides; one repetition cannot show a difference.
-    """
-    if not configurations:
-        return []
-    best = max(configurations, key=lambda each: each.mean(key))
-    rest = {str(k): each for k, each in enumerate(configurations) if each is not best}
-    p_values = {}
-    for name, each in rest.items():
-        found = compared(best, each, key)
-        p_values[name] = _paired_p(best, each, key) if found is None else found.p_value()
-    corrected = statistics.holm(p_values)
-    return [best, *(each for name, each in rest.items() if corrected[name] > 0.05)]
-
-
 def common_repetitions(configurations: Iterable[Configuration]) -> set[int]:
     """Which repetitions all of them have."""
     return set.intersection(*({record.run.repetition for record in each.records} for each in configurations))
 
 
-def _rank(configuration: Configuration) -> tuple[int, float]:
-    return len(configuration.records), configuration.mean(SELECTION)
-
-
 def _seed_design(configurations: Sequence[Configuration]) -> SeedDesign:
     """Records of one backbone over which the seeds' variance is pooled.
 
-    Of three or more methods each with the settings chosen on val: the cells of one method's grid resemble each other,
-    and would make the variance between methods look smaller. Of fewer methods every configuration.
+    Of several methods each with the settings chosen on val: the cells of one method's grid resemble each other, and
+    would make the variance between methods look smaller. Of one method every configuration.
     """
     methods = [each for each in configurations if not (each.reuses_network or each.imported)]
-    few = len({each.method for each in methods}) < 3 or not all(each.has(SELECTION) for each in methods)
-    return SeedDesign(tuple(each.records for each in (methods if few else chosen(methods))))
-
-
-def _paired_p(one: Configuration, other: Configuration, key: ScoreKey) -> float:
-    """The p-value of a score without replicates, over the seeds alone."""
-    common = common_repetitions([one, other])
-    ours, theirs = (
-        np.array([v for r, v in zip(c.records, c.values(key), strict=True) if r.run.repetition in common])
-        for c in (one, other)
-    )
-    if len(common) < 2:
-        return 1.0
-    model = shared_variance(one, other, key)
-    found = statistics.estimate((ours - theirs)[:, None], model.of_difference() if model else None)
-    return found.p_value()
+    one = len({each.method for each in methods}) < 2 or not all(each.has(SELECTION) for each in methods)
+    return SeedDesign(tuple(each.records for each in (methods if one else chosen(methods))))
 
 
 def _centred(replicates: Sequence[float], score: float) -> Floats:

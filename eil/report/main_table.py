@@ -8,15 +8,8 @@ from eil.core.metric_definitions import COLUMNS, GT_KNOWN_LOC, MAIN, MAIN_ORACLE
 from eil.data import class_subset
 from eil.evaluation import protocols, statistics
 from eil.report import convergence, published
-from eil.report.configurations import (
-    Configuration,
-    as_good_as_the_best,
-    by_backbone,
-    chosen,
-    compared,
-    interval,
-    over_seeds,
-)
+from eil.report.configurations import Configuration, by_backbone, chosen, eligible, interval, over_seeds
+from eil.report.differences import as_good_as_the_best, compared
 from eil.report.notes import Notes, unequal
 from eil.report.published import Published
 from eil.report.table import Table, Value
@@ -54,7 +47,9 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
     classifiers = ", ".join(sorted({each.method for each in shown if each.control}))
     notes = replace(
         notes,
-        choice=f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}" if many else "",
+        choice=f"settings chosen on val by GT-known Loc: {', '.join(sorted(many))}{_lacking(configurations)}"
+        if many
+        else "",
         controls=f"controls are not trained: their own maps with the classification of {classifiers}; they are never "
         "bold; the oracle box is the true one, random class the map of another class"
         if classifiers
@@ -63,6 +58,20 @@ def main_table(study: Study, configurations: Sequence[Configuration], notes: Not
     )
     title = f"{study.name}: methods on {study.dataset.data_name}"
     return _beside_published(scores_table(title, shown, columns_of(study), notes), study, shown)
+
+
+def _lacking(configurations: Sequence[Configuration]) -> str:
+    """How many settings could not be chosen, since they lack seeds; "" for none."""
+    kinds: dict[tuple[str, str], list[Configuration]] = {}
+    for each in configurations:
+        if not each.reuses_network:
+            kinds.setdefault((each.backbone, each.method), []).append(each)
+    found = [
+        f"{method} on {backbone}: {len(every) - len(few)} of {len(every)} settings lack seeds"
+        for (backbone, method), every in kinds.items()
+        if len(few := eligible(every)) < len(every)
+    ]
+    return f" (not chosen from all: {', '.join(found)})" if found else ""
 
 
 def grid_table(study: Study, configurations: Sequence[Configuration], notes: Notes) -> Table:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eil.core.metric_definitions import GT_KNOWN_LOC
-from eil.report.configurations import Configuration, as_good_as_the_best, interval, other_maps
+from eil.report.configurations import Configuration, interval, other_maps
+from eil.report.differences import as_good_as_the_best
 from eil.report.main_table import against_first, columns_of
 from eil.report.notes import Notes
 from eil.report.table import Table, Value

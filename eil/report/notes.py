@@ -9,7 +9,8 @@ from eil.core.metric_definitions import GT_KNOWN_LOC
 from eil.core.records import Record
 from eil.data import class_subset
 from eil.evaluation import protocols, statistics
-from eil.report.configurations import Configuration, by_backbone, compared, outlying_methods
+from eil.report.configurations import Configuration, by_backbone, outlying_methods
+from eil.report.differences import compared
 from eil.study.study import Study
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ def outlying(configurations: Sequence[Configuration]) -> str:
 
 def _seeds_needed(base: Configuration, shared: float) -> str:
     """`` (2 seeds are few: 2 points would need 40)``, for two seeds; "" for more, or where nothing is measured."""
-    model = base.seed_design.variance(GT_KNOWN_LOC)
-    if len(base.records) != 2 or model is None:
+    model = base.pooled_variance(GT_KNOWN_LOC)
+    if len(base.records) != 2 or model is None or not model.residual_df:
         return ""
     count = statistics.seeds_needed(model, shared)
     return f" (2 seeds are few: 2 points would need {f'{count} seeds' if count else 'more test images'})"

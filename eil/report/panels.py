@@ -19,7 +19,8 @@ from eil.evaluation.box_conventions import N_THRESHOLDS
 from eil.evaluation.errors import KIND_LABELS, KINDS, SIZE_SUBSETS
 from eil.report import convergence
 from eil.report.ablation import SIGNS, Effect
-from eil.report.configurations import Configuration, Floats, compared, interval, over_seeds, shared_label
+from eil.report.configurations import Configuration, Floats, interval, over_seeds, shared_label
+from eil.report.differences import compared
 from eil.report.figure_style import colors_of, error_bars, method_colors, within_percent
 from eil.report.table import Value
 

@@ -9,7 +9,8 @@ from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.seed_variance import SeedVariance
 from eil.evaluation.statistics import Estimate
-from eil.report.configurations import by_backbone, chosen, compared, group
+from eil.report.configurations import by_backbone, chosen, group
+from eil.report.differences import compared
 
 _MOST_FACTOR = 1000  # times as many images as there are
 
@@ -27,8 +28,8 @@ def lines(records: Sequence[Record], points: Sequence[float], seeds: int) -> lis
     found = []
     for backbone, (base, *others) in by_backbone([each for each in chosen(group(records)) if not each.reuses_network]):
         pairs = [each for other in others if (each := compared(other, base, GT_KNOWN_LOC)) is not None]
-        model, images = base.seed_design.variance(GT_KNOWN_LOC), base.records[0].provenance.get("images")
-        if not pairs or model is None or not images:
+        model, images = base.pooled_variance(GT_KNOWN_LOC), base.records[0].provenance.get("images")
+        if not pairs or model is None or not model.residual_df or not images:
             continue
         pair = replace(
             pairs[0],

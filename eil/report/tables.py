@@ -8,7 +8,8 @@ from eil.core.records import Record
 from eil.evaluation import statistics
 from eil.evaluation.errors import KIND_LABELS, SIZE_SUBSETS
 from eil.report import ablation, convergence, map_table, notes, provenance_tables
-from eil.report.configurations import Configuration, by_backbone, chosen, compared, group
+from eil.report.configurations import Configuration, by_backbone, chosen, group
+from eil.report.differences import compared
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
 from eil.report.notes import Notes
 from eil.report.table import Table, Value
@@ -133,8 +134,8 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
     explanation = (
         "difference in points of GT-known Loc; its interval and P(better) are of this comparison alone, p is "
         "corrected for all on the backbone; P(better): that the true difference is above 0, 1 - p/2 before the "
-        "correction; smallest detectable: the true difference that this study would find significant at 5 % "
-        "with a power of 80 %"
+        "correction; smallest detectable: the true difference that this study would find significant at 5 %, "
+        "before the correction, with a power of 80 %"
     )
     marked = not all(each.converged for each in configurations)
     table_notes = replace(shared, columns=explanation, convergence=convergence.RULE if marked else "")

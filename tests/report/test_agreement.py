@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION
 from eil.core.records import Record, Replicates
 from eil.evaluation import seed_variance, statistics
-from eil.report import configurations, notes, power, score_figures, tables
+from eil.report import configurations, differences, notes, power, score_figures, tables
 from eil.report.main_table import main_table
 from eil.report.notes import Notes
 from eil.report.table import Value
@@ -57,7 +57,7 @@ def test_interval_p_probability_bold_and_figure_agree(seeds: int) -> None:
     shown = [text.get_text() for text in figure.axes[0].texts]
     plt.close(figure)
     for each, row in zip(order[1:], compared.rows, strict=True):
-        found = configurations.compared(each, order[0], GT_KNOWN_LOC)
+        found = differences.compared(each, order[0], GT_KNOWN_LOC)
         assert found is not None
         excludes_zero, p = abs(found.mean) > found.half_width(), found.p_value()
         assert excludes_zero == (p < 0.05)
@@ -67,6 +67,10 @@ def test_interval_p_probability_bold_and_figure_agree(seeds: int) -> None:
         assert value.best == (float(str(row[5])) > 0.05)
         if f"{found.probability_of_improvement():.2f}*" in shown:
             assert not value.best
+
+
+def with_settings(record: Record, settings: dict[str, float]) -> Record:
+    return record.model_copy(update={"run": record.run.model_copy(update={"settings": settings})})
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -176,13 +180,12 @@ def test_a_method_with_far_more_variance_has_its_own_and_widens_nobodys() -> Non
     model = acol.seed_variance(key)
     assert model is not None
     assert model.of_mean() == pytest.approx((np.var(acol.values(key), ddof=1), 4))
-    pair = configurations.shared_variance(acol, cam, key)
-    assert pair is not None
-    run = acol.records[0].run
-    other = run.model_copy(update={"settings": {"threshold": 0.5}})  # has no cell: as the one of its method
-    assert [acol.seed_design.is_outlying(each, key) for each in (run, other, cam.records[0].run)] == [True, True, False]
+    # Other settings of it have no cell: they are as the one of its method.
+    others = [with_settings(record, {"threshold": 0.5}) for record in acol.records]
+    found_outlying = [acol.seed_design.is_outlying(each, key) for each in (acol.records, others, cam.records)]
+    assert found_outlying == [True, True, False]
     difference = np.subtract(acol.values(key), cam.values(key))
-    assert pair.of_difference() == pytest.approx((np.var(difference, ddof=1), 4))
+    assert differences.difference_variance(acol, cam, key) == pytest.approx((np.var(difference, ddof=1), 4))
 
 
 @pytest.mark.parametrize("wild", [[], [6], [2, 5]])

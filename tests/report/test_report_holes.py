@@ -16,6 +16,7 @@ from eil.report import (
     ablation,
     compare,
     configurations,
+    differences,
     example_figures,
     figures,
     notes,
@@ -57,7 +58,7 @@ def test_the_figure_shows_the_probability_of_the_tables() -> None:
     found = [scored({"gamma": 0.5}, seed, 40 + seed) for seed in range(3)]
     found += [scored({"gamma": 0.7}, seed, 50 + 2 * seed) for seed in range(3)]
     b, a = grouped = configurations.group(found)
-    estimate = configurations.compared(a, b, GT_KNOWN_LOC)
+    estimate = differences.compared(a, b, GT_KNOWN_LOC)
     assert estimate is not None
     figure = score_figures.improvement(grouped)
     shown = [text.get_text() for text in figure.axes[0].texts]
@@ -101,7 +102,7 @@ def test_settings_are_chosen_among_those_that_have_all_seeds() -> None:
 
 def test_one_seed_without_resamples_tells_nothing_apart() -> None:
     found = [scored({}, 0, 60.0, method=name, replicates=[]) for name in ("cam", "eil")]
-    assert len(configurations.as_good_as_the_best(configurations.group(found), GT_KNOWN_LOC)) == 2
+    assert len(differences.as_good_as_the_best(configurations.group(found), GT_KNOWN_LOC)) == 2
 
 
 def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:
