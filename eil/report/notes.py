@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _MOST_LINES = 20  # below a table, of failures and of combinations that were left out
 MODEL = (
-    "variance pooled over the methods of a backbone, seeds as blocks; a method whose seeds differ far more has its own"
+    "variance pooled over the methods of a backbone, seeds as blocks; a method or setting whose seeds differ far more "
+    "has its own, as has each map extractor"
 )
 
 

@@ -178,7 +178,7 @@ def _mark(configuration: Configuration) -> str:
 def _improvement_cells(configurations: Sequence[Configuration]) -> tuple[Floats, npt.NDArray[np.object_]]:
     """P(better) of each pair and its text, (C, C); a star where the pair differs significantly.
 
-    Holm's correction for all pairs is stricter than the tables', so that a star is never denied by them.
+    Holm's correction for all pairs of methods is stricter than that of `main` and `comparisons`: they deny no star.
     """
     values = np.full((len(configurations), len(configurations)), np.nan)
     texts = np.full(values.shape, "", dtype=object)
