@@ -79,21 +79,21 @@ class Configuration:
         """All settings but gamma and sigma, over which a grid has a table of its own."""
         return {key: value for key, value in self.settings.items() if key not in ("gamma", "sigma")}
 
-    def values(self, key: ScoreKey) -> list[float]:
-        """The score of each repetition.
+    def values(self, key: ScoreKey, repetitions: Container[int] | None = None) -> list[float]:
+        """The score of each repetition, or of these.
 
         Raises:
             KeyError: a record does not have it.
         """
-        found = [value for record in self.records if (value := record.value(key)) is not None]
-        if len(found) < len(self.records):
+        records = [each for each in self.records if repetitions is None or each.run.repetition in repetitions]
+        found = [value for record in records if (value := record.value(key)) is not None]
+        if len(found) < len(records):
             raise KeyError(f"{self.label} on {self.backbone}: no {key}")
         return found
 
     def mean(self, key: ScoreKey, repetitions: Container[int] | None = None) -> float:
         """Over the repetitions, or over these."""
-        values = zip(self.records, self.values(key), strict=True)
-        return float(np.mean([v for r, v in values if repetitions is None or r.run.repetition in repetitions]))
+        return float(np.mean(self.values(key, repetitions)))
 
     def replicates(self, key: ScoreKey, repetitions: Container[int] | None = None) -> Floats | None:
         """Bootstrap replicates of a score, (S, R); None if a record does not have them.

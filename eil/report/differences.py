@@ -19,7 +19,14 @@ def compared(configuration: Configuration, other: Configuration, key: ScoreKey) 
     Tables, figures and bold print all use this estimate, so that they agree.
     """
     runs = difference(configuration, other, key)
-    return None if runs is None else _estimate(configuration, other, key, runs)
+    if runs is None:
+        return None
+    variance = difference_variance(configuration, other, key)
+    several = (
+        not (configuration.imported and other.imported)
+        and max(len(each.records) for each in (configuration, other)) > 1
+    )
+    return None if len(runs) < 2 and several and variance is None else statistics.estimate(runs, variance)
 
 
 def difference(configuration: Configuration, other: Configuration, key: ScoreKey) -> Floats | None:
@@ -73,21 +80,7 @@ def as_good_as_the_best(configurations: Sequence[Configuration], key: ScoreKey) 
 def _over_paired_seeds(one: Configuration, other: Configuration, key: ScoreKey) -> Estimate | None:
     """The difference of a score without replicates, over the seeds alone; None if their variance is not known."""
     repetitions = paired_repetitions(one, other)
-    ours, theirs = (
-        np.array(
-            [
-                v
-                for r, v in zip(c.records, c.values(key), strict=True)
-                if repetitions is None or r.run.repetition in repetitions
-            ]
-        )
-        for c in (one, other)
-    )
-    runs = (ours - theirs)[:, None]
-    return _estimate(one, other, key, runs) if len(runs) > 1 or difference_variance(one, other, key) else None
-
-
-def _estimate(one: Configuration, other: Configuration, key: ScoreKey, runs: Floats) -> Estimate | None:
-    variance = difference_variance(one, other, key)
-    several = not (one.imported and other.imported) and max(len(one.records), len(other.records)) > 1
-    return None if len(runs) < 2 and several and variance is None else statistics.estimate(runs, variance)
+    ours, theirs = (np.array(each.values(key, repetitions)) for each in (one, other))
+    runs, variance = (ours - theirs)[:, None], difference_variance(one, other, key)
+    enough = len(runs) > (0 if variance else 1)
+    return statistics.estimate(runs, variance) if enough else None

@@ -51,10 +51,10 @@ def table(results: Path) -> str:
     for step, (count, seconds) in [*steps.iterrows(), ("all", (len(jobs), whole))]:
         lines.append([str(step), f"{count:.0f}", f"{seconds:.0f}", f"{100 * seconds / whole:.1f} %"])
     trained = list(jobs[jobs["step"] == "train"]["folder"])
-    steps_, val = (sum(each) for each in zip(*map(seconds_of_training, trained), strict=True))
+    in_training = np.array([seconds_of_training(folder) for folder in trained]).reshape(-1, 2).sum(axis=0)
     parts = {
-        "training steps": steps_,
-        "forward passes over val after each epoch": val,
+        "training steps": float(in_training[0]),
+        "forward passes over val after each epoch": float(in_training[1]),
         "forward passes of localizing, at their rate": sum(map(seconds_of_localizing, trained)),
     }
     for name, seconds in (parts | {"all three": sum(parts.values())}).items():

@@ -85,6 +85,22 @@ def test_one_seed_in_common_of_two_methods_tells_nothing() -> None:
     assert notes.detectable(list(found.values())) == ""
 
 
+@pytest.mark.parametrize("replicated", [True, False])
+def test_methods_without_a_seed_in_common_are_not_compared(replicated: bool) -> None:
+    scores = four_methods()
+    scores["adl"] = [*scores["adl"][:2], None, None, None]
+    scores["has"] = [None, None, *scores["has"][2:]]
+    study = a_study(plain(scores))
+    records = records_of(study, scores)
+    records = records if replicated else [each.model_copy(update={"replicates": []}) for each in records]
+    found = {each.method: each for each in configurations.group(records)}
+    adl, has = found["adl"], found["has"]
+    assert differences.compared(adl, has, KEY) is None
+    assert len(differences.as_good_as_the_best([adl, has], KEY)) == 2
+    table = main_table.grid_table(study, [adl, has], Notes())
+    assert [row[table.header.index("p (Holm)")] for row in table.rows] == ["–", "–"]
+
+
 def test_an_imported_network_is_compared_with_every_seed_of_a_trained_one() -> None:
     scores: Scores = {"cam": [50.0, *[None] * 4], "eil": [56.9, 47.4, 49.5, 50.8, 52.3]}
     found = grouped({"cam": {}, "eil": {}}, scores, changed={"cam": {"checkpoint": "a.pth@sha256:0"}})
