@@ -146,6 +146,7 @@ COLUMNS: Final = {key.label: key for key in (*_OWN, *_ORACLE)}  # what a study's
 MAIN: Final = tuple(key for key in _OWN if METRICS[key.metric].main)
 MAIN_ORACLE: Final = tuple(key for key in _ORACLE if METRICS[key.metric].main_oracle)
 GT_KNOWN_LOC: Final = ScoreKey("gt_known_loc")
+TOP1_CLS: Final = ScoreKey("top1_cls")
 SELECTION: Final = ScoreKey("gt_known_loc", split="val", threshold_from="val")  # chooses settings; test is never asked
 
 

@@ -15,7 +15,7 @@ from eil.report.configurations import Configuration, Floats, common_repetitions,
 from eil.report.differences import as_good_as_the_best
 from eil.report.notes import Notes
 from eil.report.seed_design import SeedDesign
-from eil.report.table import Table, Value
+from eil.report.table import Cell, Table, Value
 from eil.study.study import Study
 
 SIGNS = {"gamma": "γ", "sigma": "σ"}
@@ -58,7 +58,7 @@ def effects(configurations: Sequence[Configuration]) -> dict[str, dict[str, list
 
 def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Notes) -> Table:
     """Mean GT-known Loc at each value of each setting, over the rest of the grid."""
-    rows: list[list[str | Value]] = [
+    rows: list[list[Cell]] = [
         [
             *(f"{SIGNS.get(setting, setting)} = {format_value(each.value)}", Value(*each.score, percent=True)),
             *(Value(*each.change) if each.change else "–", _counted(each, study.seeds)),
@@ -83,7 +83,7 @@ def gamma_sigma_tables(study: Study, configurations: Sequence[Configuration], no
         gammas, sigmas = (sorted({float(each.settings[key]) for each in grid}) for key in SIGNS)
         by_values = {tuple(float(each.settings[key]) for key in SIGNS): each for each in grid}
         best = set(as_good_as_the_best(grid, GT_KNOWN_LOC))
-        rows: list[list[str | Value]] = []
+        rows: list[list[Cell]] = []
         for gamma in gammas:
             line = [by_values.get((gamma, sigma)) for sigma in sigmas]
             values = [

@@ -9,7 +9,7 @@ from eil.evaluation import statistics
 from eil.report.configurations import Configuration, group, interval
 from eil.report.differences import difference
 from eil.report.notes import Notes
-from eil.report.table import Table, Value
+from eil.report.table import Cell, Probability, Table, Value
 
 
 def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, str]) -> Table:
@@ -32,12 +32,12 @@ def compare(ours: Sequence[Record], theirs: Sequence[Record], names: tuple[str, 
     if not pairs:
         raise InputError(f"{names[0]} and {names[1]} have no backbone and method with the same settings in common")
     paired = _images(ours) == _images(theirs)
-    rows: list[list[str | Value]] = []
+    rows: list[list[Cell]] = []
     for a, b in pairs:
         for key in (key for key in MAIN if a.has(key) and b.has(key)):
             runs = difference(b, a, key) if paired else None
             change = "–" if runs is None else Value(*statistics.interval(runs))
-            p_value = "" if runs is None else f"{statistics.p_value(runs):.3f}"
+            p_value = "–" if runs is None else Probability(statistics.p_value(runs))
             scores = [Value(*interval(each, key), percent=True) for each in (a, b)]
             rows.append([a.backbone, a.label, key.heading, *scores, change, p_value])
     header = ["Backbone", "Method", "Score", *names, "Δ vs. first", "p"]

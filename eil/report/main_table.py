@@ -12,7 +12,7 @@ from eil.report.configurations import Configuration, by_backbone, chosen, eligib
 from eil.report.differences import as_good_as_the_best, compared
 from eil.report.notes import Notes, unequal
 from eil.report.published import Published
-from eil.report.table import Table, Value
+from eil.report.table import Cell, Probability, Table, Value
 from eil.study import precedence
 from eil.study.study import Study
 
@@ -79,7 +79,7 @@ def grid_table(study: Study, configurations: Sequence[Configuration], notes: Not
     table = scores_table(
         f"{study.name}: every setting on {study.dataset.data_name}", configurations, columns_of(study), notes
     )
-    against: dict[Configuration, Sequence[str | Value]] = {}
+    against: dict[Configuration, Sequence[Cell]] = {}
     for _, of_backbone in by_backbone(configurations):
         first = chosen(of_backbone)[0]
         others = [each for each in of_backbone if each is not first]
@@ -90,14 +90,14 @@ def grid_table(study: Study, configurations: Sequence[Configuration], notes: Not
     return replace(table, header=header, rows=rows, notes=replace(table.notes, columns=_AGAINST_FIRST))
 
 
-def against_first(group: Sequence[Configuration]) -> list[tuple[str | Value, str]]:
+def against_first(group: Sequence[Configuration]) -> list[tuple[Cell, Cell]]:
     """Difference of each from the first in GT-known Loc, and its p-value; – for the first and where none is known."""
     first, *others = group
     found = [compared(each, first, GT_KNOWN_LOC) for each in others]
     p_values = statistics.holm({str(k): each.p_value() for k, each in enumerate(found) if each is not None})
-    cells: list[tuple[str | Value, str]] = [("–", "–")]
+    cells: list[tuple[Cell, Cell]] = [("–", "–")]
     for k, each in enumerate(found):
-        cells.append((Value(each.mean, each.half_width()), f"{p_values[str(k)]:.3f}") if each else ("–", "–"))
+        cells.append((Value(each.mean, each.half_width()), Probability(p_values[str(k)])) if each else ("–", "–"))
     return cells
 
 
@@ -119,7 +119,7 @@ def scores_table(
         rivals = [each for each in of_backbone if not each.control]
         for key, winners in best.items():
             winners.update(as_good_as_the_best(rivals, key))
-    rows: list[list[str | Value]] = []
+    rows: list[list[Cell]] = []
     for each in configurations:
         found = {key: over_seeds(each, key) if seeds_alone else interval(each, key) for key in best}
         values = [Value(*found[key], each in winners, percent=True) for key, winners in best.items()]

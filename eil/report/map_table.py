@@ -8,7 +8,7 @@ from eil.report.configurations import Configuration, interval, other_maps
 from eil.report.differences import as_good_as_the_best
 from eil.report.main_table import against_first, columns_of
 from eil.report.notes import Notes
-from eil.report.table import Table, Value
+from eil.report.table import Cell, Table, Value
 from eil.study.study import Study
 
 OWN = "own"
@@ -30,7 +30,7 @@ def other_maps_table(study: Study, configurations: Sequence[Configuration], note
     groups = other_maps(configurations)
     every = [each for group in groups for each in group]
     columns = {name: key for name, key in columns_of(study).items() if all(each.has(key) for each in every)}
-    rows: list[list[str | Value]] = []
+    rows: list[list[Cell]] = []
     for group in groups:
         best = {key: as_good_as_the_best(group, key) for key in columns.values()}
         for each, change in zip(group, against_first(group), strict=True):

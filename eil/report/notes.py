@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from eil.core.files import InputError
-from eil.core.metric_definitions import GT_KNOWN_LOC
+from eil.core.metric_definitions import GT_KNOWN_LOC, TOP1_CLS
 from eil.core.records import Record
 from eil.data import class_subset
 from eil.evaluation import protocols, statistics
@@ -38,6 +40,7 @@ class Notes:
         machine: that evaluated.
         missing: how many runs the table lacks.
         failed: runs that failed, a line each.
+        collapsed: runs that classify far worse than the others on their backbone, a line each.
         left_out: runs that do not belong in the table, a line each.
         detectable: the smallest difference that the study could detect.
         outlying: methods whose seeds are not in the pooled variance.
@@ -59,6 +62,7 @@ class Notes:
     machine: str = ""
     missing: str = ""
     failed: tuple[str, ...] = ()
+    collapsed: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     detectable: str = ""
     outlying: str = ""
@@ -113,6 +117,7 @@ def of_study(study: Study, records: Sequence[Record], planned: int, left_out: Se
         machine=_machine(done),
         missing=f"{missing} runs are missing from this table" if missing else "",
         failed=_first(f"failed: {record.run.name}: {' '.join((record.error or '').split())}" for record in failed),
+        collapsed=_first(_collapsed(done)),
         left_out=_first(left_out),
     )
 
@@ -257,6 +262,25 @@ def _imported(done: Sequence[Record]) -> Iterator[str]:
             source = f"{found['file']}, sha256 {found['sha256'][:12]}…, by {found['naming']}'s names"
             name = f"{record.run.method} on {record.run.backbone}"
             yield f"{name}: imported, not trained here ({source}); ± over images alone"
+
+
+def _collapsed(done: Sequence[Record]) -> Iterator[str]:
+    """A line for each training that classifies less than half as well as the median of its backbone.
+
+    Such a training can pass for a converged one, since nothing in it improves any more.
+    """
+    found: dict[str, dict[str, float]] = {}  # backbone -> run -> Top-1 Cls
+    for record in done:
+        if not record.run.reuses_network and (value := record.value(TOP1_CLS)) is not None:
+            found.setdefault(record.run.backbone, {})[record.run.name] = value
+    for backbone, by_run in found.items():
+        median = float(np.median(list(by_run.values())))
+        for name, value in by_run.items():
+            if value < median / 2:
+                yield (
+                    f"{name} classifies {value:.1f} % correctly, the median run on {backbone} {median:.1f} %: "
+                    "its training may have failed"
+                )
 
 
 def _machine(done: Sequence[Record]) -> str:

@@ -48,6 +48,28 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Probability:
+    """A probability or p-value, between 0 and 1.
+
+    Three decimals, and a fourth where rounding would hide on which side of 0.05 it lies; never a rounded 0 or 1.
+    """
+
+    value: float
+
+    def __str__(self) -> str:
+        """``<0.001`` and ``>0.999`` beyond three decimals."""
+        if 0 <= self.value < 0.0005:
+            return "<0.001"
+        if 0.9995 <= self.value < 1:
+            return ">0.999"
+        text = f"{self.value:.3f}"
+        return f"{self.value:.4f}" if text == "0.050" else text
+
+
+Cell = str | Value | Probability
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of labels and values, and what stands below them.
 
@@ -61,7 +83,7 @@ class Table:
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Value]]
+    rows: Sequence[Sequence[Cell]]
     notes: Notes = field(default_factory=Notes)
     blocks: Sequence[int] = ()
 
@@ -70,19 +92,16 @@ class Table:
         return {"csv": self.csv(), "md": self.markdown(), "tex": self.latex(), "html": self.html()}
 
     def csv(self) -> str:
-        """Every value as two columns, its mean and the half-width of its interval, unrounded; a hole is empty."""
-        columns = zip(*self.rows, strict=True)
-        measured = [any(isinstance(cell, Value) for cell in column) for column in columns]
-        lines = []
-        for row in self.rows:
-            line: dict[str, str | float] = {}
-            for name, cell, number in zip(self.header, row, measured, strict=True):
-                hole = Value(math.nan, math.nan) if number and cell == "–" else cell
-                line[name] = hole.mean if isinstance(hole, Value) else hole
-                if number:
-                    line[f"{name} ±"] = hole.half if isinstance(hole, Value) else math.nan
-            lines.append(line)
-        return pd.DataFrame(lines).to_csv(index=False)
+        """Numbers unrounded, a value as two columns, its mean and the half-width of its interval; a hole is empty."""
+        header, columns = list[str](), list[pd.Series]()
+        for name, *cells in zip(self.header, *self.rows, strict=True):
+            numbers = [cell for cell in cells if not isinstance(cell, str)]
+            header.append(name)
+            columns.append(pd.Series([math.nan if numbers and cell == "–" else _csv_cell(cell) for cell in cells]))
+            if any(isinstance(cell, Value) for cell in numbers):
+                header.append(f"{name} ±")
+                columns.append(pd.Series([cell.half if isinstance(cell, Value) else math.nan for cell in cells]))
+        return pd.concat(columns, axis=1).to_csv(index=False, header=header)
 
     def markdown(self) -> str:
         """A Markdown table with its title and notes."""
@@ -134,7 +153,11 @@ class Table:
         return styler.relabel_index([escape(name) for name in self.header], axis="columns")
 
 
-def _is_best(cell: str | Value) -> bool:
+def _csv_cell(cell: Cell) -> str | float:
+    return cell.mean if isinstance(cell, Value) else cell.value if isinstance(cell, Probability) else cell
+
+
+def _is_best(cell: Cell) -> bool:
     return isinstance(cell, Value) and cell.best
 
 
@@ -147,6 +170,6 @@ def _sentence(note: str) -> str:
 def _escape(text: str) -> str:
     commands = {"↑": "uparrow", "↓": "downarrow", "≥": "geq", "γ": "gamma", "σ": "sigma", "±": "pm", "Δ": "Delta"}
     signs = {sign: rf"$\{name}$" for sign, name in (commands | {"\\": "backslash"}).items()}
-    signs |= {sign: rf"\{sign}" for sign in "_%&#$"} | {"{": r"\{", "}": r"\}", "–": "--"}
+    signs |= {sign: rf"\{sign}" for sign in "_%&#$"} | {"{": r"\{", "}": r"\}", "–": "--", "<": "$<$", ">": "$>$"}
     signs |= {"†": r"\dag{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(signs.get(character, character) for character in text)

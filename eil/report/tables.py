@@ -12,7 +12,7 @@ from eil.report.configurations import Configuration, by_backbone, chosen, group
 from eil.report.differences import compared
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
 from eil.report.notes import Notes
-from eil.report.table import Table, Value
+from eil.report.table import Cell, Probability, Table, Value
 from eil.study.study import Study
 
 THRESHOLD_LABELS = {"val": "val", "fixed": "fixed", "otsu": "Otsu", "oracle": "oracle"}
@@ -121,14 +121,14 @@ def write(study: Study, records: Sequence[Record], planned: int, left_out: Seque
 
 def comparisons(study: Study, configurations: Sequence[Configuration], shared: Notes) -> Table:
     """Each method against the first on its backbone, in GT-known Loc."""
-    rows: list[list[str | Value]] = []
+    rows: list[list[Cell]] = []
     for backbone, (base, *others) in by_backbone(configurations):
         found = {each.marked_label: compared(each, base, GT_KNOWN_LOC) for each in others}
         known = {label: estimate for label, estimate in found.items() if estimate is not None}
         corrected = statistics.holm({label: estimate.p_value() for label, estimate in known.items()})
         for label, each in known.items():
             better, least = each.probability_of_improvement(), each.minimum_detectable_effect()
-            texts = f"{better:.3f}", f"{corrected[label]:.3f}", f"{least:.1f}"
+            texts = Probability(better), Probability(corrected[label]), f"{least:.1f}"
             rows.append([backbone, label, base.marked_label, Value(each.mean, each.half_width()), *texts])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     explanation = (

@@ -16,7 +16,7 @@ from eil.evaluation import seed_variance, statistics
 from eil.report import configurations, differences, notes, power, score_figures, tables
 from eil.report.main_table import main_table
 from eil.report.notes import Notes
-from eil.report.table import Value
+from eil.report.table import Probability, Value
 from eil.study.study import Study, parse
 
 METHODS = {"cam": 42.0, "eil": 39.0, "has": 25.0, "acol": 8.0, "adl": 41.0}
@@ -62,9 +62,10 @@ def test_interval_p_probability_bold_and_figure_agree(seeds: int) -> None:
         excludes_zero, p = abs(found.mean) > found.half_width(), found.p_value()
         assert excludes_zero == (p < 0.05)
         assert found.probability_of_improvement() == pytest.approx(p / 2 if found.mean < 0 else 1 - p / 2)
-        assert str(row[4]) == f"{found.probability_of_improvement():.3f}"
+        assert row[4] == Probability(found.probability_of_improvement())
+        assert isinstance(corrected := row[5], Probability)
         assert isinstance(value := bold[each.marked_label], Value)
-        assert value.best == (float(str(row[5])) > 0.05)
+        assert value.best == (corrected.value > 0.05)
         if f"{found.probability_of_improvement():.2f}*" in shown:
             assert not value.best
 

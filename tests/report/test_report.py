@@ -41,7 +41,7 @@ from eil.report import (
 from eil.report.catalogue import FIGURES, TABLES, kind_of
 from eil.report.figure_style import method_colors
 from eil.report.notes import Notes
-from eil.report.table import Table, Value
+from eil.report.table import Probability, Table, Value
 from eil.study.study import Study, parse
 
 SIZE = "object size 0-1 %"
@@ -151,8 +151,10 @@ def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, r
     for row in table.rows:
         difference, better, p, least = row[3:]
         assert isinstance(difference, Value)
-        assert float(better) > 0.97  # type: ignore[arg-type]
-        assert float(p) < 0.05  # type: ignore[arg-type]
+        assert isinstance(better, Probability)
+        assert isinstance(p, Probability)
+        assert p.value < 0.05
+        assert better.value > 0.97
         assert difference.half < float(least) < 2 * difference.half  # type: ignore[arg-type]
 
 
@@ -233,7 +235,7 @@ def test_every_setting_is_compared_with_the_first_method_at_its_chosen_setting(
             assert isinstance(cell, Value)
             assert each is not None
             assert (cell.mean, cell.half) == (each.mean, each.half_width())
-            assert rows[label][p_value] == f"{expected[label]:.3f}"
+            assert rows[label][p_value] == Probability(expected[label])
 
 
 def test_controls_stand_below_the_methods_and_are_never_bold(study: Study, made_up: list[Record]) -> None:

@@ -9,7 +9,7 @@ from made_records import made_record, score_rows
 from matplotlib import pyplot as plt
 
 from eil.core.files import InputError
-from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION, ScoreKey
+from eil.core.metric_definitions import GT_KNOWN_LOC, SELECTION, TOP1_CLS, ScoreKey
 from eil.core.records import Record, Replicates
 from eil.execution import collect
 from eil.report import (
@@ -103,6 +103,22 @@ def test_settings_are_chosen_among_those_that_have_all_seeds() -> None:
 def test_one_seed_without_resamples_tells_nothing_apart() -> None:
     found = [scored({}, 0, 60.0, method=name, replicates=[]) for name in ("cam", "eil")]
     assert len(differences.as_good_as_the_best(configurations.group(found), GT_KNOWN_LOC)) == 2
+
+
+def test_a_training_that_learnt_nothing_is_named_though_its_loss_had_stopped_falling() -> None:
+    history = {"total": [2.4, 31.0, 3.6, 2.3, 2.3, 2.3], "val_top1": [0.6, 0.2, 0.2, 0.2, 0.2, 0.2]}
+    found = [
+        made_record(scored({}, seed).run, score_rows({GT_KNOWN_LOC: 50, SELECTION: 50, TOP1_CLS: value}),
+                    history=history, provenance={"images": 200})
+        for seed, value in enumerate((94.0, 47.5, 95.0, 20.0))
+    ]  # fmt: skip
+    study = parse({"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"]}, "s")
+    assert configurations.group(found)[0].converged
+    (line,) = notes.of_study(study, found, 4, []).collapsed
+    assert line.startswith("vgg_small-eil-seed3 classifies 20.0 % correctly, the median run on vgg_small 70.8 %: ")
+    assert not notes.of_study(study, found[:3], 4, []).collapsed
+    of_a_control = found[3].model_copy(update={"run": found[3].run.model_copy(update={"control": "gaussian"})})
+    assert not notes.of_study(study, [*found[:3], of_a_control], 4, []).collapsed
 
 
 def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:

@@ -18,7 +18,7 @@ from eil.core.files import InputError
 from eil.core.metric_definitions import METRICS, ScoreKey
 from eil.report import results
 from eil.report.notes import Notes
-from eil.report.table import Table, Value
+from eil.report.table import Probability, Table, Value
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "tests" / "data" / "results"
@@ -160,3 +160,21 @@ def test_tables_with_the_same_header_twice_are_written() -> None:
     table = Table("T", ["a", "x", "x"], [["p", "1", "2"]])
     assert r"a & x & x \\" in table.latex()
     assert table.html().count("<th ") == 3
+    assert table.csv() == "a,x,x\np,1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "<0.001"), (0.00049, "<0.001"), (0.0006, "0.001"), (0.0497, "0.0497"), (0.0503, "0.0503"),
+     (0.05051, "0.051"), (0.9994, "0.999"), (0.9996, ">0.999"), (1.0, "1.000"), (float("nan"), "nan")],
+)  # fmt: skip
+def test_a_probability_is_rounded_to_neither_0_nor_1_nor_the_other_side_of_5_percent(value: float, text: str) -> None:
+    assert str(Probability(value)) == text
+
+
+def test_a_csv_has_probabilities_unrounded_and_latex_has_signs_in_math_mode() -> None:
+    table = Table("T", ["a", "p"], [["x", Probability(0.000123)], ["y", "–"]])
+    assert table.csv() == "a,p\nx,0.000123\ny,\n"
+    assert r"x & $<$0.001 \\" in table.latex()
+    assert "| x | <0.001 |" in table.markdown()
+    assert "&lt;0.001" in table.html()
