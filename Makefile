@@ -40,8 +40,9 @@ weights: .venv/ready  ## train the weights that the small backbones come with, i
 	snakemake --cores all --configfile workflow/config/pretrain_birds.yaml
 	python -m eil.backbones.weights results/pretrain_birds/runs
 
-coverage: .venv/ready  ## simulate how often the intervals cover the truth, in two minutes: results/coverage.md
+coverage: .venv/ready  ## simulate how often the intervals cover the truth, in three minutes: results/coverage.md
 	python tests/benchmarks/interval_coverage.py --out results
+	python tests/benchmarks/chosen_on_val.py --out results
 
 bench-gpu: .venv/ready  ## all about speed on a GPU, in eight minutes (PHOTOS=/path/to/tiny-imagenet-200)
 	python tests/benchmarks/gpu.py --out results $(if $(PHOTOS),--photos $(PHOTOS))
