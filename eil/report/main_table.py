@@ -127,8 +127,23 @@ def scores_table(
     kinds = [(each.backbone, each.control is None) for each in configurations]
     blocks = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
     marked = not all(each.converged for each in configurations)
-    notes = replace(notes, convergence=convergence.RULE if marked else "")
+    notes = replace(
+        notes,
+        interval=notes.interval + ("" if seeds_alone else _without_images(configurations, shown)),
+        convergence=convergence.RULE if marked else "",
+    )
     return Table(title, ["Backbone", "Method", *shown, "Seeds"], rows, notes, blocks)
+
+
+def _without_images(configurations: Sequence[Configuration], shown: Columns) -> str:
+    """Which columns have intervals over seeds alone, if others have theirs over images too; all oracles do."""
+    own = {name: key for name, key in shown.items() if key.threshold_from != "oracle"}
+    lacking = [
+        name
+        for name, key in own.items()
+        if any(record.replicates_of(key) is None for each in configurations for record in each.records)
+    ]
+    return f"; {', '.join(lacking)}: over seeds alone" if 0 < len(lacking) < len(own) else ""
 
 
 def _beside_published(table: Table, study: Study, shown: Sequence[Configuration]) -> Table:

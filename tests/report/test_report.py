@@ -119,6 +119,16 @@ def test_intervals_hold_images_and_seeds(study: Study, resampled: list[Record]) 
     assert "over images (bootstrap" in tables.write(study, resampled, 30, [])["main.md"]
 
 
+def test_a_column_whose_intervals_are_over_seeds_alone_is_named(study: Study, resampled: list[Record]) -> None:
+    columns = ("GT-known Loc", "PxAP", "GT-known Loc (oracle)")
+    with_px_ap, plain = (
+        tables.write(each, resampled, 30, []) for each in (study.model_copy(update={"columns": columns}), study)
+    )
+    for table in ("main.md", "grid.md"):
+        assert "where that shortens them; PxAP ↑: over seeds alone\n" in with_px_ap[table]
+        assert "where that shortens them\n" in plain[table]
+
+
 def test_what_images_share_does_not_hide_a_difference(resampled: list[Record]) -> None:
     own = {cell.label: cell for cell in configurations.group(resampled) if cell.backbone == "vgg_small"}
     a, b = own["cam"], own["eil (gamma=0.6, sigma=0.5)"]
