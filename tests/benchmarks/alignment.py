@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 import yaml
 
+from eil.backbones import factory
 from eil.backbones.meta import meta_tensors
 from eil.core import provenance
 from eil.core.cell_grid import CellGrid
@@ -44,7 +45,7 @@ NETWORKS: list[tuple[str, int, str, dict[str, Any]]] = [
     ("vgg_small", 4, "cam", {}),
     ("resnet_small", 4, "cam", {}),
 ]
-SHIFTS = (-8, -4, -2, 0, 2, 4, 8)  # pixels, down and to the right
+SHIFTS = (-0.05, -0.025, -0.0125, 0, 0.0125, 0.025, 0.05)  # of the image's side, down and to the right
 SOURCES: tuple[ThresholdSource, ...] = ("val", "oracle")
 METRICS = {"gt_known_loc": "GT-known Loc", "max_box_acc_v2": "MaxBoxAccV2"}
 MOSAICS = 24  # of nine photos each, to measure trained networks on
@@ -122,14 +123,16 @@ def photos_of(run: Run, data: Path, model: Method) -> tuple[torch.Tensor, torch.
 
 
 def trained(first: Localized, data: Path) -> Lines:
-    """Where trained networks look: a run of the study, and ImageNet's weights with a random class layer."""
+    """Where networks look: a run of the study, and its backbone with a random class layer before any training here."""
     lines = [["weights", "stride", "geometry", "rows, px", "columns, px"], ["---"] * 5]
     run = first.run
     photos, labels = photos_of(run, data, first.model)
+    info = factory.definition(run.backbone)[0]
+    untrained = f"{info.pretrained_on}; random class layer" if run.pretrained else "random"
     cases: list[tuple[str, int, Method]] = [(run.name, round(first.cells.stride[0]), first.model)]
-    for stride in (16, 32):
-        model = base.build("cam", {}, run.backbone, 20, pretrained=True, output_stride=stride).eval()
-        cases.append(("ImageNet's, random class layer", stride, model.requires_grad_(False)))
+    for stride in info.output_strides:
+        model = base.build("cam", {}, run.backbone, 20, pretrained=run.pretrained, output_stride=stride).eval()
+        cases.append((untrained, stride, model.requires_grad_(False)))
     for name, stride, model in cases:
         found = trained_offsets(model, photos, labels)
         errors = 1.96 * found.std(axis=0, ddof=1) / (len(found) / 2) ** 0.5  # two cells of a mosaic are not independent
@@ -161,10 +164,15 @@ def moved(found: Localized, side: int, by: float) -> CellGrid:
     return CellGrid((drawn.origin[0] + by, drawn.origin[1] + by), drawn.stride)
 
 
+def shifts(side: int) -> dict[str, float]:
+    """By how many pixels maps are moved by hand, each with its name."""
+    return {f"{by * side:+g}" if by else "grid": by * side for by in SHIFTS}
+
+
 def placed(runs: Sequence[Localized], side: int) -> dict[str, dict[tuple[ThresholdSource, str], Floats]]:
     """Replicates of all runs, (S, R), by where maps are drawn, then by the threshold's source and the metric."""
     places: dict[str, list[CellGrid]] = {"receptive_field": [run.cells for run in runs]}
-    places |= {f"{by:+d}" if by else "grid": [moved(run, side, by) for run in runs] for by in SHIFTS}
+    places |= {name: [moved(run, side, by) for run in runs] for name, by in shifts(side).items()}
     found = {}
     for place, cells in places.items():
         each = [scores(run, own, side) for run, own in zip(runs, cells, strict=True)]
@@ -182,10 +190,10 @@ def worth(found: Mapping[str, Mapping[tuple[ThresholdSource, str], Floats]]) -> 
     return lines
 
 
-def scan(found: Mapping[str, Mapping[tuple[ThresholdSource, str], Floats]]) -> Lines:
+def scan(found: Mapping[str, Mapping[tuple[ThresholdSource, str], Floats]], side: int) -> Lines:
     """GT-known Loc with the maps moved by hand, and the difference from the grid."""
     lines = [["moved by, px", *(f"{source}{what}" for source in SOURCES for what in ("", ", difference"))], ["---"] * 5]
-    for place in (f"{by:+d}" if by else "grid" for by in SHIFTS):
+    for place in shifts(side):
         line = [place.replace("grid", "0")]
         for source in SOURCES:
             own, grid = (found[name][source, "gt_known_loc"] for name in (place, "grid"))
@@ -225,18 +233,22 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="the study's folder (default: that of its file)")
     parser.add_argument("--data", type=Path, default=Path("results/data"))
     parser.add_argument("--method", default="cam")
+    parser.add_argument("--backbone", help="of the runs (default: the study's first)")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     study = studies.parse(yaml.safe_load(given.study.read_text()), str(given.study))
     folder = (given.results or given.study.parent) / "runs"
+    wanted = given.backbone or study.runs()[0].backbone
     runs = [
         localized(run, folder / run.name, given.data / run.cache)
         for run in study.runs()
-        if run.method == given.method and not run.control and (folder / run.name / "weights.safetensors").exists()
+        if (run.method, run.backbone) == (given.method, wanted)
+        and not run.reuses_network
+        and (folder / run.name / "weights.safetensors").exists()
     ]
     if not runs:
-        parser.error(f"{folder}: has no weights of {given.method}; --results names the study's folder")
+        parser.error(f"{folder}: has no weights of {given.method} on {wanted}; --results names the study's folder")
     first, images = runs[0].run, len(runs[0].splits["test"].ids)
     what = f"{given.method} on {first.backbone}, {study.name}, {first.recipe.crop} pixels"
     found = placed(runs, first.recipe.crop)
@@ -247,7 +259,10 @@ def main() -> None:
             "Where trained cells look, in pixels from where they are drawn", trained(runs[0], given.data / first.cache)
         )
         + table(f"Scores by alignment: {what}, {len(runs)} seeds, {images} images", worth(found))
-        + table("GT-known Loc of these maps, moved down and to the right of where resizing draws them", scan(found))
+        + table(
+            "GT-known Loc of these maps, moved down and to the right of where resizing draws them",
+            scan(found, first.recipe.crop),
+        )
         + notes(runs),
     )
 
