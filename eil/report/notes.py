@@ -117,15 +117,15 @@ def of_study(study: Study, records: Sequence[Record], planned: int, left_out: Se
         machine=_machine(done),
         missing=f"{missing} runs are missing from this table" if missing else "",
         failed=_first(f"failed: {record.run.name}: {' '.join((record.error or '').split())}" for record in failed),
-        collapsed=_first(_collapsed(done)),
+        collapsed=_first(_collapsed(done), rest=""),
         left_out=_first(left_out),
     )
 
 
-def _first(lines: Iterable[str]) -> tuple[str, ...]:
-    """The first of many lines, and how many there are more: the table of failures and `eil check` have all."""
+def _first(lines: Iterable[str], rest: str = "; the table failures and `eil check` list all") -> tuple[str, ...]:
+    """The first of many lines, and how many there are more."""
     found = list(lines)
-    more = f"… and {len(found) - _MOST_LINES} more of this kind; the table failures and `eil check` list all"
+    more = f"… and {len(found) - _MOST_LINES} more of this kind{rest}"
     return tuple([*found[:_MOST_LINES], more] if len(found) > _MOST_LINES else found)
 
 
