@@ -47,7 +47,7 @@ class Notes:
         convergence: what the dagger of a row means.
         choice: which settings of a grid are shown.
         controls: what the controls are.
-        unequal: how methods on one backbone differ in stride, resize, crop or epochs, a line for each backbone.
+        unequal: how methods on one backbone differ in stride, resize, crop, epochs or rate, a line for each backbone.
         published: sources of published scores, a line each.
         other: anything else.
     """
@@ -183,7 +183,7 @@ def unequal(configurations: Sequence[Configuration]) -> tuple[str, ...]:
         for run in (each.records[0].run for each in of_backbone if not (each.reuses_network or each.imported)):
             values = {
                 "output_stride": run.output_stride or default,
-                **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs")},
+                **{key: getattr(run.recipe, key) for key in ("resize", "crop", "epochs", "learning_rate")},
             }
             for key, value in values.items():
                 names = held.setdefault(key, {}).setdefault(str(value), [])

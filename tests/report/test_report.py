@@ -508,7 +508,8 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes.published[-1]
     assert table.notes.published[-1].endswith("threshold chosen on test")
     assert table.notes.unequal == (
-        "methods on vgg16 are trained unequally: epochs 50 (cam), 80 (eil)",  # 16 is VGG16's default stride
+        "methods on vgg16 are trained unequally: epochs 50 (cam), 80 (eil); "  # 16 is VGG16's default stride
+        "learning_rate 1.268269e-05 (cam), 0.001 (eil)",
     )
     tuned = {"preset": "wsoleval-tuned"}
     whole = tuned | {"layout": "wsoleval"}
