@@ -5,22 +5,17 @@ on val is compared with the first method on test. Val has other images, but the 
 shows on both.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import special
+from interval_coverage import IMAGES, METHODS, REPLICATES, Floats, hits, options, replicated, resamples, save
 
 from eil.evaluation import statistics
 from eil.evaluation.seed_variance import pool
 
-Floats = npt.NDArray[np.float64]
-METHODS, IMAGES, VAL_IMAGES, REPLICATES = 8, 250, 200, 200
+VAL_IMAGES = 200
 TRUTH, BLOCK = 45.0, 2.0  # percent of every method; standard deviation of what a seed does to all of them, in points
-SHARED = 0.5  # correlation between runs of the latent that decides a hit
 
 
 class Case(NamedTuple):
@@ -40,20 +35,12 @@ class Case(NamedTuple):
 CASES = [Case(seeds, deviation, settings) for seeds in (3, 5) for deviation in (2.0, 4.0) for settings in (1, 4, 12)]
 
 
-def hits(chance: Floats, images: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Whether each run finds each image, (..., N): by its chance in percent, and a difficulty that all runs share."""
-    difficulty = np.sqrt(SHARED) * rng.normal(size=images)
-    latent = difficulty + np.sqrt(1 - SHARED) * rng.normal(size=(*chance.shape, images))
-    return np.asarray(latent < special.ndtri(np.clip(chance, 0.5, 99.5) / 100)[..., None])
-
-
 def simulate(case: Case, rng: np.random.Generator, weights: Floats) -> dict[str, float]:
     """One study: the chosen setting's difference, whether its interval misses 0, and what is significant."""
     shape = (METHODS - 1 + case.settings, case.seeds)
     chance = TRUTH + rng.normal(0, BLOCK, case.seeds) + rng.normal(0, case.deviation, shape)
     found = hits(chance, IMAGES, rng)
-    replicates = 100 * (found @ weights.T) / IMAGES
-    runs = replicates - replicates.mean(axis=-1, keepdims=True) + 100 * found.mean(axis=-1, keepdims=True)
+    runs = replicated(found, weights)
     on_val = hits(chance[: case.settings], VAL_IMAGES, rng).mean(axis=(1, 2))
     best = int(np.argmax(on_val))
     # The last method is the first of the table; of the grid, the chosen setting alone is in the pool.
@@ -76,35 +63,24 @@ def simulate(case: Case, rng: np.random.Generator, weights: Floats) -> dict[str,
 def simulate_all(case: Case, studies: int) -> dict[str, Any]:
     """Means over so many studies, as a row of the table."""
     rng = np.random.default_rng([case.seeds, int(case.deviation), case.settings])
-    drawn = rng.integers(0, IMAGES, (REPLICATES, IMAGES))
-    weights = np.stack([np.bincount(each, minlength=IMAGES) for each in drawn]).astype(float)
+    weights = resamples(rng)
     means = pd.DataFrame([simulate(case, rng, weights) for _ in range(studies)]).mean()
     return {**case._asdict(), **means.round(1).to_dict()}
 
 
-def markdown(rows: list[dict[str, Any]], studies: int) -> str:
-    """The table and what it holds."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(map(str, row.values())) for row in rows)]
-    return (
-        "**A setting chosen on val, where in truth all settings and methods are equal**\n\n"
-        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        + f"\n\n- {studies} simulated studies a row; {METHODS} methods, {VAL_IMAGES} val and {IMAGES} test images, "
-        f"{REPLICATES} replicates; the trainings deviate by so many points (standard deviation), a seed's share in all "
-        f"by {BLOCK:g}\n- difference: of the chosen setting from the first method, on test; without a choice 0\n"
-        "- interval misses 0: 5 % without a choice; comparisons: p corrected for the methods; grid: for all settings\n"
-    )
-
-
 def main() -> None:
     """Write the table as CSV and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results"))
-    parser.add_argument("--studies", type=int, default=1000)
-    arguments = parser.parse_args()
-    rows = [simulate_all(case, arguments.studies) for case in CASES]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(arguments.out / "chosen_on_val.csv", index=False)
-    (arguments.out / "chosen_on_val.md").write_text(markdown(rows, arguments.studies))
+    given = options(__doc__, 1000)
+    notes = [
+        f"{given.studies} simulated studies a row; {METHODS} methods, {VAL_IMAGES} val and {IMAGES} test images, "
+        f"{REPLICATES} replicates; the trainings deviate by so many points (standard deviation), a seed's share in all "
+        f"by {BLOCK:g}",
+        "difference: of the chosen setting from the first method, on test; without a choice 0",
+        "interval misses 0: 5 % without a choice; comparisons: p corrected for the methods; grid: for all settings",
+    ]
+    rows = [simulate_all(case, given.studies) for case in CASES]
+    title = "A setting chosen on val, where in truth all settings and methods are equal"
+    save(given.out / "chosen_on_val", title, rows, notes)
 
 
 if __name__ == "__main__":

@@ -54,20 +54,32 @@ def simulate(case: Case, rng: np.random.Generator, weights: Floats) -> tuple[Flo
     true = 45 + EFFECTS[case.effects] * np.linspace(-0.5, 0.5, METHODS)
     block = rng.normal(0, case.block, case.seeds)
     deviation = rng.normal(size=(METHODS, case.seeds)) * VARIANCES[case.variances][:, None]
-    run = np.clip(true[:, None] + block + deviation, 0.5, 99.5)[..., None] / 100
-    latent = np.sqrt(SHARED) * rng.normal(size=IMAGES) + np.sqrt(1 - SHARED) * rng.normal(size=(*run.shape[:2], IMAGES))
-    hits = latent < special.ndtri(run)  # (M, S, N)
-    replicates = 100 * (hits @ weights.T) / IMAGES
-    score = 100 * hits.mean(axis=-1, keepdims=True)
-    return true, replicates - replicates.mean(axis=-1, keepdims=True) + score
+    return true, replicated(hits(true[:, None] + block + deviation, IMAGES, rng), weights)
+
+
+def hits(chance: Floats, images: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Whether each run finds each image, (..., N): by its chance in percent, and a difficulty that all runs share."""
+    difficulty = np.sqrt(SHARED) * rng.normal(size=images)
+    latent = difficulty + np.sqrt(1 - SHARED) * rng.normal(size=(*chance.shape, images))
+    return np.asarray(latent < special.ndtri(np.clip(chance, 0.5, 99.5) / 100)[..., None])
+
+
+def resamples(rng: np.random.Generator) -> Floats:
+    """How often each replicate draws each image, (R, N)."""
+    drawn = [rng.integers(0, IMAGES, IMAGES) for _ in range(REPLICATES)]
+    return np.stack([np.bincount(each, minlength=IMAGES) for each in drawn]).astype(float)
+
+
+def replicated(found: npt.NDArray[np.bool_], weights: Floats) -> Floats:
+    """Replicates of each run's score in percent around the score itself, (..., N) -> (..., R)."""
+    replicates = 100 * (found @ weights.T) / IMAGES
+    return np.asarray(replicates - replicates.mean(axis=-1, keepdims=True) + 100 * found.mean(axis=-1, keepdims=True))
 
 
 def cover(case: Case, studies: int) -> dict[str, Any]:
     """Coverage in percent and median half-width, of means and of differences from the first, pooled and not."""
     rng = np.random.default_rng([case.seeds, list(VARIANCES).index(case.variances), int(case.block)])
-    weights = np.stack(
-        [np.bincount(rng.integers(0, IMAGES, IMAGES), minlength=IMAGES) for _ in range(REPLICATES)]
-    ).astype(float)
+    weights = resamples(rng)
     found: dict[str, list[list[tuple[bool, float]]]] = {}
     for _ in range(studies):
         true, runs = simulate(case, rng, weights)
@@ -104,31 +116,37 @@ def _before(runs: Floats) -> float:
     return float(np.hypot(1.96 * images, -special.stdtrit(len(runs) - 1, 0.025) * seeds))
 
 
-def markdown(rows: Sequence[dict[str, Any]], studies: int) -> str:
-    """The table and what it holds."""
+def save(path: Path, title: str, rows: Sequence[dict[str, Any]], notes: Sequence[str]) -> None:
+    """Write rows as CSV and, with a title and notes, as Markdown; ``path`` has no suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path.with_suffix(".csv"), index=False)
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(map(str, row.values())) for row in rows)]
-    return (
-        "**Coverage of 95 % intervals by simulation, in percent**\n\n"
-        + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        + f"\n\n- {studies} simulated studies a row; {METHODS} methods, {IMAGES} images, {REPLICATES} replicates"
-        "\n- seeds' standard deviation: equal 4 points, unequal 2 to 6, one or two wild: 3, and one or two methods of "
-        "12; block: of the deviation that a seed shares between methods\n- effects: 2 or 20 points between the lowest "
-        "and the highest method\n- mean, difference: the pooled model, methods that are not in the pool by their own "
-        "seeds; own: each configuration's own seeds; before: own seeds, and the images' whole variance added\n"
-        "- worst method: the lowest coverage of a single method\n"
-    )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    path.with_suffix(".md").write_text(f"**{title}**\n\n{table}\n\n" + "".join(f"- {note}\n" for note in notes))
+
+
+def options(description: str | None, studies: int) -> argparse.Namespace:
+    """What the command line gives: the folder ``out``, and the number of ``studies``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--studies", type=int, default=studies)
+    return parser.parse_args()
 
 
 def main() -> None:
     """Write the table as CSV and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results"))
-    parser.add_argument("--studies", type=int, default=400)
-    arguments = parser.parse_args()
-    rows = [cover(case, arguments.studies) for case in CASES]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(arguments.out / "coverage.csv", index=False)
-    (arguments.out / "coverage.md").write_text(markdown(rows, arguments.studies))
+    given = options(__doc__, 400)
+    notes = [
+        f"{given.studies} simulated studies a row; {METHODS} methods, {IMAGES} images, {REPLICATES} replicates",
+        "seeds' standard deviation: equal 4 points, unequal 2 to 6, one or two wild: 3, and one or two methods of 12; "
+        "block: of the deviation that a seed shares between methods",
+        "effects: 2 or 20 points between the lowest and the highest method",
+        "mean, difference: the pooled model, methods that are not in the pool by their own seeds; own: each "
+        "configuration's own seeds; before: own seeds, and the images' whole variance added",
+        "worst method: the lowest coverage of a single method",
+    ]
+    rows = [cover(case, given.studies) for case in CASES]
+    save(given.out / "coverage", "Coverage of 95 % intervals by simulation, in percent", rows, notes)
 
 
 if __name__ == "__main__":
