@@ -1,26 +1,26 @@
 """Run `eil` and Snakemake in forks of a process that has imported them: to import them anew takes 2 to 10 seconds.
 
-The tests of whole studies start some 60 processes. What starting itself can break is left to tests that start anew.
+The tests of whole studies start some 60 processes. What starting itself can break is left to tests that start anew, in
+which Snakemake's steps are forks of a process of the workflow's own (:mod:`eil.commands.forks`).
 
     python fork_server.py serve SOCKET               the process that imports and forks
     python -I -S fork_server.py eil ARGUMENT...      in place of a program; its socket is in EIL_FORK_SERVER
 """
 
 import functools
-import json
 import os
-import select
 import shutil
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
 from pathlib import Path
 
-_LENGTH = struct.Struct("!I")
+sys.path.insert(0, str(Path(__file__).parents[1]))  # -I and -S leave out what is installed
+
+from eil.commands import forks
+
 _servers: list[subprocess.Popen[bytes]] = []  # one ends when the pipe to its input closes
 _FUNCTION = 'eil() { "$EIL_FORK_PYTHON" -I -S "$EIL_FORK_CLIENT" eil "$@"; }\n'
 
@@ -37,11 +37,14 @@ def environment() -> dict[str, str]:
     functions = folder / "functions.sh"
     functions.write_text(_FUNCTION)
     server = subprocess.Popen(
-        [sys.executable, __file__, "serve", str(folder / "socket")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, __file__, "serve", str(folder / "socket")],
+        stdin=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # as Snakemake sets them for a step
     )
     _servers.append(server)
-    assert server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
+    while not (folder / "socket").exists():
+        assert server.poll() is None
+        time.sleep(0.02)
     return {
         "BASH_ENV": str(functions),
         "EIL_FORK_PYTHON": sys.executable,
@@ -55,116 +58,31 @@ def command(program: str) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, program]
 
 
-def _request(arguments: list[str]) -> int:
-    """Let the server run a program with this process's files, folder and variables; the program's exit code."""
+def _request(arguments: list[str]) -> int | None:
+    """The exit code of a fork that the server of :func:`environment` makes; None if it cannot."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(os.environ["EIL_FORK_SERVER"])
-        content = json.dumps(
-            {"arguments": arguments, "folder": str(Path.cwd()), "variables": dict(os.environ)}
-        ).encode()
-        socket.send_fds(connection, [_LENGTH.pack(len(content))], [0, 1, 2])
-        connection.sendall(content)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
-        return _LENGTH.unpack(connection.recv(_LENGTH.size))[0]
+        return forks.request(connection, arguments)
 
 
-def _serve(path: str) -> None:
-    """Import what takes long, then fork for each connection."""
-    programs = _programs()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes what has ended
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(64)
-        print("ready", flush=True)
-        while listener in select.select([listener, 0], [], [])[0]:
-            connection, _ = listener.accept()
-            if not os.fork():
-                listener.close()
-                _supervise(connection, programs)
-            connection.close()
-    shutil.rmtree(Path(path).parent)
-
-
-def _programs() -> dict[str, Callable[[list[str]], int | None]]:
+def _programs() -> dict[str, forks.Program]:
     """The programs, with all that they import when they need it."""
     import matplotlib.pyplot  # noqa: F401
     import snakemake.report
     import snakemake.scheduling  # noqa: F401
-    from snakemake import cli as snakemake_cli
+    from snakemake import cli
 
-    import eil.evaluation.evaluate
     import eil.profiling.timing
-    import eil.report.figures
-    import eil.training.localize
-    import eil.training.train  # noqa: F401
-    from eil.commands import cli
+    import eil.report.figures  # noqa: F401
 
-    return {"eil": cli.main, "snakemake": snakemake_cli.main}
-
-
-def _supervise(connection: socket.socket, programs: dict[str, Callable[[list[str]], int | None]]) -> None:
-    """Run one program in a fork; pass on the signals that its client gets, and its exit code. Never returns."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
-    content = b""
-    while len(content) < _LENGTH.unpack(head)[0]:
-        content += connection.recv(1 << 16)
-    if not (worker := os.fork()):
-        connection.close()
-        _run(programs, files, **json.loads(content))
-    for file in files:
-        os.close(file)  # a pipe ends when its last writer closes it
-    ended = os.pidfd_open(worker)
-    while ended not in (ready := select.select([connection, ended], [], [])[0]):
-        assert ready == [connection]
-        if number := connection.recv(1):
-            os.kill(worker, number[0])
-        else:  # the client was killed
-            os.killpg(worker, signal.SIGKILL)
-            os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
-    connection.sendall(_LENGTH.pack(code if code >= 0 else 128 - code))
-    os._exit(0)
-
-
-def _run(
-    programs: dict[str, Callable[[list[str]], int | None]],
-    files: list[int],
-    arguments: list[str],
-    folder: str,
-    variables: dict[str, str],
-) -> None:
-    """Be the program. Never returns."""
-    import atexit
-    import traceback
-
-    os.setpgid(0, 0)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(variables)
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
-    program, *rest = arguments
-    sys.argv = arguments
-    code: object = 1
-    try:
-        code = programs[program](rest)
-    except SystemExit as end:
-        code = end.code
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    return {"snakemake": cli.main, **forks.programs()}
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        _serve(sys.argv[2])
+        forks.serve(Path(sys.argv[2]), _programs, until=0)
+        shutil.rmtree(Path(sys.argv[2]).parent)
     else:
-        sys.exit(_request(sys.argv[1:]))
+        code = _request(sys.argv[1:])
+        assert code is not None
+        sys.exit(code)

@@ -23,7 +23,7 @@ def train(
             `eil evaluate` find their results made.
         folders: Where the study's files are.
     """
-    from eil.execution import APART
+    from eil.execution import APART, benchmark
     from eil.report import status
     from eil.study import grid
 
@@ -34,6 +34,7 @@ def train(
         print(f"{opened.study.name}: {status.progress(opened.runs(), opened.runs_folder, extra_running=1)}")
     else:
         print(f"{run}: trained")
+    benchmark.write(opened.folder(found) / "train.benchmark.tsv")
 
 
 def localize(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:
@@ -46,8 +47,12 @@ def localize(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) ->
         run: Name of the run, as `eil check STUDY` lists it.
         folders: Where the study's files are.
     """
+    from eil.execution import benchmark
+
     opened = open_study(study, folders)
-    steps.localize(opened, opened.study.find_run(run))
+    found = opened.study.find_run(run)
+    steps.localize(opened, found)
+    benchmark.write(opened.folder(found) / "localize.benchmark.tsv")
 
 
 def evaluate(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) -> None:
@@ -60,8 +65,12 @@ def evaluate(study: Path, run: str, /, *, folders: Folders = DEFAULT_FOLDERS) ->
         run: Name of the run, as `eil check STUDY` lists it.
         folders: Where the study's files are.
     """
+    from eil.execution import benchmark
+
     opened = open_study(study, folders)
-    steps.evaluate(opened, opened.study.find_run(run))
+    found = opened.study.find_run(run)
+    steps.evaluate(opened, found)
+    benchmark.write(opened.folder(found) / "evaluate.benchmark.tsv")
 
 
 def show(

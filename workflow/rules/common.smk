@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from eil import execution
+from eil.commands import forks
 from eil.core import safe_yaml, source_hash, user_cache
 from eil.study import study_paths
 from eil.execution import data_state
@@ -33,6 +34,11 @@ STORAGE = workflow.storage_registry.default_storage_provider is not None
 # does not: it would keep its GPU for work of the CPU. Through a storage, what was made ahead would not travel, nor would the
 # maps that `eil localize` of an extractor makes for others; on a cluster with a shared disk it makes them.
 AHEAD = not STORAGE and workflow.exec_mode != ExecMode.REMOTE
+# Nor do its jobs share what they import, nor those in an environment or a container that Snakemake makes for each.
+if not AHEAD or workflow.deployment_settings.deployment_method:
+    os.environ.pop(forks.WORKFLOW, None)
+elif workflow.exec_mode == ExecMode.DEFAULT and forks.possible():
+    os.environ[forks.WORKFLOW] = str(os.getpid())
 os.environ.update(
     EIL_AHEAD="--ahead" if AHEAD else "", EIL_APART="1" if STORAGE else ""
 )

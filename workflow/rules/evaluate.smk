@@ -6,16 +6,17 @@ rule evaluate:
         dataset_json,
         annotations,
         decoded_splits("val", "test"),
-        maps=rules.localize.output,
+        maps=rules.localize.output.maps,
         summary=trained("train.json"),
     output:
-        only_with_storage(f"{RESULTS}/runs/{{run}}/curves.npz"),
+        only_with_storage(
+            f"{RESULTS}/runs/{{run}}/curves.npz",
+            f"{RESULTS}/runs/{{run}}/evaluate.benchmark.tsv",
+        ),
         record=f"{RESULTS}/runs/{{run}}/record.json",
         examples=f"{RESULTS}/runs/{{run}}/examples.npz",
     log:
         f"{RESULTS}/runs/{{run}}/evaluate.out",
-    benchmark:
-        f"{RESULTS}/runs/{{run}}/evaluate.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1

@@ -7,13 +7,12 @@ rule train:
         ancient(annotations),
         decoded_splits("train", "val"),
     output:
+        only_with_storage(f"{RESULTS}/runs/{{run}}/train.benchmark.tsv"),
         weights=f"{RESULTS}/runs/{{run}}/weights.safetensors",
         history=f"{RESULTS}/runs/{{run}}/history.csv",
         summary=f"{RESULTS}/runs/{{run}}/train.json",
     log:
         f"{RESULTS}/runs/{{run}}/train.out",
-    benchmark:
-        f"{RESULTS}/runs/{{run}}/train.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -39,11 +38,10 @@ rule localize:
         photos_to_localize,
         weights=trained("weights.safetensors"),
     output:
-        f"{RESULTS}/runs/{{run}}/maps.npz",
+        only_with_storage(f"{RESULTS}/runs/{{run}}/localize.benchmark.tsv"),
+        maps=f"{RESULTS}/runs/{{run}}/maps.npz",
     log:
         f"{RESULTS}/runs/{{run}}/localize.out",
-    benchmark:
-        f"{RESULTS}/runs/{{run}}/localize.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1
