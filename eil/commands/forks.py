@@ -34,11 +34,12 @@ _POLL: Final = 0.02  # seconds
 
 
 def possible() -> bool:
-    """Whether steps may be forks: on Linux, where a process can be waited for beside a socket, without a GPU.
+    """Whether steps may be forks: on Linux, where a process can be waited for beside a socket; without EIL_FORKS=0.
 
-    No GPU has tried it.
+    Not on a machine with a GPU, where it has not been tried.
     """
-    return hasattr(os, "pidfd_open") and not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/kfd").exists()
+    has_gpu = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists()
+    return hasattr(os, "pidfd_open") and not has_gpu and os.environ.get("EIL_FORKS") != "0"
 
 
 def run(arguments: Sequence[str]) -> int | None:

@@ -199,3 +199,18 @@ def test_only_steps_of_a_workflow_are_forks(monkeypatch: pytest.MonkeyPatch) -> 
 
 def _refused() -> socket.socket:
     raise ConnectionRefusedError
+
+
+def test_no_forks_beside_a_gpu_nor_where_they_are_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EIL_FORKS", raising=False)
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: iter(()))
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert forks.possible()
+    with monkeypatch.context() as off:
+        off.setenv("EIL_FORKS", "0")
+        assert not forks.possible()
+    with monkeypatch.context() as nvidia:
+        nvidia.setattr(Path, "glob", lambda folder, pattern: iter([Path("/dev/nvidia0")]))
+        assert not forks.possible()
+    monkeypatch.setattr(Path, "exists", lambda path: path == Path("/dev/kfd"))
+    assert not forks.possible()
