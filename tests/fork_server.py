@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # -I and -S leave out what is installed
 
 from eil.commands import forks
+from eil.execution import fork_server as server
 
 _servers: list[subprocess.Popen[bytes]] = []  # one ends when the pipe to its input closes
 _FUNCTION = 'eil() { "$EIL_FORK_PYTHON" -I -S "$EIL_FORK_CLIENT" eil "$@"; }\n'
@@ -36,14 +37,14 @@ def environment() -> dict[str, str]:
     folder = Path(tempfile.mkdtemp(prefix="eil-fork-"))
     functions = folder / "functions.sh"
     functions.write_text(_FUNCTION)
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, __file__, "serve", str(folder / "socket")],
         stdin=subprocess.PIPE,
         env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # as Snakemake sets them for a step
     )
-    _servers.append(server)
+    _servers.append(process)
     while not (folder / "socket").exists():
-        assert server.poll() is None
+        assert process.poll() is None
         time.sleep(0.02)
     return {
         "BASH_ENV": str(functions),
@@ -62,10 +63,10 @@ def _request(arguments: list[str]) -> int | None:
     """The exit code of a fork that the server of :func:`environment` makes; None if it cannot."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(os.environ["EIL_FORK_SERVER"])
-        return forks.request(connection, arguments)
+        return server.request(connection, arguments)
 
 
-def _programs() -> dict[str, forks.Program]:
+def _programs() -> dict[str, server.Program]:
     """The programs, with all that they import when they need it."""
     import matplotlib.pyplot  # noqa: F401
     import snakemake.report
@@ -80,7 +81,7 @@ def _programs() -> dict[str, forks.Program]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        forks.serve(Path(sys.argv[2]), _programs, until=0)
+        server.serve(Path(sys.argv[2]), _programs, until=0)
         shutil.rmtree(Path(sys.argv[2]).parent)
     else:
         code = _request(sys.argv[1:])

@@ -1,7 +1,7 @@
 """Time and memory of a step, in the form of Snakemake's ``benchmark:``.
 
 Snakemake samples the processes below the one that it has started. It misses what comes after its last sample, and a
-step that is a fork of another process (:mod:`eil.commands.forks`).
+step that is a fork of another process (:mod:`eil.execution.fork_server`).
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Final
 from eil.core import ranks
 from eil.core.files import write_text
 
-PROGRAM: Final = "EIL_PROGRAM"  # variable: number of the process that handed its step to this fork
+program: int | None = None  # number of the process that handed its step to this one, a fork
 _MIB: Final = 1 << 20
 
 
@@ -23,12 +23,13 @@ def write(path: Path) -> None:
     """Write what a step has used, at its end, since its program was started; rank 0 alone writes.
 
     Columns: ``s``, seconds; ``h:m:s``, the same; ``max_rss``, the most memory of this process, or of one that it has
-    waited for if that had more, in MiB; ``mean_load``, in percent of a core; ``cpu_time``, user and system time of this
+    waited for if that had more, in MiB (of a fork: without the libraries' pages that it has not touched, with all
+    other memory that it shares); ``mean_load``, in percent of a core; ``cpu_time``, user and system time of this
     process and of those that it has waited for, in seconds.
     """
     if ranks.rank():
         return
-    seconds = _age(int(os.environ.get(PROGRAM, os.getpid())))
+    seconds = _age(program or os.getpid())
     used = sum(os.times()[:4])
     row = {
         "s": f"{seconds:.4f}",
