@@ -129,14 +129,17 @@ def _supervise(connection: socket.socket, programs: Mapping[str, Program], varia
         head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
         content = json.loads(_received(connection, _LENGTH.unpack(head)[0]))
         supervisor = os.getpid()
+        ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # until they are ignored here, and only here
         if not (worker := os.fork()):
             code = 1
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, ending)
                 connection.close()
                 code = _run(programs, variables, supervisor, files, **content)
             finally:
                 os._exit(code)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ending:
             signal.signal(number, signal.SIG_IGN)  # sent to all processes: the worker's exit code still has to be told
         for file in files:
             os.close(file)  # a pipe ends when its last writer closes it

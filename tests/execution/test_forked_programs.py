@@ -25,10 +25,15 @@ from eil.execution import fork_server
 def end(code):
     return int(code)
 
+def stop(number, _):
+    signal.signal(number, signal.SIG_IGN)  # it may come to this process and from the client
+    sys.exit(75)
+
 def wait(file):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell that runs in the background
     Path(file).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
 
 def variables(*names):
     print(*(os.environ.get(name) for name in names))
@@ -94,6 +99,7 @@ class Server:
         file = self.folder / "worker"
         client = self.python(CLIENT, "wait", str(file))
         wait_for(lambda: file.exists() and file.read_text() != "")
+        wait_for(lambda: catches(client.pid, signal.SIGTSTP))  # the last of those that it passes on
         return client, psutil.Process(int(file.read_text()))
 
 
@@ -112,6 +118,12 @@ def wait_for(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.05)
     raise TimeoutError
+
+
+def catches(process: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) & 1 << (number - 1))
 
 
 def gone(process: psutil.Process) -> bool:
