@@ -20,6 +20,7 @@ from eil.core import ranks, user_cache
 from eil.execution import fork_server
 
 WORKFLOW: Final = "EIL_WORKFLOW"  # variable: number of the process of the workflow whose steps are forks
+_PROGRAM: Final = "eil"
 _STEPS: Final = (["train"], ["localize"], ["evaluate"])
 _MAX_SERVERS: Final = 2  # of a workflow: each takes half a gigabyte
 _IDLE: Final = 300.0  # seconds after which a server ends
@@ -61,7 +62,7 @@ def _is_step(arguments: Sequence[str]) -> bool:
     program, *given = arguments
     return (
         WORKFLOW in os.environ
-        and Path(program).name == "eil"
+        and Path(program).name == _PROGRAM
         and given[:1] in _STEPS
         and os.environ.get("OPENBLAS_NUM_THREADS") == "1"
         and not ranks.launched_externally()
@@ -126,4 +127,4 @@ def programs() -> dict[str, fork_server.Program]:
     import eil.training.train  # noqa: F401
     from eil.commands import cli
 
-    return {"eil": cli.main}
+    return {_PROGRAM: cli.main}
