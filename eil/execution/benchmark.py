@@ -44,7 +44,7 @@ def write(path: Path) -> None:
 def _age(process: int) -> float:
     """Seconds since a process was started."""
     if sys.platform == "linux":  # psutil is up to a second wrong there
-        ticks = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        ticks = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(ticks) / os.sysconf("SC_CLK_TCK")
     import psutil  # type: ignore[import-untyped]  # comes with Snakemake
 
@@ -61,6 +61,6 @@ def _most_memory() -> int:
 
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     if sys.platform == "linux":  # getrusage would count the process that has started this one
-        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
         return max(int(peak[1]) if peak else 0, children) * 1024
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children)

@@ -74,7 +74,7 @@ def serve(path: Path, load: Callable[[], Mapping[str, Program]], until: int, idl
 
     variables = set(os.environ)
     lock = path.with_suffix(".lock")
-    with lock.open("w") as held, socket.socket(socket.AF_UNIX) as listener:
+    with lock.open("wb") as held, socket.socket(socket.AF_UNIX) as listener:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -107,7 +107,7 @@ def _can_fork() -> bool:
     Any other thread would be missing in a fork, with the locks that it holds.
     """
     tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != str(os.getpid())]
-    return all((task / "comm").read_text().strip() == "jemalloc_bg_thd" for task in tasks)
+    return all((task / "comm").read_text(encoding="utf-8").strip() == "jemalloc_bg_thd" for task in tasks)
 
 
 def _sources() -> dict[str, int]:
