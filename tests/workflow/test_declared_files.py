@@ -63,7 +63,10 @@ def test_rules_declare_what_lies_beside_their_files(
     assert set(jobs["localize", own][0]) == scored | of(own, "weights.safetensors")
     assert set(jobs["localize", control][0]) == scored | of(own, "weights.safetensors", "maps.npz")
     assert data["train"] in jobs["localize", fitted][0]
-    assert set(jobs["evaluate", own][1]) == of(own, "record.json", "examples.npz", "curves.npz")
+    written = ("record.json", "examples.npz", "curves.npz", "evaluate.benchmark.tsv")
+    assert set(jobs["evaluate", own][1]) == of(own, *written)
+    assert of(own, "train.benchmark.tsv") < set(jobs["train", own][1])
+    assert set(jobs["localize", own][1]) == of(own, "maps.npz", "localize.benchmark.tsv")
     assert {described, data["val"], data["test"]} | of(own, "maps.npz", "curves.npz") <= set(jobs["figures", ""][0])
     assert described in jobs["tables", ""][0]
 

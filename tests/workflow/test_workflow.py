@@ -1,6 +1,6 @@
 """The workflow run for real, by Snakemake in processes of its own.
 
-A study that is killed starts every process anew, as users do; the others start forks, which takes a third of the time.
+A study that is killed starts Snakemake anew, as users do; the others start it as a fork, in a third of the time.
 """
 
 import copy
