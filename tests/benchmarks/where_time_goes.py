@@ -1,7 +1,7 @@
-"""Where the time of a finished study's jobs went, from what Snakemake measured of each job.
+"""Where the time of a finished study's jobs went, from each job's ``*.benchmark.tsv``.
 
 ``python tests/benchmarks/where_time_goes.py results/demo [--out FILE.md]``. These are seconds of the clock, added over
-jobs, of which several may run at once. Snakemake's ``cpu_time`` misses what comes after its last sample.
+jobs, of which several may run at once. Steps of runs count from the start of ``eil``, without the shell before it.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import pandas as pd
 def jobs_of(results: Path) -> pd.DataFrame:
     """A row for each job of a study whose folder is ``results``: step, seconds, folder.
 
-    Runs whose training was resumed are left out with all their jobs: Snakemake has measured their last start alone.
+    Runs whose training was resumed are left out with all their jobs: their last start alone was measured.
     """
     found = [
         (path.name.removesuffix(".benchmark.tsv"), float(pd.read_csv(path, sep="\t")["s"].iloc[0]), path.parent)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 from safetensors.numpy import load_file
+from waiting import wait_for
 from workflows import study
 
 from eil.commands import cli, forks
@@ -69,14 +70,6 @@ def workflow(tmp_path: Path, content: dict[str, Any]) -> Iterator[Workflow]:
         threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         yield Workflow(process, tmp_path, {forks.WORKFLOW: str(process.pid), "TMPDIR": str(tmp_path), **threads})
         process.kill()
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if true():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def test_steps_that_start_at_once_share_a_server_which_ends_with_the_workflow(workflow: Workflow) -> None:

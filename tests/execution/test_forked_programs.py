@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import wait_for
 
 from eil.execution import fork_server
 
@@ -110,14 +111,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     for process in made.processes:
         process.kill()
         process.communicate()
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if true():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def catches(process: int, number: int) -> bool:

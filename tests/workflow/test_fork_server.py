@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fork_server
 import pytest
+from waiting import wait_for
 from workflows import ROOT, study
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks are used on Linux alone")
@@ -57,11 +56,3 @@ def test_a_signal_reaches_the_fork(number: int, code: int, tmp_path: Path, conte
             wait_for(lambda: not Path(f"/proc/{fork}").exists())
         finally:
             process.kill()
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    for _ in range(1200):
-        if true():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
