@@ -26,7 +26,9 @@ from eil.execution import benchmark
 
 Program = Callable[[list[str]], int | None]  # arguments -> exit code
 _LENGTH: Final = struct.Struct("!I")
-_ACCEPTED: Final = b"+"
+_ACCEPTED: Final = b"+"  # from the server
+_GO: Final = b"!"  # from the client, which is ready to pass signals on
+_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
 _PR_SET_PDEATHSIG: Final = 1  # of prctl(2)
 
 
@@ -50,11 +52,18 @@ def request(connection: socket.socket, arguments: Sequence[str]) -> int | None:
             return None
     except OSError:
         return None
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCONT):
-        signal.signal(number, lambda number, _: _pass_on(connection, number))
-    signal.signal(signal.SIGTSTP, lambda *_: _stop(connection))  # Ctrl-Z
     with contextlib.suppress(OSError):
-        return _LENGTH.unpack(_received(connection, _LENGTH.size))[0]
+        # A signal ends this process before the worker is started, or reaches the worker.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGTSTP})
+        for number in _PASSED_ON:
+            signal.signal(number, lambda number, _: _pass_on(connection, number))
+        signal.signal(signal.SIGTSTP, lambda *_: _stop(connection))  # Ctrl-Z
+        connection.sendall(_GO)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        code = _LENGTH.unpack(_received(connection, _LENGTH.size))[0]
+        for number in _PASSED_ON:
+            signal.signal(number, signal.SIG_IGN)  # Python removes handlers when it ends; the code would be lost
+        return code
     print(f"{Path(arguments[0]).name}: killed, since the process that waited for its end was", file=sys.stderr)
     return 1
 
@@ -128,9 +137,11 @@ def _supervise(connection: socket.socket, programs: Mapping[str, Program], varia
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         head, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
         content = json.loads(_received(connection, _LENGTH.unpack(head)[0]))
-        supervisor = os.getpid()
         ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # until they are ignored here, and only here
+        connection.sendall(_ACCEPTED)
+        _received(connection, len(_GO))
+        supervisor = os.getpid()
         if not (worker := os.fork()):
             code = 1
             try:
@@ -153,7 +164,6 @@ def _wait(connection: socket.socket, worker: int) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(worker, worker)  # which the worker does too: whoever comes first
     try:
-        connection.sendall(_ACCEPTED)
         ended = os.pidfd_open(worker)
         files: list[socket.socket | int] = [connection, ended]
         while ended not in select.select(files, [], [])[0]:

@@ -110,6 +110,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     yield made
     for process in made.processes:
         process.kill()
+    for process in made.processes:
         process.communicate()
 
 
@@ -209,6 +210,32 @@ def test_a_signal_to_all_processes_keeps_the_exit_code(server: Server) -> None:
     for process in (supervisor, worker, client):
         process.send_signal(signal.SIGTERM)
     assert client.wait(timeout=60) == 75
+
+
+def test_a_signal_after_the_end_of_the_program_keeps_the_exit_code(server: Server) -> None:
+    """Python removes handlers before it removes the last objects."""
+    server.start()
+    late = """
+import os, signal
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGTERM):
+        kill(process, number)
+late = Late()
+"""
+    client = server.python(CLIENT.replace("sys.exit", late + "sys.exit"), "end", "7")
+    assert server.python(late).wait(timeout=60) == -signal.SIGTERM  # what it would be
+    assert client.wait(timeout=60) == 7
+
+
+def test_a_signal_before_the_client_passes_them_on_ends_it_and_nothing_runs(server: Server) -> None:
+    """The server has accepted, the client is not ready: here it never is."""
+    process = server.start()
+    file = server.folder / "worker"
+    unready = "fork_server.signal.pthread_sigmask = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
+    client = server.python("import signal\n" + CLIENT.replace("with", unready + "with", 1), "wait", str(file))
+    assert client.wait(timeout=60) == -signal.SIGTERM
+    wait_for(lambda: not psutil.Process(process.pid).children(recursive=True))
+    assert not file.exists()
 
 
 def test_a_worker_dies_with_its_supervisor_and_the_client_says_so(server: Server) -> None:
