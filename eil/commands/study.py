@@ -83,7 +83,7 @@ def plan(
     print(f"{opened.name}: {len(runs)} runs, {trainings} of them trainings; {parts} images of {words}")
     print("\n".join(cost.lines(costs, measured, tflops, cost.cached_bytes(runs, counts))))
     done = [record for record in collect.collect(runs, place.runs_folder) if record.status == "done"]
-    print("".join(f"{line}\n" for line in power.lines(done, detect, opened.seeds)), end="")
+    print("".join(f"{line}\n" for line in power.lines(done, detect, len(opened.seeds))), end="")
 
 
 def prepare(

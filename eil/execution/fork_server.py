@@ -28,7 +28,6 @@ Program = Callable[[list[str]], int | None]  # arguments -> exit code
 _LENGTH: Final = struct.Struct("!I")
 _ACCEPTED: Final = b"+"  # from the server
 _GO: Final = b"!"  # from the client, which is ready to pass signals on
-_PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
 _PR_SET_PDEATHSIG: Final = 1  # of prctl(2)
 
 
@@ -52,16 +51,17 @@ def request(connection: socket.socket, arguments: Sequence[str]) -> int | None:
             return None
     except OSError:
         return None
+    passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGCONT)
     with contextlib.suppress(OSError):
         # A signal ends this process before the worker is started, or reaches the worker.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGTSTP})
-        for number in _PASSED_ON:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGTSTP})
+        for number in passed_on:
             signal.signal(number, lambda number, _: _pass_on(connection, number))
         signal.signal(signal.SIGTSTP, lambda *_: _stop(connection))  # Ctrl-Z
         connection.sendall(_GO)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         code = _LENGTH.unpack(_received(connection, _LENGTH.size))[0]
-        for number in _PASSED_ON:
+        for number in passed_on:
             signal.signal(number, signal.SIG_IGN)  # Python removes handlers when it ends; the code would be lost
         return code
     print(f"{Path(arguments[0]).name}: killed, since the process that waited for its end was", file=sys.stderr)

@@ -61,7 +61,7 @@ def marginal(study: Study, name: str, found: dict[str, list[Effect]], notes: Not
     rows: list[list[Cell]] = [
         [
             *(f"{SIGNS.get(setting, setting)} = {format_value(each.value)}", Value(*each.score, percent=True)),
-            *(Value(*each.change) if each.change else "–", _counted(each, study.seeds)),
+            *(Value(*each.change) if each.change else "–", _counted(each, len(study.seeds))),
         ]
         for setting, of_setting in found.items()
         for each in of_setting

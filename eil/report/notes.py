@@ -131,7 +131,7 @@ def _first(lines: Iterable[str], rest: str = "; the table failures and `eil chec
 
 def seeds_alone(study: Study) -> str:
     """What ± means in tables whose scores have no bootstrap replicates."""
-    return f"percent, mean ± half-width of the 95 % interval over {study.seeds} seeds alone (Student's t; {MODEL})"
+    return f"percent, mean ± half-width of the 95 % interval over {len(study.seeds)} seeds alone (Student's t; {MODEL})"
 
 
 def detectable(configurations: Sequence[Configuration]) -> str:
@@ -210,11 +210,11 @@ def other_geometry(names: Sequence[str], records: Sequence[Record]) -> str:
 def _interval(study: Study, done: Sequence[Record]) -> str:
     images = {record.provenance["images"] for record in done}
     resampled = any(record.replicates for record in done)
-    if resampled and study.seeds == 1:
+    if resampled and len(study.seeds) == 1:
         over = "images alone (bootstrap, the threshold chosen anew; one seed: how much trainings differ is not in it)"
     else:
         over = "images (bootstrap, the threshold chosen anew) and " if resampled else ""
-        over += f"{study.seeds} seeds (Student's t; {MODEL})"
+        over += f"{len(study.seeds)} seeds (Student's t; {MODEL})"
     return (
         f"percent, mean ± half-width of the 95 % interval over {over}, "
         f"{' / '.join(map(str, sorted(images)))} test images; bold: the best on its backbone, and all that do not "

@@ -33,7 +33,7 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
             values.setdefault(key, {}).setdefault(format_value(value), {})[run.method, run.backbone] = None
     rows = [["dataset.name", study.dataset.name, "all"]]
     rows += [[f"dataset.{key}", _short(value), "all"] for key, value in study.dataset.settings.items()]
-    rows += [["seeds", str(study.seeds), "all"], ["protocols", ", ".join(study.protocols), "all"]]
+    rows += [["seeds", _seeds(study.seeds), "all"], ["protocols", ", ".join(study.protocols), "all"]]
     rows += [["controls", ", ".join(study.controls) or "none", "all"]]
     maps = [labelled(each.name, each.settings) for each in reused_networks.choices(study.maps)]
     rows += [["maps", ", ".join(maps), "all"]] if maps else []
@@ -42,6 +42,12 @@ def settings(study: Study, runs: Sequence[Run]) -> Table:
         rows += [[key, value, _where(list(places), everywhere)] for value, places in held.items()]
     note = "defaults are included; – is none, or the backbone's default"
     return Table(f"{study.name}: settings", ["Setting", "Value", "Where"], rows, Notes(other=(note,)))
+
+
+def _seeds(repetitions: Sequence[int]) -> str:
+    """How many, or which if they are not the first."""
+    first = list(repetitions) == list(range(len(repetitions)))
+    return str(len(repetitions)) if first else f"[{', '.join(map(str, repetitions))}]"
 
 
 def provenance(study: Study, records: Sequence[Record]) -> Table:

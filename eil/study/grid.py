@@ -35,10 +35,10 @@ def spread(study: "Study", backbone: str, method: str, name: str | None = None) 
     found = precedence.resolve(study, backbone, method)
     axes = found.part("settings")
     checkpoint = checkpoints.find(study, backbone, method, axes)
-    repetitions: list[int] | range = range(1 if checkpoint else study.seeds)
+    repetitions = (0,) if checkpoint else study.seeds
     if name is not None:
         axes = {key: [v for v in values if f"-{key}{format_value(v)}-" in name] for key, values in axes.items()}
-        repetitions = [k for k in repetitions if name.endswith(f"-seed{k}")]
+        repetitions = tuple(k for k in repetitions if name.endswith(f"-seed{k}"))
     for values in itertools.product(*axes.values()):
         for repetition in repetitions:
             yield Run(
@@ -77,7 +77,7 @@ def count(study: "Study") -> int:
     Raises:
         InputError: the grid is empty, or has more than :data:`MOST_RUNS`; the message names the list or the method.
     """
-    found = len(study.backbones) * len(study.controls) * study.seeds
+    found = len(study.backbones) * len(study.controls) * len(study.seeds)
     of_each = 1 + reused_networks.count(study.maps)
     for backbone, method in itertools.product(study.backbones, study.methods):
         given = study.methods[method] | study.backbones[backbone].methods.get(method, {})
@@ -87,7 +87,7 @@ def count(study: "Study") -> int:
         for key, value in axes.items():
             if not value:
                 raise InputError(f"methods.{method}.{key} = []: an empty list leaves no runs")
-        found += math.prod(map(len, axes.values())) * study.seeds * of_each
+        found += math.prod(map(len, axes.values())) * len(study.seeds) * of_each
         if found > MOST_RUNS:
             raise InputError(f"methods.{method}: more than {MOST_RUNS:,} runs: shorten its lists, or lower seeds")
     if not study.backbones or not study.methods:

@@ -18,10 +18,10 @@ def lines(study: Study, runs: Sequence[Run]) -> Iterator[str]:
         runs: of :meth:`Study.expand`; repetitions, controls and extractors have no values of their own.
     """
     for run in runs:
-        if run.repetition or run.reuses_network:
+        if run.reuses_network or not (run.checkpoint or run.repetition == study.seeds[0]):
             continue
         found = precedence.resolve(study, run.backbone, run.method)
-        yield run.name.removesuffix("-seed0")
+        yield run.name.removesuffix(f"-seed{run.repetition}")
         for key, value in _values(run).items():
             place = f"backbones.{run.backbone}.methods.{run.method}" if key == "checkpoint" else found.place(key)
             yield f"  {key} = {_shown(value)} ({place or 'study'})"

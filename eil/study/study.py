@@ -25,6 +25,7 @@ from eil.study import grid, reused_networks, run_names, study_paths
 from eil.study.reused_networks import ExtractorCompatibility
 
 T = TypeVar("T", bound=BaseModel)
+Each = TypeVar("Each")
 Refusal = InputError | IncompatibleSetting
 
 
@@ -47,7 +48,7 @@ class Study(StrictModel):
         dataset: see :class:`DatasetChoice`.
         backbones: each with its differences from the study.
         methods: each with its settings.
-        seeds: number of repetitions of every training.
+        seeds: repetitions of every training: how many, counted from 0, or which, as a list.
         recipe: see :class:`Recipe`.
         preset: for every method without a preset of its own.
         layout: whose networks: own (the default), wsoleval or authors; see :mod:`eil.study.layouts`.
@@ -64,7 +65,7 @@ class Study(StrictModel):
     dataset: DatasetChoice
     backbones: dict[BackboneName, BackboneChoice]
     methods: dict[Name, dict[str, Any]]
-    seeds: Annotated[int, Field(ge=1, strict=True)] = 3
+    seeds: tuple[int, ...] = (0, 1, 2)
     recipe: Recipe = Recipe()
     preset: str | None = None
     layout: str | None = None
@@ -75,6 +76,15 @@ class Study(StrictModel):
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = ("val-threshold",)
     controls: tuple[Name, ...] = Field(default_factory=lambda: tuple(registry.available(registry.CONTROLS)))
     maps: tuple[ExtractorChoice, ...] = ()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _number_or_list_of_seeds(cls, given: Any) -> tuple[int, ...]:
+        if type(given) is int and 1 <= given <= grid.MOST_RUNS:
+            return tuple(range(given))
+        if isinstance(given, list) and given and all(type(each) is int and each >= 0 for each in given):
+            return tuple(_each_once(given))
+        raise ValueError(f"must be how many repetitions, from 1 to {grid.MOST_RUNS:,}, or which, from 0 on: [5, 6, 7]")
 
     @field_validator("protocols")
     @classmethod
@@ -164,7 +174,7 @@ class Study(StrictModel):
         for backbone in shapes:
             trained_runs = []
             for run in (run for method in self.methods for run in grid.spread(self, backbone, method)):
-                if not run.repetition:  # the others have the same settings
+                if run.checkpoint or run.repetition == self.seeds[0]:  # the others have the same settings
                     refused = self._try(run, built, compatibility)
                 if refused is None:
                     trained_runs.append(run)
@@ -232,7 +242,7 @@ class Study(StrictModel):
         return f"{prefix}.{error.setting}{position} = {error.value}"
 
 
-def _each_once(names: Sequence[str]) -> Sequence[str]:
+def _each_once(names: Sequence[Each]) -> Sequence[Each]:
     twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
     if twice is not None:
         raise ValueError(f"{twice} is given twice")

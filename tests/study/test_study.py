@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from eil.core.files import InputError
+from eil.study import resolved
 from eil.study.study import load, parse
 
 CONFIGS = sorted(Path("workflow/config").glob("*.yaml"))
@@ -62,6 +63,30 @@ def test_seeds_pair_the_methods(content: dict[str, Any]) -> None:
     assert len(set(seeds.values())) == 4
 
 
+def test_which_seeds_may_be_named_and_their_runs_are_those_of_a_larger_number(content: dict[str, Any]) -> None:
+    first, new = parse(content | {"seeds": 2}, "x"), parse(content | {"seeds": [3, 2]}, "x")
+    all_runs = {run.name: run.key for run in parse(content | {"seeds": 4}, "x").runs()}
+    assert {run.name: run.key for study in (first, new) for run in study.runs()} == all_runs
+    assert [run.repetition for run in new.runs() if run.method == "cam"] == [3, 2]
+    runs, _ = new.expand("x")
+    assert [run.name for run in runs] == [run.name for run in new.runs()]
+    assert new.find_run("vgg_small-cam-seed3").repetition == 3
+    with pytest.raises(InputError, match="has no run vgg_small-cam-seed0"):
+        new.find_run("vgg_small-cam-seed0")
+    shown = list(resolved.lines(new, runs))
+    assert len(shown) > 10
+    without_seeds = list(resolved.lines(first, first.expand("x")[0]))
+    assert shown == without_seeds
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 1.5, "2", True, None, 10**9, [], [-1], [1, True], ["1"], {"a": 1}])
+def test_odd_seeds_are_refused(content: dict[str, Any], seeds: object) -> None:
+    with pytest.raises(InputError, match=r"x: seeds = .*: must be how many repetitions, from 1 to 1,000,000, or which"):
+        parse(content | {"seeds": seeds}, "x")
+    with pytest.raises(InputError, match="5 is given twice"):
+        parse(content | {"seeds": [5, 6, 5]}, "x")
+
+
 def test_the_key_follows_settings_and_not_the_place_of_the_data(content: dict[str, Any]) -> None:
     def key(**changes: Any) -> str:
         return parse(content | changes, "x").runs()[0].key
@@ -105,7 +130,6 @@ def test_what_makes_no_sense_is_dropped_with_its_reason(content: dict[str, Any])
         (("recipe", "epochs"), 0, "s.yaml: recipe.epochs = 0: Input should be greater than or equal to 1"),
         (("recipe", "crop"), 40, "crop = 40 is larger than resize = 36"),
         (("seeds",), "many", "s.yaml: seeds = 'many'"),
-        (("seeds",), True, "s.yaml: seeds = True: Input should be a valid integer"),
         (("name",), "a" * 101, "String should have at most 100 characters"),
         (("methods",), ["cam", "cam"], "s.yaml: cam is given twice"),
         (("protocols",), ["val-threshold"] * 2, ": val-threshold is given twice"),

@@ -70,5 +70,5 @@ def test_a_module_runs(tmp_path: Path, tiny: dict[str, Any]) -> None:
     assert not (tmp_path / "results").exists()
     assert "Nothing to be done" in snakemake(tmp_path, tiny)
     told = snakemake(tmp_path, tiny | {"seeds": 0}, "-n")
-    assert "config of module eil: seeds = 0: Input should be greater than or equal to 1" in told
+    assert "config of module eil: seeds = 0: must be how many repetitions" in told
     assert "Traceback" not in told
