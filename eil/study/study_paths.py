@@ -67,23 +67,23 @@ def merged(parts: Sequence[tuple[str, Path, Mapping[str, Any]]]) -> dict[str, An
     """
     whole: dict[str, Any] = {}
     for _, _, content in parts:
-        whole = _over(whole, content)
+        whole = over(whole, content)
     reader = whole["dataset"].get("name") if isinstance(whole.get("dataset"), Mapping) else None
     found: dict[str, Any] = {}
     for source, folder, content in parts:
         try:
-            found = _over(found, located(content, folder, reader))
+            found = over(found, located(content, folder, reader))
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
     return found
 
 
-def _over(below: Any, above: Any) -> Any:
+def over(below: Any, above: Any) -> Any:
     """Merge mappings recursively; ``above`` overrides ``below``."""
     if not isinstance(above, Mapping):
         return above
     below = below if isinstance(below, Mapping) else {}
-    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
+    return {**below, **{key: over(below.get(key), value) for key, value in above.items()}}
 
 
 def escaped(content: Any) -> Any:

@@ -12,7 +12,7 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 from eil import execution
 from eil.commands import forks
 from eil.core import safe_yaml, source_hash, user_cache
-from eil.study import study_paths
+from eil.study import command_line, study_paths
 from eil.execution import data_state
 from eil.study import study as studies
 from eil.study.warnings import warnings
@@ -111,7 +111,9 @@ def parts_of_study():
         (str(path), Path(path).parent, safe_yaml.load(Path(path)) or {})
         for path in paths
     ]
-    return [*files, ("--config", Path(), workflow.config_settings.config)]
+    settings = workflow.config_settings
+    given = command_line.typed(settings.config, settings.config_args)
+    return [*files, ("--config", Path(), given)]
 
 
 def resolve():
