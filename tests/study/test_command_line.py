@@ -58,7 +58,9 @@ def test_a_workflow_reads_them(tmp_path: Path, content: dict[str, Any]) -> None:
     kept = load(tmp_path / "results" / "tiny" / "study.yaml")
     assert kept.seeds == (3, 2)
     assert kept.methods["eil"]["gamma"] == [0.5, 0.55]
-    code, output = dry_run(tmp_path, "--configfile", str(tmp_path / "mine.yaml"), "--config", "force=[!!python/name:os.system x]")
+    code, output = dry_run(
+        tmp_path, "--configfile", str(tmp_path / "mine.yaml"), "--config", "force=[!!python/name:os.system x]"
+    )
     assert code != 0
     assert "--config: force: not YAML" in output
     assert "Traceback" not in output
