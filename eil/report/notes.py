@@ -1,10 +1,9 @@
 """What a table says of itself, by name: what ± means, protocol, data, machines, and what is missing."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from eil.core.files import InputError
 from eil.core.metric_definitions import GT_KNOWN_LOC, TOP1_CLS
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from eil.backbones import BackboneInfo
 
 _MOST_LINES = 20  # below a table, of failures and of combinations that were left out
+_HARDLY = 0.05  # share of the way from guessing to 100 %
 MODEL = (
     "variance pooled over the methods of a backbone, seeds as blocks; a method or setting whose seeds differ far more "
     "has its own, as has each map extractor"
@@ -265,20 +265,22 @@ def _imported(done: Sequence[Record]) -> Iterator[str]:
 
 
 def _collapsed(done: Sequence[Record]) -> Iterator[str]:
-    """A line for each training that classifies less than half as well as the median of its backbone.
+    """A line for each training that is hardly above guessing, or less than half as far as the best of its backbone.
 
     Such a training can pass for a converged one, since nothing in it improves any more.
     """
-    found: dict[str, dict[str, float]] = {}  # backbone -> run -> Top-1 Cls
+    found: dict[str, dict[str, tuple[float, float]]] = {}  # backbone -> run -> how far above guessing, Top-1 Cls
     for record in done:
         if not record.run.reuses_network and (value := record.value(TOP1_CLS)) is not None:
-            found.setdefault(record.run.backbone, {})[record.run.name] = value
+            guessing = 100 / record.provenance.get("classes", math.inf)
+            above = (value - guessing) / (100 - guessing) if guessing < 100 else 1.0
+            found.setdefault(record.run.backbone, {})[record.run.name] = above, value
     for backbone, by_run in found.items():
-        median = float(np.median(list(by_run.values())))
-        for name, value in by_run.items():
-            if value < median / 2:
+        best, percent = max(by_run.values())
+        for name, (above, value) in by_run.items():
+            if above < max(best / 2, _HARDLY):
                 yield (
-                    f"{name} classifies {value:.1f} % correctly, the median run on {backbone} {median:.1f} %: "
+                    f"{name} classifies {value:.1f} % correctly, the best run on {backbone} {percent:.1f} %: "
                     "its training may have failed"
                 )
 

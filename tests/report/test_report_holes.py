@@ -115,10 +115,35 @@ def test_a_training_that_learnt_nothing_is_named_though_its_loss_had_stopped_fal
     study = parse({"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"]}, "s")
     assert configurations.group(found)[0].converged
     (line,) = notes.of_study(study, found, 4, []).collapsed
-    assert line.startswith("vgg_small-eil-seed3 classifies 20.0 % correctly, the median run on vgg_small 70.8 %: ")
+    assert line.startswith("vgg_small-eil-seed3 classifies 20.0 % correctly, the best run on vgg_small 95.0 %: ")
     assert not notes.of_study(study, found[:3], 4, []).collapsed
     of_a_control = found[3].model_copy(update={"run": found[3].run.model_copy(update={"control": "gaussian"})})
     assert not notes.of_study(study, [*found[:3], of_a_control], 4, []).collapsed
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "named"),
+    [
+        ((94.0, 55.0, 61.0), 5, [55.0]),  # guessing has 20 %: 55 is 0.44 of the way to 100, 94 is 0.93
+        ((94.0, 20.0, 19.0), 5, [20.0, 19.0]),  # most of them
+        ((21.0, 23.9, 24.1), 5, [21.0, 23.9]),  # all but one
+        ((20.0, 19.0, 21.0), 5, [20.0, 19.0, 21.0]),  # all
+        ((0.1, 4.0, 40.0), 1000, [0.1, 4.0]),
+        ((55.0, 80.0, 85.0), 2, [55.0]),
+        ((100.0, 100.0, 100.0), 1, []),
+    ],
+)
+def test_trainings_are_named_that_hardly_classify_better_than_guessing(
+    values: tuple[float, ...], classes: int, named: list[float]
+) -> None:
+    found = [
+        made_record(scored({}, seed).run, score_rows({GT_KNOWN_LOC: 50, SELECTION: 50, TOP1_CLS: value}),
+                    provenance={"images": 200, "classes": classes})
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    study = parse({"name": "s", "dataset": {"name": "birds"}, "methods": {"eil": {}}, "backbones": ["vgg_small"]}, "s")
+    lines = notes.of_study(study, found, 4, []).collapsed
+    assert [float(line.split(" classifies ")[1].split(" %")[0]) for line in lines] == named
 
 
 def test_compare_takes_settings_in_any_order_and_one_protocol_alone() -> None:
