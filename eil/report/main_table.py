@@ -12,7 +12,7 @@ from eil.report.configurations import Configuration, by_backbone, chosen, eligib
 from eil.report.differences import as_good_as_the_best, compared
 from eil.report.notes import Notes, unequal
 from eil.report.published import Published
-from eil.report.table import Cell, Probability, Table, Value
+from eil.report.table import Cell, Number, Probability, Table, Value
 from eil.study import precedence
 from eil.study.study import Study
 
@@ -156,11 +156,13 @@ def _beside_published(table: Table, study: Study, shown: Sequence[Configuration]
         if any(same):
             header += [f"published {key.label}", f"Δ vs. published {key.label}"]
             for row, each, score in zip(rows, shown, same, strict=True):
-                row.extend([f"{score.value:.1f}", f"{each.mean(key) - score.value:+.1f}"] if score else ["–", "–"])
+                row.extend(
+                    [Number(score.value), Number(each.mean(key) - score.value, signed=True)] if score else ["–", "–"]
+                )
         if any(others):
             header.append(f"published, other network or recipe: {key.label}")
             for row, score in zip(rows, others, strict=True):
-                row.append(f"{score.value:.1f}" if score else "–")
+                row.append(Number(score.value) if score else "–")
         sources += sorted({_source(key.label, score) for score in scores if score})
     return replace(table, header=header, rows=rows, notes=replace(table.notes, published=tuple(sources)))
 

@@ -66,7 +66,20 @@ class Probability:
         return f"{self.value:.4f}" if text == "0.050" else text
 
 
-Cell = str | Value | Probability
+@dataclass(frozen=True)
+class Number:
+    """A number without an interval; ``signed`` has a plus too."""
+
+    value: float
+    signed: bool = False
+
+    def __str__(self) -> str:
+        """With one decimal."""
+        shown = round(self.value, 1) + 0.0  # no minus before a zero
+        return f"{shown:+.1f}" if self.signed else f"{shown:.1f}"
+
+
+Cell = str | Value | Probability | Number
 
 
 @dataclass(frozen=True)
@@ -154,7 +167,7 @@ class Table:
 
 
 def _csv_cell(cell: Cell) -> str | float:
-    return cell.mean if isinstance(cell, Value) else cell.value if isinstance(cell, Probability) else cell
+    return cell.mean if isinstance(cell, Value) else cell.value if isinstance(cell, Probability | Number) else cell
 
 
 def _is_best(cell: Cell) -> bool:

@@ -12,7 +12,7 @@ from eil.report.configurations import Configuration, by_backbone, chosen, group
 from eil.report.differences import compared
 from eil.report.main_table import Columns, grid_table, main_table, scores_table
 from eil.report.notes import Notes
-from eil.report.table import Cell, Probability, Table, Value
+from eil.report.table import Cell, Number, Probability, Table, Value
 from eil.study.study import Study
 
 THRESHOLD_LABELS = {"val": "val", "fixed": "fixed", "otsu": "Otsu", "oracle": "oracle"}
@@ -128,8 +128,8 @@ def comparisons(study: Study, configurations: Sequence[Configuration], shared: N
         corrected = statistics.holm({label: estimate.p_value() for label, estimate in known.items()})
         for label, each in known.items():
             better, least = each.probability_of_improvement(), each.minimum_detectable_effect()
-            texts = Probability(better), Probability(corrected[label]), f"{least:.1f}"
-            rows.append([backbone, label, base.marked_label, Value(each.mean, each.half_width()), *texts])
+            numbers = Probability(better), Probability(corrected[label]), Number(least)
+            rows.append([backbone, label, base.marked_label, Value(each.mean, each.half_width()), *numbers])
     header = ["Backbone", "Method", "against", "difference", "P(better)", "p (Holm)", "smallest detectable"]
     explanation = (
         "difference in points of GT-known Loc; its interval and P(better) are of this comparison alone, p is "

@@ -41,7 +41,7 @@ from eil.report import (
 from eil.report.catalogue import FIGURES, TABLES, kind_of
 from eil.report.figure_style import method_colors
 from eil.report.notes import Notes
-from eil.report.table import Probability, Table, Value
+from eil.report.table import Number, Probability, Table, Value
 from eil.study.study import Study, parse
 
 SIZE = "object size 0-1 %"
@@ -165,7 +165,10 @@ def test_comparisons_say_how_sure_and_what_could_have_been_found(study: Study, r
         assert isinstance(p, Probability)
         assert p.value < 0.05
         assert better.value > 0.97
-        assert difference.half < float(least) < 2 * difference.half  # type: ignore[arg-type]
+        assert isinstance(least, Number)
+        assert difference.half < least.value < 2 * difference.half
+    unrounded = pd.read_csv(io.StringIO(table.csv()))
+    assert unrounded["smallest detectable"].tolist() == pytest.approx([row[-1].value for row in table.rows], rel=1e-12)
 
 
 def test_marginal_effects_average_the_others(study: Study, resampled: list[Record]) -> None:
@@ -503,7 +506,7 @@ def test_published_scores_stand_beside_ours_where_all_agrees_and_nowhere_else(
     table = main()
     assert list(table.header[-2:]) == ["published MaxBoxAccV2", "Δ vs. published MaxBoxAccV2"]
     ours = made_up[0].value(ScoreKey("max_box_acc_v2"))
-    assert list(table.rows[0][-2:]) == ["63.7", f"{ours - 63.7:+.1f}"]
+    assert list(table.rows[0][-2:]) == [Number(63.7), Number(ours - 63.7, signed=True)]
     assert list(table.rows[1][-2:]) == ["–", "–"]  # EIL's is not there
     assert "published MaxBoxAccV2: clovaai/wsolevaluation" in table.notes.published[-1]
     assert table.notes.published[-1].endswith("threshold chosen on test")

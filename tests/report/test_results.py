@@ -18,7 +18,7 @@ from eil.core.files import InputError
 from eil.core.metric_definitions import METRICS, ScoreKey
 from eil.report import results
 from eil.report.notes import Notes
-from eil.report.table import Probability, Table, Value
+from eil.report.table import Number, Probability, Table, Value
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "tests" / "data" / "results"
@@ -170,6 +170,12 @@ def test_tables_with_the_same_header_twice_are_written() -> None:
 )  # fmt: skip
 def test_a_probability_is_rounded_to_neither_0_nor_1_nor_the_other_side_of_5_percent(value: float, text: str) -> None:
     assert str(Probability(value)) == text
+
+
+def test_a_number_has_one_decimal_and_in_csv_all() -> None:
+    assert [str(Number(each)) for each in (3.14159, -0.04, 0.0)] == ["3.1", "0.0", "0.0"]
+    assert [str(Number(each, signed=True)) for each in (3.14159, -3.16, -0.04)] == ["+3.1", "-3.2", "+0.0"]
+    assert Table("T", ["a", "x"], [["p", Number(3.14159)], ["q", "–"]]).csv() == "a,x\np,3.14159\nq,\n"
 
 
 def test_a_csv_has_probabilities_unrounded_and_latex_has_signs_in_math_mode() -> None:
