@@ -225,7 +225,7 @@ def _missing(published: Sequence[Published], methods: Collection[str], sources: 
 def _elsewhere(our_rows: Sequence[OurRow]) -> Iterator[str]:
     """Our scores where nothing is published: on drawn data, and on a part of a data set."""
     yield "\n## Ours where nothing is published\n\nDrawn data, or parts of data sets. Thresholds come from val."
-    yield "Where several studies have the same networks, intervals are those of the first: each has a variance of its own.\n"
+    yield "Where several studies have the same networks, intervals are those of the first; each has its own variance.\n"
     same = defaultdict(list)  # rows of the same networks, which several studies may have
     for each in our_rows:
         if not each.whole:
