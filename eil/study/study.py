@@ -82,7 +82,7 @@ class Study(StrictModel):
     def _number_or_list_of_seeds(cls, given: Any) -> tuple[int, ...]:
         if type(given) is int and 1 <= given <= grid.MOST_RUNS:
             return tuple(range(given))
-        if isinstance(given, list) and given and all(type(each) is int and each >= 0 for each in given):
+        if isinstance(given, list | tuple) and given and all(type(each) is int and each >= 0 for each in given):
             return tuple(_each_once(given))
         raise ValueError(f"must be how many repetitions, from 1 to {grid.MOST_RUNS:,}, or which, from 0 on: [5, 6, 7]")
 
@@ -243,9 +243,11 @@ class Study(StrictModel):
 
 
 def _each_once(names: Sequence[Each]) -> Sequence[Each]:
-    twice = next((name for k, name in enumerate(names) if name in names[:k]), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is given twice")
+    seen = set[Each]()
+    for name in names:
+        if name in seen:
+            raise ValueError(f"{name} is given twice")
+        seen.add(name)
     return names
 
 

@@ -83,8 +83,13 @@ def test_which_seeds_may_be_named_and_their_runs_are_those_of_a_larger_number(co
 def test_odd_seeds_are_refused(content: dict[str, Any], seeds: object) -> None:
     with pytest.raises(InputError, match=r"x: seeds = .*: must be how many repetitions, from 1 to 1,000,000, or which"):
         parse(content | {"seeds": seeds}, "x")
-    with pytest.raises(InputError, match="5 is given twice"):
+
+
+def test_a_seed_is_named_once_and_many_are_read_at_once(content: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="x: seeds = .*: 5 is given twice"):
         parse(content | {"seeds": [5, 6, 5]}, "x")
+    assert len(parse(content | {"seeds": list(range(50_000))}, "x").seeds) == 50_000
+    assert parse(content, "x").model_validate(content | {"seeds": (7, 5)}).seeds == (7, 5)
 
 
 def test_the_key_follows_settings_and_not_the_place_of_the_data(content: dict[str, Any]) -> None:
