@@ -210,7 +210,8 @@ def test_what_yaml_can_do_beyond_a_study_is_refused(tmp_path: Path, text: str, m
     ("changes", "message"),
     [
         ({"methods": {"eil": {key: list(range(1000)) for key in "abc"}}}, "methods.eil: more than 1,000,000 runs: sh"),
-        ({"seeds": 10**9}, "methods.cam: more than 1,000,000 runs"),
+        ({"seeds": 10**6}, "more than 1,000,000 runs: shorten its lists, or lower seeds"),
+        ({"seeds": 10**9}, "seeds = 1000000000: must be how many repetitions, from 1 to 1,000,000"),
         ({"methods": {"eil": {str(k): [1, 2, 3] for k in range(20_000)}}}, "methods.eil: more than 1,000,000 runs"),
         ({"methods": {"eil": {"gamma": []}}}, "methods.eil.gamma = []: an empty list leaves no runs"),
         ({"methods": {}}, "a study without runs"),

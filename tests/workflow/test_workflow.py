@@ -100,7 +100,8 @@ def test_a_killed_study_goes_on_and_ends_the_same(tmp_path: Path, content: dict[
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert checkpoint.exists()
+    # For a moment of each epoch the last checkpoint has its new name and the next one not yet its own.
+    assert checkpoint.exists() or checkpoint.with_name("previous.ckpt").exists()
     assert not checkpoint.with_name("weights.safetensors").exists()
     unlock(tmp_path, *arguments)
     finished(tmp_path, record, *arguments)
